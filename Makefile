@@ -1,0 +1,49 @@
+# `make demo` and `make test` are all a newcomer needs; both make .venv, install into it and build csrc/.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*.* csrc/isa/*.*)
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed
+	@echo; echo "== Backends: what can run here"
+	@$(BIN)/python -c "import fermt_kernels as fk; print(fk.backends())"
+	@echo; echo "== FLOPs: python -m benchmarks.flops"
+	@$(BIN)/python -m benchmarks.flops
+	@echo "== Agreement with float64: python -m benchmarks.agreement"
+	@$(BIN)/python -m benchmarks.agreement
+	@echo "== Latency: python -m benchmarks.latency"
+	@$(BIN)/python -m benchmarks.latency --seconds 3
+	@echo; echo "== Tracking a real clip: fermt track"
+	@mkdir -p demo
+	@$(BIN)/fermt track examples/basketball.mp4 --box 372,108,125,240 --out demo/boxes.csv --video demo/basketball.mp4
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest --require-backend cpp
+
+lint: $(VENV)/.linters
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m pytest benchmarks
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info
+	find fermt_kernels -name "*.so" -delete
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV) || { echo "Python has no venv module here. Debian, Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.linters: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

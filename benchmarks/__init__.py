@@ -1,0 +1,1 @@
+"""Counts and measurements: `python -m benchmarks.<name> --help`."""

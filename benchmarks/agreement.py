@@ -1,0 +1,109 @@
+"""How far each usable backend is from float64, beside eager PyTorch, op by op and for the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import fermt
+import fermt_kernels as fk
+from fermt_kernels.backends import why_unsupported
+from tests.support.tolerance import errors, inaccuracy
+
+from .cases import NUM_HEADS, NUM_TEMPLATE, AttentionCase, UnitCase
+from .peers import plain_model
+
+
+class Check(NamedTuple):
+    """A computation that takes a backend's name and a dtype."""
+
+    name: str
+    op: str
+    run: Callable[[str, torch.dtype], Tensor]
+
+
+def _attention(pattern: str) -> Check:
+    case = AttentionCase(pattern, 2)
+    return Check(
+        f"attention, {pattern}",
+        "attention_forward",
+        lambda backend, dtype: fk.attention_packed(
+            case.qkv().to(dtype), NUM_HEADS, NUM_TEMPLATE, pattern, backend=backend
+        ),
+    )
+
+
+def _unit() -> Check:
+    torch.manual_seed(0)
+    module = fk.modules.DualAttentionUnit()
+
+    def run(backend: str, dtype: torch.dtype) -> Tensor:
+        weights = fk.DAUWeights(*(weight.detach().to(dtype) for weight in module.weights()))
+        return fk.dual_attention_unit(UnitCase(128, 2).image().to(dtype), weights, backend=backend)
+
+    return Check("DAU", "dual_attention_unit_forward", run)
+
+
+def op_checks() -> list[Check]:
+    return [*(_attention(pattern) for pattern in fk.PATTERNS), _unit()]
+
+
+def model_outputs() -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """(output, ours by the automatic choice of backends, plain PyTorch's, plain PyTorch's in float64)."""
+    torch.manual_seed(0)
+    model = fermt.build_model("fermt").eval()
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(1, 3, size, size, generator=generator) for size in (128, 256)]
+    with torch.inference_mode():
+        ours, eager = model(*images), plain_model(model)(*images)
+        truth = plain_model(model).double()(*(image.double() for image in images))
+    for name in truth:
+        yield name, ours[name], eager[name], truth[name]
+
+
+def main() -> None:
+    """Error of every usable backend against float64, beside that of eager PyTorch in float32.
+
+    A result passes if its largest and its rms error are at most twice eager's, plus one rounding.
+    """
+    table = Table(title="Largest error against float64, float32 results", box=box.SIMPLE)
+    table.add_column("what")
+    table.add_column("backend")
+    for heading in ("error", "eager's error", "passes"):
+        table.add_column(heading, justify="right")
+    failures = 0
+
+    def add(what: str, backend: str, actual: Tensor, eager: Tensor, truth: Tensor) -> None:
+        nonlocal failures
+        reason = inaccuracy(actual, eager, truth)
+        failures += reason is not None
+        table.add_row(
+            what,
+            backend,
+            *(f"{errors(x, truth)[0]:.2e}" for x in (actual, eager)),
+            "yes" if reason is None else reason,
+        )
+
+    with torch.inference_mode():
+        for check in op_checks():
+            truth, eager = (check.run("reference", dtype) for dtype in (torch.float64, torch.float32))
+            for row in fk.backends():
+                if row.name == "reference" or why_unsupported(row.name, check.op, "cpu", torch.float32):
+                    continue
+                add(check.name, row.name, check.run(row.name, torch.float32), eager, truth)
+    for output, actual, eager, truth in model_outputs():
+        add(f"model, {output}", "auto", actual, eager, truth)
+    Console().print(table)
+    if failures:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,50 @@
+"""pytest-benchmark cases of the ops: `pytest benchmarks`. A wrong result is not timed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import fermt_kernels as fk
+from fermt_kernels.backends import ROOMS, why_unsupported
+from tests.support.tolerance import assert_accurate
+
+from .cases import ATTENTION, NUM_HEADS, NUM_TEMPLATE, UNITS, AttentionCase, UnitCase
+
+
+def skip_unless_supported(backend: str, op: str) -> None:
+    if reason := why_unsupported(backend, op, "cpu", torch.float32):
+        pytest.skip(f"backend {backend}: {reason}")
+
+
+@pytest.mark.parametrize("backend", ROOMS)
+@pytest.mark.parametrize("case", ATTENTION, ids=lambda case: case.name)
+def bench_attention(benchmark: BenchmarkFixture, case: AttentionCase, backend: str) -> None:
+    skip_unless_supported(backend, "attention_forward")
+    qkv = case.qkv()
+
+    def run(x: torch.Tensor = qkv, name: str = backend) -> torch.Tensor:
+        return fk.attention_packed(x, NUM_HEADS, NUM_TEMPLATE, case.pattern, backend=name)
+
+    assert_accurate(run(), run(name="reference"), run(qkv.double(), "reference"))
+    benchmark.group = case.name
+    with torch.inference_mode():
+        benchmark(run)
+
+
+@pytest.mark.parametrize("backend", ROOMS)
+@pytest.mark.parametrize("case", UNITS, ids=lambda case: case.name)
+def bench_dual_attention_unit(benchmark: BenchmarkFixture, case: UnitCase, backend: str) -> None:
+    skip_unless_supported(backend, "dual_attention_unit_forward")
+    unit = fk.modules.DualAttentionUnit()
+    image = case.image()
+
+    def run(x: torch.Tensor = image, name: str = backend) -> torch.Tensor:
+        weights = fk.DAUWeights(*(weight.detach().to(x.dtype) for weight in unit.weights()))
+        return fk.dual_attention_unit(x, weights, backend=name)
+
+    assert_accurate(run(), run(name="reference"), run(image.double(), "reference"))
+    benchmark.group = case.name
+    with torch.inference_mode():
+        benchmark(run)

@@ -1,0 +1,123 @@
+"""Parameters, multiply-adds and score pairs of every configuration, from closed forms and as torch counts them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import fermt
+from fermt.config import named_config
+from fermt.flops import FlopCount, count_flops
+
+PARTS = ("linear", "head", "attention", "patches", "dau")
+FULL, MIXED = "a3", "a2"  # what Eq. 7 compares with
+
+
+def counted_macs(name: str, dau: bool) -> int:
+    """MACs as torch.utils.flop_counter sees the built model, with the formulas that our ops register."""
+    model = fermt.build_model(name, dau=dau).eval()
+    images = (torch.zeros(1, 3, size, size) for size in (model.config.template_size, model.config.search_size))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*images)
+    return counter.get_total_flops() // 2
+
+
+def record(name: str, dau: bool) -> dict[str, Any]:
+    """Everything that is printed about one configuration."""
+    config = named_config(name, dau=dau)
+    count = count_flops(config)
+    pairs = {other: count_flops(other).mean_score_pairs for other in (FULL, MIXED)}
+    return {
+        "config": name,
+        "dau": dau,
+        "parameters": count.parameters,
+        "position_parameters": count.position_parameters,
+        "macs_without_attention": count.macs_without_attention,
+        "macs": count.macs,
+        "macs_torch_flop_counter": counted_macs(name, dau),
+        "parts": {part: getattr(count, part) for part in PARTS},
+        "mean_score_pairs": count.mean_score_pairs,
+        "fewer_score_pairs_than_a3": 1 - count.mean_score_pairs / pairs[FULL],
+        "fewer_score_pairs_than_a2": 1 - count.mean_score_pairs / pairs[MIXED],
+        "layers": [layer._asdict() for layer in count.layers],
+    }
+
+
+def _giga(value: int, digits: int = 3) -> str:
+    return f"{value / 1e9:.{digits}f} G"
+
+
+def overview(records: list[dict[str, Any]]) -> Table:
+    table = Table(
+        title="One template and one search region. 1 MAC = 1 multiply + 1 add.",
+        box=box.SIMPLE,
+        padding=(0, 0),
+        pad_edge=False,
+    )
+    table.add_column("config", no_wrap=True)
+    for heading in ("para-\nmeters", "MACs less\nattention", "MACs", "as torch\ncounts"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("pairs a\nlayer", "fewer\nthan A3", "fewer\nthan A2"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in records:
+        table.add_row(
+            row["config"] + ("" if row["dau"] else ", no DAU"),
+            f"{row['parameters'] / 1e6:.3f} M",
+            _giga(row["macs_without_attention"]),
+            _giga(row["macs"]),
+            _giga(row["macs_torch_flop_counter"]),
+            f"{row['mean_score_pairs']:,.0f}",
+            f"{row['fewer_score_pairs_than_a3']:.1%}",
+            f"{row['fewer_score_pairs_than_a2']:.1%}",
+        )
+    return table
+
+
+def detail(name: str, count: FlopCount) -> Table:
+    table = Table(title=f"Where the MACs of '{name}' are", box=box.SIMPLE)
+    table.add_column("part or layer")
+    table.add_column("MACs", justify="right")
+    table.add_column("of which attention", justify="right")
+    table.add_column("score pairs", justify="right")
+    for part in PARTS:
+        table.add_row(part, _giga(getattr(count, part), 4), "", "")
+    table.add_section()
+    for i, layer in enumerate(count.layers):
+        table.add_row(
+            f"layer {i}, {layer.pattern}",
+            _giga(layer.linear + layer.attention, 4),
+            _giga(layer.attention, 4),
+            f"{layer.score_pairs:,}",
+        )
+    return table
+
+
+def main(
+    config: Annotated[str, typer.Option(help="The configuration whose parts and layers are listed.")] = "fermt",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document in place of the tables.")] = False,
+) -> None:
+    """Parameters, multiply-adds (MACs) and attention score pairs of every FERMT configuration.
+
+    "MACs less attention" leaves out the two products inside the attention, as module-hook counters and the paper do;
+    "as torch counts" is torch.utils.flop_counter on the built model, with the formulas that our ops register. Pairs are
+    query-key pairs of a head, the mean over layers; "fewer" compares them as Eq. 7 of the paper does. Position tables
+    (61 440 parameters) are left out of the parameters.
+    """
+    records = [record(name, dau) for name in fermt.CONFIGS for dau in ((True, False) if name == "fermt" else (True,))]
+    if as_json:
+        print(json.dumps(records, indent=1))
+        return
+    console = Console()
+    console.print(overview(records))
+    console.print(detail(config, count_flops(config)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,23 @@
+// Which kernels this CPU can run: one table row an instruction set, chosen once.
+
+#pragma once
+
+#include "abi.h"
+
+namespace fermt {
+
+struct KernelTable {
+  const char* name;
+  bool (*supported)();
+  fermt_status (*attention_forward)(const fermt_attention_forward_args&);
+};
+
+extern const KernelTable kGenericTable;
+extern const KernelTable kAvx2Table;
+extern const KernelTable kAvx512Table;
+
+const KernelTable* table_row(int row);  // in order of preference, null past the last
+const KernelTable& selected_table();
+fermt_status select_table(const char* name);
+
+}  // namespace fermt

@@ -1,0 +1,16 @@
+// 256-bit vectors with fused multiply-add.
+
+#define FERMT_VECTOR_BYTES 32
+
+#include "attention_kernel.h"
+#include "cpu.h"
+
+namespace {
+
+bool supported() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+}  // namespace
+
+const fermt::KernelTable fermt::kAvx2Table = {"avx2", supported, attention_forward};

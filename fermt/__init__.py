@@ -1,0 +1,31 @@
+"""FERMT, a light-weight visual tracker (ECCV 2024), on the kernels of `fermt_kernels`.
+
+import fermt
+model = fermt.build_model("fermt")          # or fermt.load("weights.safetensors")
+tracker = fermt.Tracker(model)
+tracker.init(first_frame_rgb, (x, y, w, h))
+box, score, lost = tracker.update(next_frame_rgb)
+"""
+
+from fermt_kernels import __version__
+
+from .checkpoints import load, load_pretrained, load_state_dict, save
+from .config import CONFIGS, ModelConfig
+from .flops import count_flops
+from .model import FERMT, build_model
+from .tracking import Track, Tracker
+
+__all__ = [
+    "CONFIGS",
+    "FERMT",
+    "ModelConfig",
+    "Track",
+    "Tracker",
+    "__version__",
+    "build_model",
+    "count_flops",
+    "load",
+    "load_pretrained",
+    "load_state_dict",
+    "save",
+]

@@ -1,0 +1,52 @@
+"""Boxes and their forms, each named by its numbers: xywh (corner, size), xyxy (two corners), cxcywh (centre, size)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Box = tuple[float, float, float, float]
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (..., 4)."""
+    center, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat((center - 0.5 * size, center + 0.5 * size), dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (..., 4)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat((0.5 * (low + high), high - low), dim=-1)
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (..., 4)."""
+    return torch.cat((boxes[..., :2], boxes[..., :2] + boxes[..., 2:]), dim=-1)
+
+
+def clip_to_image(box: Box, height: int, width: int, margin: float) -> Box:
+    """The xywh `box` moved and cut to lie in the image, at least `margin` pixels of it a side (the authors' rule)."""
+    x, y, w, h = box
+    margin = min(margin, width, height)
+    left, right = min(max(0.0, x), width - margin), min(max(margin, x + w), width)
+    top, bottom = min(max(0.0, y), height - margin), min(max(margin, y + h), height)
+    return left, top, max(margin, right - left), max(margin, bottom - top)
+
+
+def check_box(box: Sequence[float], height: int, width: int) -> Box:
+    """`box` as four floats, xywh in pixels; ValueError if it has no area or does not meet the image."""
+    try:
+        x, y, w, h = (float(value) for value in box)
+    except (TypeError, ValueError):
+        raise ValueError(f"a box is four numbers (x, y, w, h) in pixels, got {box!r}") from None
+    if not all(map(math.isfinite, (x, y, w, h))):
+        raise ValueError(f"a box is four finite numbers (x, y, w, h) in pixels, got {(x, y, w, h)}")
+    if w <= 0 or h <= 0:
+        raise ValueError(f"a box must have positive width and height, got (x, y, w, h) = {(x, y, w, h)}")
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise ValueError(f"box (x, y, w, h) = {(x, y, w, h)} lies outside the image of {width} x {height} pixels")
+    return x, y, w, h

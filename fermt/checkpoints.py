@@ -1,0 +1,213 @@
+"""Weights in and out: our own safetensors, and other people's checkpoints without running what is pickled in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import ModelConfig
+from .model import FERMT, build_model
+
+CONFIG_KEY = "fermt_config"
+UNUSED = ("backbone.cls_token", "backbone.pos_embed")  # in the authors' state dict, in no forward pass
+RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
+
+
+def save(model: FERMT, path: str | os.PathLike[str]) -> None:
+    """Writes weights and configuration to one safetensors file, aside first and then renamed."""
+    target = Path(path)
+    aside = target.with_name(target.name + ".part")
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
+    try:
+        safetensors.torch.save_file(tensors, str(aside), metadata=metadata)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu") -> FERMT:
+    """The model in a file that `save` wrote, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or cut short, is not of this kind, or holds another model's weights.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {os.fspath(path)!r}")
+    try:
+        with safetensors.safe_open(str(path), framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} is damaged, cut short, or not safetensors ({error}); "
+            "a pickled checkpoint of the authors is turned into safetensors by `fermt convert`"
+        ) from error
+    if CONFIG_KEY not in metadata:
+        raise ValueError(
+            f"{os.fspath(path)!r} was not written by fermt.save: its metadata has no {CONFIG_KEY!r}, "
+            f"only {sorted(metadata)}"
+        )
+    model = build_model(ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), backend=backend)
+    load_state_dict(model, tensors)
+    return model.to(device).eval()
+
+
+def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
+    """Loads the authors' state dict, or our own, into `model`.
+
+    `backbone.cls_token` and `backbone.pos_embed`, which no forward pass uses, are dropped; `backbone.tau.` is taken
+    for `backbone.dau.`.
+
+    Raises:
+        ValueError: a key is left over or missing, or a shape differs; all of them are named, and nothing is loaded.
+    """
+    renamed = {key.replace(*RENAMED): value for key, value in state.items() if key not in UNUSED}
+    _load_exactly(model, renamed, "state dict")
+
+
+def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
+    """Starts the backbone from a MAE-Lite ViT-Tiny checkpoint, as the authors' training does.
+
+    The position table is resized bicubically to the template's and the search region's grids; the Dual Attention Unit
+    and the head keep their values, and the checkpoint's class token, decoder and classifier are not used.
+
+    Args:
+        model: of 192 channels and 12 blocks, as "fermt" is.
+        path: the `.pth.tar`; opened with `weights_only=True`.
+
+    Raises:
+        ValueError: the file is damaged, or a weight of the backbone is missing, left over or of another shape.
+    """
+    checkpoint = read_pickled(path)
+    state = checkpoint.get("model", checkpoint)
+    prefixes = ("module.", "model.")
+    for prefix in prefixes:
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if "pos_embed" not in state:
+        raise ValueError(
+            f"{os.fspath(path)!r} has no 'pos_embed': expected a MAE-Lite ViT-Tiny, got {sorted(state)[:5]}"
+        )
+    table = state.pop("pos_embed")[:, 1:]  # (1, g^2, C), less the class token's
+    ignored = ("cls_token", "mask_token", "decoder_", "head.", "fc_norm.")
+    backbone = {key: value for key, value in state.items() if not key.startswith(ignored)}
+    backbone["pos_embed_z"] = resize_positions(table, model.config.template_grid)
+    backbone["pos_embed_x"] = resize_positions(table, model.config.search_grid)
+    backbone |= {key: value for key, value in model.backbone.state_dict().items() if key.startswith("dau.")}
+    _load_exactly(model.backbone, backbone, os.fspath(path))
+
+
+def resize_positions(table: Tensor, grid: int) -> Tensor:
+    """A learned position table (1, g^2, C) -> (1, grid^2, C), bicubically."""
+    side = round(table.shape[1] ** 0.5)
+    if side * side != table.shape[1]:
+        raise ValueError(f"a position table must have a square number of rows, got shape {tuple(table.shape)}")
+    square = table.transpose(1, 2).unflatten(2, (side, side))  # (1, C, g, g)
+    resized = F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
+    return resized.flatten(2).transpose(1, 2).contiguous()
+
+
+def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a `torch.save` file holds, read with `weights_only=True`.
+
+    Objects of classes beyond tensors and plain containers (training settings, statistics) become inert stand-ins:
+    their code is neither imported nor run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, cut short or not such a file, or asks for a module that torch blocks.
+    """
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {name!r}")
+    strangers: list[str] = []
+    try:
+        strangers = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(name))
+        with torch.serialization.safe_globals([(_stand_in(stranger), stranger) for stranger in strangers]):
+            checkpoint = torch.load(name, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        if strangers and isinstance(error, pickle.UnpicklingError):
+            raise ValueError(
+                f"{name!r} cannot be read without running code that is pickled in it, and so it is not: it asks for "
+                f"{', '.join(strangers)}"
+            ) from error
+        raise ValueError(
+            f"{name!r} cannot be read as a checkpoint: damaged, cut short, or not written by torch.save ({error})"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{name!r} holds a {type(checkpoint).__name__}; expected a dict of weights")
+    return checkpoint
+
+
+def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config: str | ModelConfig = "fermt") -> FERMT:
+    """Turns an authors-style `.pth.tar` (weights under the key `net`) into safetensors at `target`.
+
+    Args:
+        path: the pickled checkpoint; what is pickled beside the weights is not run.
+        target: the file to write.
+        config: the configuration that the weights are of.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`.
+    """
+    checkpoint = read_pickled(path)
+    state = checkpoint.get("net", checkpoint)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{os.fspath(path)!r} has no weights under the key 'net'; its keys are {sorted(checkpoint)}")
+    model = build_model(config)
+    load_state_dict(model, state)
+    save(model, target)
+    return model
+
+
+class _Opaque:
+    """Takes the place of an object whose state is not a dict (NumPy's); takes any arguments and keeps nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> _Opaque:
+        return object.__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Namespace:
+    """Takes the place of any other object: an ordered dict, so that a dict's items and an object's fields fit in."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> OrderedDict:  # type: ignore[misc]
+        return OrderedDict()
+
+
+def _stand_in(full_name: str) -> type:
+    return _Opaque if full_name.startswith("numpy") else _Namespace
+
+
+def _load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    expected = module.state_dict()
+    problems = {
+        "missing": sorted(set(expected) - set(state)),
+        "left over": sorted(set(state) - set(expected)),
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
+            for key in expected
+            if key in state and state[key].shape != expected[key].shape
+        ],
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
+        raise ValueError(f"the weights of {source} do not fit this model: {found}")
+    module.load_state_dict(dict(state))

@@ -1,0 +1,157 @@
+"""The command line: `fermt track` and `fermt convert`."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from . import checkpoints
+from .config import CONFIGS, named_config
+from .model import FERMT, build_model
+from .tracking import Track, Tracker
+from .tracking.video import FrameSource, VideoWriter, annotate
+
+UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+
+
+def _write_csv(path: Path, tracks: Sequence[Track]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("frame", "x", "y", "w", "h", "score", "lost"))
+        for frame, track in enumerate(tracks):
+            writer.writerow((frame, *(f"{v:.3f}" for v in track.box), f"{track.score:.4f}", int(track.lost)))
+
+
+def _write_txt(path: Path, tracks: Sequence[Track]) -> None:
+    path.write_text("".join(",".join(f"{value:.3f}" for value in track.box) + "\n" for track in tracks))
+
+
+_BOX_WRITERS: dict[str, Callable[[Path, Sequence[Track]], None]] = {".csv": _write_csv, ".txt": _write_txt}
+
+
+def write_boxes(path: Path, tracks: Sequence[Track]) -> None:
+    """Writes one line a frame: `.csv` with a header, score and lost; `.txt` just x,y,w,h, as benchmarks want it."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        _BOX_WRITERS[path.suffix.lower()](aside, tracks)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _parse_box(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 4:
+        raise typer.BadParameter(f"expected four numbers x,y,w,h in pixels (such as 372,108,125,240), got {text!r}")
+    return values
+
+
+def _output_path(value: Path | None, suffixes: Sequence[str]) -> None:
+    if value is not None and value.suffix.lower() not in suffixes:
+        raise typer.BadParameter(f"expected a name that ends in {' or '.join(suffixes)}, got {str(value)!r}")
+    if value is not None and not value.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(value.parent)!r} to write to")
+
+
+def _model(weights: Path | None, config: str, backend: str, device: str) -> FERMT:
+    if weights is not None:
+        return checkpoints.load(weights, backend=backend, device=device)
+    console.print(UNTRAINED, style="bold yellow", highlight=False)
+    torch.manual_seed(0)
+    return build_model(config, backend=backend).to(device)
+
+
+@app.command()
+def track(
+    source: Annotated[Path, typer.Argument(help="A video file, or a folder of images in the order of their names.")],
+    box: Annotated[
+        str, typer.Option(help="The target in the first frame: x,y,w,h in pixels (left, top, width, height).")
+    ],
+    weights: Annotated[Path | None, typer.Option(help="Weights written by fermt.save or `fermt convert`.")] = None,
+    out: Annotated[Path, typer.Option(help="Boxes, one line a frame: .csv (with scores) or .txt (x,y,w,h).")] = Path(
+        "boxes.csv"
+    ),
+    video: Annotated[Path | None, typer.Option(help="Also write an annotated .mp4 here.")] = None,
+    config: Annotated[str, typer.Option(help=f"Model to build without weights: {', '.join(CONFIGS)}.")] = "fermt",
+    lost_below: Annotated[float, typer.Option(help="Score under which a frame counts as lost (uncalibrated).")] = 0.0,
+    backend: Annotated[str, typer.Option(help="Kernels: auto, or a name from fermt_kernels.backends().")] = "auto",
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
+) -> None:
+    """Follow one target through a video, and write its box in every frame."""
+    first_box = _parse_box(box)
+    _output_path(out, tuple(_BOX_WRITERS))
+    _output_path(video, (".mp4",))
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        frames = FrameSource(source)
+        tracker = Tracker(_model(weights, config, backend, device), lost_below=lost_below)
+        tracks = _run(tracker, frames, first_box, video, "untrained" if weights is None else weights.stem)
+        write_boxes(out, tracks)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        console.print(f"Error: {error}", style="bold red", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    console.print(f"{len(tracks)} boxes in {out}" + (f", video in {video}" if video else ""), highlight=False)
+
+
+def _run(tracker: Tracker, frames: FrameSource, box: Sequence[float], video: Path | None, label: str) -> list[Track]:
+    columns = (TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+    tracks: list[Track] = []
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console))
+        writer = stack.enter_context(VideoWriter(video, frames.fps)) if video else None
+        task = progress.add_task("", total=frames.count or None, speed="")
+        for image in frames:
+            if tracks:
+                tracks.append(tracker.update(image))
+            else:
+                tracker.init(image, box)
+                x, y, w, h = box
+                tracks.append(Track((x, y, w, h), 1.0, False))
+            if writer:
+                writer.write(annotate(image, tracks[-1].box, f"FERMT ({label})  score {tracks[-1].score:.2f}"))
+            elapsed = progress.tasks[task].elapsed
+            progress.update(task, advance=1, speed=f"{len(tracks) / elapsed:.1f} frames/s" if elapsed else "")
+        progress.update(task, total=len(tracks))
+    return tracks
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth.tar of the authors' code (weights under the key net).")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    config: Annotated[str, typer.Option(help=f"What the weights are of: {', '.join(CONFIGS)}.")] = "fermt",
+    dau: Annotated[bool, typer.Option(help="Whether the model has the Dual Attention Unit.")] = True,
+) -> None:
+    """Turn a pickled checkpoint into safetensors. Nothing that is pickled beside the weights is run."""
+    _output_path(target, (".safetensors",))
+    try:
+        model = checkpoints.convert(checkpoint, target, named_config(config, dau=dau))
+    except (OSError, ValueError) as error:
+        console.print(f"Error: {error}", style="bold red", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    count = sum(parameter.numel() for parameter in model.parameters())
+    console.print(f"{count:,} parameters of {config!r} in {target}", highlight=False)

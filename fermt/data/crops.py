@@ -1,0 +1,67 @@
+"""Square crops around a target, and their normalisation (the authors' `sample_target` and `Preprocessor`)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..boxes import Box
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
+DEVIATION = (0.229, 0.224, 0.225)
+
+
+class Crop(NamedTuple):
+    """A square cut out of an image and resized."""
+
+    image: np.ndarray  # (size, size, 3) uint8
+    resize_factor: float  # pixels of the crop for one pixel of the image
+    padding: np.ndarray  # (size, size) bool, true where the crop lies outside the image
+
+
+def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
+    """The square of side ceil(factor * sqrt(w h)) around the centre of `box`, resized bilinearly.
+
+    Outside the image it is black. As in the authors' code, the image's last row and column count as outside wherever
+    the square passes them.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box: xywh in pixels.
+        factor: side of the square over the square root of the box's area.
+        size: side of the result in pixels.
+
+    Raises:
+        ValueError: the box has no area, or the square does not meet the image.
+    """
+    x, y, w, h = box
+    side = math.ceil(math.sqrt(max(w, 0) * max(h, 0)) * factor)
+    if side < 1:
+        raise ValueError(f"cannot crop around a box without area: (x, y, w, h) = {box}")
+    height, width = image.shape[:2]
+    left, top = round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side)
+    pad_left, pad_top = max(0, -left), max(0, -top)
+    pad_right, pad_bottom = max(0, left + side - width + 1), max(0, top + side - height + 1)
+    inside = image[top + pad_top : top + side - pad_bottom, left + pad_left : left + side - pad_right]
+    if inside.size == 0:
+        raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")
+    square = cv2.copyMakeBorder(inside, pad_top, pad_bottom, pad_left, pad_right, cv2.BORDER_CONSTANT)
+    outside = np.ones((side, side))
+    outside[pad_top : side - pad_bottom, pad_left : side - pad_right] = 0
+    return Crop(
+        cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR),
+        size / side,
+        cv2.resize(outside, (size, size), interpolation=cv2.INTER_LINEAR).astype(bool),
+    )
+
+
+def normalize(image: np.ndarray, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    """(H, W, 3) uint8 RGB -> (1, 3, H, W), scaled to [0, 1] and normalised with ImageNet's mean and deviation."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device=device, dtype=dtype)
+    mean, deviation = (torch.tensor(values, dtype=dtype, device=device) for values in (MEAN, DEVIATION))
+    return ((pixels / 255 - mean) / deviation).permute(2, 0, 1).unsqueeze(0).contiguous()

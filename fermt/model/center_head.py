@@ -1,0 +1,57 @@
+"""The centre head: a score map, an offset and a size at each cell (what the authors' release trains)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..config import ModelConfig
+from .layers import add_branch, init_head, run_branch, to_map
+
+BRANCHES = {"ctr": 1, "offset": 2, "size": 2}
+LIMIT = 1e-4  # score and size are sigmoids kept this far from 0 and 1
+
+
+class CenterHead(nn.Module):
+    """Tokens (B, n + m, C), template first -> `score_map` (B, 1, g, g), `size_map` and `offset_map` (B, 2, g, g).
+
+    Sizes are fractions of the search region, offsets are in cells.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.grid = config.search_grid
+        self.num_template = config.num_template
+        for name, outputs in BRANCHES.items():
+            add_branch(self, name, config.dim, outputs)
+        init_head(self)
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        features = to_map(tokens[:, self.num_template :], self.grid)
+        score, offset, size = (run_branch(self, name, features) for name in BRANCHES)
+        return {
+            "score_map": score.sigmoid().clamp(LIMIT, 1 - LIMIT),
+            "size_map": size.sigmoid().clamp(LIMIT, 1 - LIMIT),
+            "offset_map": offset,
+        }
+
+    def decode(self, outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
+        """Boxes (B, 4), cxcywh in [0, 1] of the search region, at the best cell of the score map.
+
+        Args:
+            outputs: what `forward` returned.
+            window: (g, g) factor of the score map, or None.
+        """
+        score_map, size_map, offset_map = (outputs[key] for key in ("score_map", "size_map", "offset_map"))
+        weighted = score_map if window is None else score_map * window
+        cell = weighted.flatten(1).argmax(dim=1, keepdim=True)  # (B, 1)
+        index = cell.unsqueeze(1).expand(-1, 2, -1)  # (B, 2, 1)
+        size = size_map.flatten(2).gather(2, index).squeeze(2)  # (B, 2)
+        offset = offset_map.flatten(2).gather(2, index).squeeze(2)
+        corner = torch.cat((cell % self.grid, cell // self.grid), dim=1)
+        return torch.cat(((corner + offset) / self.grid, size), dim=1)
+
+    def confidence(self, outputs: dict[str, Tensor]) -> Tensor:
+        """(B,), the highest score before any window, in (0, 1); not calibrated."""
+        return outputs["score_map"].flatten(1).amax(dim=1)

@@ -1,0 +1,50 @@
+"""The corner head: a distribution over cells for each of two corners (what the paper describes)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..boxes import xyxy_to_cxcywh
+from ..config import ModelConfig
+from .layers import add_branch, init_head, run_branch, to_map
+
+BRANCHES = ("tl", "br")
+
+
+class CornerHead(nn.Module):
+    """Tokens (B, n + m, C), template first -> `prob_tl`, `prob_br` (B, g^2), soft-max over cells, row by row.
+
+    With `config.reweight` the search tokens are first weighted by their similarity (dot product) to the mean template
+    token, as STARK weights them by its decoder's output. The paper says that its head does so without saying how, and
+    the release does not: this reading is ours.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.grid = config.search_grid
+        self.num_template = config.num_template
+        self.reweight = config.reweight
+        for name in BRANCHES:
+            add_branch(self, name, config.dim, 1)
+        init_head(self)
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        template, search = tokens[:, : self.num_template], tokens[:, self.num_template :]
+        if self.reweight:
+            search = search * (search @ template.mean(dim=1, keepdim=True).mT)  # (B, m, C) * (B, m, 1)
+        features = to_map(search, self.grid)
+        top_left, bottom_right = (run_branch(self, name, features).flatten(1).softmax(dim=1) for name in BRANCHES)
+        return {"prob_tl": top_left, "prob_br": bottom_right}
+
+    def decode(self, outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
+        """Boxes (B, 4), cxcywh in [0, 1] of the search region: the corners' mean cells. `window` has no use here."""
+        cells = torch.arange(self.grid, dtype=outputs["prob_tl"].dtype, device=outputs["prob_tl"].device)
+        ys, xs = torch.meshgrid(cells, cells, indexing="ij")
+        places = torch.stack((xs.flatten(), ys.flatten()), dim=1) / self.grid  # (g^2, 2)
+        return xyxy_to_cxcywh(torch.cat((outputs["prob_tl"] @ places, outputs["prob_br"] @ places), dim=1))
+
+    def confidence(self, outputs: dict[str, Tensor]) -> Tensor:
+        """(B,), the lesser of the two corners' highest probabilities; not calibrated."""
+        return torch.minimum(outputs["prob_tl"].amax(dim=1), outputs["prob_br"].amax(dim=1))

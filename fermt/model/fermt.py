@@ -1,0 +1,72 @@
+"""FERMT as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from ..config import ModelConfig, named_config
+from .center_head import CenterHead
+from .corner_head import CornerHead
+from .vit import Backbone
+
+HEADS: dict[str, type[CenterHead] | type[CornerHead]] = {"center": CenterHead, "corner": CornerHead}
+
+
+class FERMT(nn.Module):
+    """The tracker's network (the authors' `FERMT`; Fig. 2 of the paper).
+
+    State-dict keys are the authors', less `backbone.cls_token` and `backbone.pos_embed`, which no forward pass uses.
+    """
+
+    def __init__(self, config: ModelConfig, *, backend: str = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config, backend)
+        self.box_head = HEADS[config.head](config)
+
+    def forward(self, template: Tensor, search: Tensor) -> dict[str, Tensor]:
+        """One pass over a template and a search region.
+
+        Args:
+            template: (B, 3, template_size, template_size), normalised RGB (`fermt.data.normalize`).
+            search: (B, 3, search_size, search_size), the same.
+
+        Returns:
+            `pred_boxes` (B, 1, 4), cxcywh in [0, 1] of the search region, decoded without a window; `tokens`
+            (B, n + m, C) after the last norm; and the head's maps: `score_map`, `size_map`, `offset_map` (centre), or
+            `prob_tl`, `prob_br` (corner).
+
+        Raises:
+            ValueError: an image is not of the size that the model was built for.
+        """
+        sizes = {"template": self.config.template_size, "search": self.config.search_size}
+        for (name, size), image in zip(sizes.items(), (template, search), strict=True):
+            if image.dim() != 4 or image.shape[1:] != (3, size, size):
+                raise ValueError(f"{name} must have shape (B, 3, {size}, {size}), got {tuple(image.shape)}")
+        if template.shape[0] != search.shape[0]:
+            raise ValueError(
+                f"template and search must be of one batch size, got {template.shape[0]} and {search.shape[0]}"
+            )
+        tokens = self.backbone(template, search)
+        outputs = self.box_head(tokens)
+        boxes = self.box_head.decode(outputs)
+        return outputs | {"pred_boxes": boxes.unsqueeze(1), "tokens": tokens}
+
+
+def build_model(config: str | ModelConfig = "fermt", *, backend: str = "auto", **overrides: Any) -> FERMT:
+    """A freshly initialised model.
+
+    Args:
+        config: a name from `fermt.CONFIGS` ("fermt", "fermt-corner", "a1a4" ... "a3a5", "a2" ... "a5", "a2a5-3-9",
+            "a2a5-9-3") or a `ModelConfig`.
+        backend: of the kernels, for every layer: "auto" or a name from `fermt_kernels.backends()`.
+        **overrides: fields of a named configuration to replace, such as `dau=False`.
+    """
+    if isinstance(config, ModelConfig):
+        if overrides:
+            raise TypeError(f"overrides {sorted(overrides)} go with a named configuration; use dataclasses.replace")
+        return FERMT(config, backend=backend)
+    return FERMT(named_config(config, **overrides), backend=backend)

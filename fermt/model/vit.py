@@ -1,0 +1,108 @@
+"""The backbone: a Dual Attention Unit and a vision transformer that sees template and search region as one sequence."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from fermt_kernels.modules import DualAttentionUnit, TemplateSearchAttention
+
+from ..config import ModelConfig
+
+LAYER_NORM_EPS = 1e-6
+
+
+class PatchEmbed(nn.Module):
+    """Images (B, 3, H, W) -> tokens (B, HW / P^2, C), row by row."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Two linear layers and an exact GELU, on tokens (B, N, C)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """In training, drops a sample's residual branch with probability `rate` and scales the others to keep the mean."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        return x * (x.new_empty((x.shape[0], 1, 1)).bernoulli_(keep) / keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block on tokens (B, N, C), template first."""
+
+    def __init__(self, config: ModelConfig, pattern: str, drop_path: float, backend: str) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.attn = TemplateSearchAttention(config.dim, config.num_heads, pattern, backend=backend)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio))
+
+    def forward(self, x: Tensor, num_template: int) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), num_template))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Backbone(nn.Module):
+    """Template (B, 3, Hz, Wz) and search region (B, 3, Hx, Wx) -> tokens (B, n + m, C), template first.
+
+    Initialised as ViT: weights and position tables truncated normal with deviation 0.02, biases 0. The Dual Attention
+    Unit keeps PyTorch's default, as the authors' does.
+    """
+
+    def __init__(self, config: ModelConfig, backend: str = "auto") -> None:
+        super().__init__()
+        self.num_template = config.num_template
+        self.dau = DualAttentionUnit(backend=backend) if config.dau else None
+        self.patch_embed = PatchEmbed(config.patch_size, config.dim)
+        self.pos_embed_z = nn.Parameter(torch.zeros(1, config.num_template, config.dim))
+        self.pos_embed_x = nn.Parameter(torch.zeros(1, config.num_search, config.dim))
+        rates = torch.linspace(0, config.drop_path, len(config.patterns)).tolist()
+        self.blocks = nn.ModuleList(
+            Block(config, pattern, rate, backend) for pattern, rate in zip(config.patterns, rates, strict=True)
+        )
+        self.norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        for tensor in (self.pos_embed_z, self.pos_embed_x):
+            nn.init.trunc_normal_(tensor, std=0.02)
+        for module in (self.patch_embed.proj, *self.blocks.modules()):
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embed(self, images: Tensor, positions: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, HW / P^2, C) with their positions."""
+        return self.patch_embed(images if self.dau is None else self.dau(images)) + positions
+
+    def forward(self, template: Tensor, search: Tensor) -> Tensor:
+        tokens = torch.cat((self.embed(template, self.pos_embed_z), self.embed(search, self.pos_embed_x)), dim=1)
+        for block in self.blocks:
+            tokens = block(tokens, self.num_template)
+        return self.norm(tokens)

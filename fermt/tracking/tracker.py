@@ -1,0 +1,108 @@
+"""The tracker: crop, normalise, forward, window, decode, map back, clip (the authors' test-time tracker)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..boxes import Box, check_box, clip_to_image
+from ..data import crop_target, normalize
+from ..model import FERMT
+
+MARGIN = 10.0  # pixels of a box that stay in the image, and its least side
+
+
+class Track(NamedTuple):
+    """One frame's result."""
+
+    box: Box  # xywh in pixels of the image, floats
+    score: float  # the head's confidence in (0, 1), before the window; not calibrated
+    lost: bool  # score below the tracker's `lost_below`
+
+
+class Tracker:
+    """Follows one target from frame to frame.
+
+        tracker = Tracker(model)
+        tracker.init(image_rgb, (x, y, w, h))
+        box, score, lost = tracker.update(next_image_rgb)
+
+    Args:
+        model: a FERMT; it is put into evaluation mode. Its dtype and device are those that tracking runs in.
+        lost_below: the score under which a frame counts as lost. The score is not calibrated, so the default of 0
+            never says so; choose a threshold on your own footage. A lost frame moves the box as any other does.
+    """
+
+    def __init__(self, model: FERMT, *, lost_below: float = 0.0) -> None:
+        self.model = model.eval()
+        self.lost_below = lost_below
+        parameter = next(model.parameters())
+        self._dtype, self._device = parameter.dtype, parameter.device
+        self._window = hann_window(model.config.search_grid).to(self._device, self._dtype)
+        self._template: Tensor | None = None
+        self._box: Box = (0.0, 0.0, 0.0, 0.0)
+
+    def init(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """Takes the target in the first frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            box: (x, y, w, h) in pixels: left, top, width, height.
+
+        Raises:
+            TypeError, ValueError: the image is not of that form, or the box has no area or lies outside the image.
+        """
+        height, width = _check_image(image)
+        checked = check_box(box, height, width)
+        config = self.model.config
+        crop = crop_target(image, checked, config.template_factor, config.template_size)
+        self._template = normalize(crop.image, dtype=self._dtype, device=self._device)
+        self._box = checked
+
+    @torch.inference_mode()
+    def update(self, image: np.ndarray) -> Track:
+        """The target in the next frame, looked for around the last box.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Raises:
+            RuntimeError: `init` has not been called.
+            TypeError, ValueError: the image is not of that form.
+        """
+        if self._template is None:
+            raise RuntimeError("Tracker.update needs a target: call Tracker.init(image, (x, y, w, h)) first")
+        height, width = _check_image(image)
+        config, head = self.model.config, self.model.box_head
+        crop = crop_target(image, self._box, config.search_factor, config.search_size)
+        outputs = self.model(self._template, normalize(crop.image, dtype=self._dtype, device=self._device))
+        cx, cy, w, h = (head.decode(outputs, self._window)[0] * (config.search_size / crop.resize_factor)).tolist()
+        x, y, old_w, old_h = self._box
+        half_side = 0.5 * config.search_size / crop.resize_factor
+        left = x + 0.5 * old_w - half_side + cx - 0.5 * w
+        top = y + 0.5 * old_h - half_side + cy - 0.5 * h
+        self._box = clip_to_image((left, top, w, h), height, width, MARGIN)
+        score = head.confidence(outputs).item()
+        return Track(self._box, score, score < self.lost_below)
+
+
+def hann_window(size: int) -> Tensor:
+    """(size, size) float64, the product of two Hann windows without their zero ends; it favours the centre."""
+    steps = torch.arange(1, size + 1, dtype=torch.float64)
+    line = 0.5 * (1 - torch.cos(2 * torch.pi * steps / (size + 1)))
+    return torch.outer(line, line)
+
+
+def _check_image(image: np.ndarray) -> tuple[int, int]:
+    """Height and width of an RGB image."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"an image must be a uint8 array of shape (H, W, 3), RGB; got {type(image).__name__}")
+    if image.dtype != np.uint8:
+        raise TypeError(f"an image must be uint8, RGB; got dtype {image.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 2:
+        raise ValueError(f"an image must have shape (H, W, 3), RGB, at least 2 x 2 pixels; got {image.shape}")
+    return image.shape[0], image.shape[1]

@@ -1,0 +1,36 @@
+"""Fused kernels for FERMT: attention between template and search tokens, and the Dual Attention Unit.
+
+import fermt_kernels as fk
+out = fk.mixed_attention(qkv, num_heads=12, num_template=64)   # (B, N, 3 C) -> (B, N, C)
+print(fk.backends())                                           # what can run here, and why not the rest
+"""
+
+from . import flops, modules, patterns, reference
+from .backends import backends
+from .ops import (
+    DAUWeights,
+    attention,
+    attention_packed,
+    cross_attention,
+    dual_attention_unit,
+    mixed_attention,
+)
+from .patterns import PATTERNS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PATTERNS",
+    "DAUWeights",
+    "__version__",
+    "attention",
+    "attention_packed",
+    "backends",
+    "cross_attention",
+    "dual_attention_unit",
+    "flops",
+    "mixed_attention",
+    "modules",
+    "patterns",
+    "reference",
+]

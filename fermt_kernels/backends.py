@@ -1,0 +1,98 @@
+"""The table of backends: which can run here, why the others cannot, and which one an op takes.
+
+A room (`reference`, `cpp`, `triton`) says what it needs (`why_not()`), what it has (`SUPPORTS`: op -> dtypes), where
+(`DEVICES`), and holds one function for each op it has. Nothing else in the package asks about backends.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+
+from . import cpp, reference, triton
+
+AUTO = "auto"
+BACKEND_VARIABLE = "FERMT_BACKEND"
+ROOMS: dict[str, ModuleType] = {
+    "triton": triton,
+    "cpp": cpp,
+    "reference": reference,
+}  # in order of preference
+NAMES = (AUTO, *ROOMS)
+
+
+class BackendStatus(NamedTuple):
+    """One row of `backends()`."""
+
+    name: str
+    usable: bool
+    detail: str  # what it runs on; or, where it is not usable, why not and what to do about it
+
+
+class BackendTable(tuple[BackendStatus, ...]):
+    """The rows of `backends()`; prints as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        lines = [f"{'backend':<10} {'usable':<7} detail"]
+        lines += [f"{row.name:<10} {'yes' if row.usable else 'no':<7} {row.detail}" for row in self]
+        return "\n".join(lines)
+
+
+def backends() -> BackendTable:
+    """The backends in order of preference: name, whether usable here, and if not, why and what to do about it."""
+    rows = []
+    for name, room in ROOMS.items():
+        reason = room.why_not()
+        rows.append(BackendStatus(name, reason is None, room.describe() if reason is None else reason))
+    return BackendTable(rows)
+
+
+def why_unsupported(name: str, op: str, device_type: str, dtype: torch.dtype) -> str | None:
+    """Why backend `name` cannot run `op` on such input, or None if it can."""
+    room = ROOMS[name]
+    if reason := room.why_not():
+        return reason
+    if room.DEVICES is not None and device_type not in room.DEVICES:
+        return f"it runs on {', '.join(room.DEVICES)} tensors, not {device_type}"
+    if op not in room.SUPPORTS:
+        return f"it has no {op}"
+    if dtype not in room.SUPPORTS[op]:
+        return f"its {op} takes {', '.join(map(str, room.SUPPORTS[op]))}, not {dtype}"
+    return None
+
+
+def requested(backend: str) -> str:
+    """The backend asked for: `backend` itself, or the default that the environment names where it is "auto"."""
+    name = os.environ.get(BACKEND_VARIABLE, AUTO) if backend == AUTO else backend
+    if name not in NAMES:
+        origin = f"{BACKEND_VARIABLE}=" if backend == AUTO else "backend "
+        raise ValueError(f"unknown {origin}{name!r}; expected one of {', '.join(NAMES)}")
+    return name
+
+
+@torch.compiler.assume_constant_result
+def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_backward: bool) -> str:
+    """Name of the backend that runs `op` ("attention", say): a constant of the compiled graph.
+
+    "auto" takes the first row that can and ends at the reference. An explicit name never falls back: it raises
+    RuntimeError with the reason, also where the gradient will be needed and only the forward pass is there.
+    """
+    name = requested(backend)
+    if name == AUTO:
+        return next(row for row in ROOMS if why_unsupported(row, f"{op}_forward", device_type, dtype) is None)
+    for needed in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
+        if reason := why_unsupported(name, needed, device_type, dtype):
+            raise RuntimeError(f"backend {name!r} cannot run {needed}: {reason}")
+    return name
+
+
+def resolve_backward(op: str, forward_name: str, device_type: str, dtype: torch.dtype) -> str:
+    """The backend of the gradient: the forward's own if it has one, else (under "auto" only) the first that does."""
+    if why_unsupported(forward_name, f"{op}_backward", device_type, dtype) is None:
+        return forward_name
+    return next(row for row in ROOMS if why_unsupported(row, f"{op}_backward", device_type, dtype) is None)

@@ -1,0 +1,110 @@
+"""One copy of every input error. Each carries the value it met and the form it expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .patterns import PATTERNS
+
+FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def pattern(op: str, value: str) -> None:
+    if value not in PATTERNS:
+        raise ValueError(f"{op}: unknown pattern {value!r}; expected one of {', '.join(PATTERNS)}")
+
+
+def num_template(op: str, value: int, tokens: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{op}: num_template must be an int, got {value!r}")
+    if not 0 <= value <= tokens:
+        raise ValueError(f"{op}: num_template must lie in [0, {tokens}], the number of tokens; got {value}")
+
+
+def scale(op: str, value: float | None) -> None:
+    if value is not None and not isinstance(value, (int, float, torch.SymFloat)):
+        raise TypeError(f"{op}: scale must be a number or None for head_dim ** -0.5, got {value!r}")
+
+
+def float_tensor(op: str, name: str, value: torch.Tensor, layout: str) -> None:
+    """`layout` names the dimensions, such as "(B, H, N, D)"; their number is what is checked."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor of shape {layout}, got {type(value).__name__}")
+    if value.dim() != layout.count(",") + 1:
+        raise ValueError(f"{op}: {name} must have shape {layout}, got {tuple(value.shape)}")
+    if value.dtype not in FLOAT_DTYPES:
+        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
+        raise TypeError(f"{op}: {name} must be one of {expected}, got {value.dtype}")
+
+
+def same_kind(op: str, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
+    """All tensors share the first one's dtype and device."""
+    first = tensors[0]
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.dtype != first.dtype:
+            raise TypeError(f"{op}: {name} must have the dtype of {names[0]}, {first.dtype}; got {tensor.dtype}")
+        if tensor.device != first.device:
+            raise ValueError(f"{op}: {name} must be on {first.device}, where {names[0]} is; got {tensor.device}")
+
+
+def attention(
+    op: str,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    n: int,
+    pattern_name: str,
+    scale_value: float | None,
+) -> None:
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        float_tensor(op, name, tensor, "(B, H, N, D)")
+        if tensor.shape != q.shape:
+            raise ValueError(f"{op}: {name} must have the shape of q, {tuple(q.shape)}; got {tuple(tensor.shape)}")
+    if q.shape[3] == 0:
+        raise ValueError(f"{op}: the head dim must be at least 1, got shape {tuple(q.shape)}")
+    same_kind(op, ("q", "k", "v"), (q, k, v))
+    num_template(op, n, q.shape[2])
+    pattern(op, pattern_name)
+    scale(op, scale_value)
+
+
+def attention_packed(
+    op: str, qkv: torch.Tensor, num_heads: int, n: int, pattern_name: str, scale_value: float | None
+) -> None:
+    float_tensor(op, "qkv", qkv, "(B, N, 3 C)")
+    if isinstance(num_heads, bool) or not isinstance(num_heads, int) or num_heads < 1:
+        raise ValueError(f"{op}: num_heads must be a positive int, got {num_heads!r}")
+    if qkv.shape[2] == 0 or qkv.shape[2] % (3 * num_heads):
+        raise ValueError(
+            f"{op}: the last dimension of qkv must be 3 * num_heads * head_dim with num_heads = {num_heads}; "
+            f"got {qkv.shape[2]} in shape {tuple(qkv.shape)}"
+        )
+    num_template(op, n, qkv.shape[1])
+    pattern(op, pattern_name)
+    scale(op, scale_value)
+
+
+def dual_attention_unit(op: str, x: torch.Tensor, names: Sequence[str], weights: Sequence[torch.Tensor]) -> None:
+    """`weights` in the order of `DAUWeights`; their shapes must agree with x and with one another."""
+    float_tensor(op, "x", x, "(B, C, H, W)")
+    channels = x.shape[1]
+    if x.shape[2] * x.shape[3] == 0 or channels == 0:
+        raise ValueError(f"{op}: x must have at least one channel and one pixel, got {tuple(x.shape)}")
+    for name, weight in zip(names, weights, strict=True):
+        if not isinstance(weight, torch.Tensor):
+            raise TypeError(f"{op}: weight {name} must be a tensor, got {type(weight).__name__}")
+    same_kind(op, ("x", *names), (x, *weights))
+    sizes = {name: tuple(weight.shape) for name, weight in zip(names, weights, strict=True)}
+    hidden = sizes["fc_0_weight"][0] if len(sizes["fc_0_weight"]) == 2 else 1
+    expected: dict[str, tuple[int, ...]] = {name: (channels,) for name in names if name.endswith("bias")}
+    expected |= dict.fromkeys(("proj_1_weight", "conv1_weight", "proj_2_weight"), (channels, channels, 1, 1))
+    expected |= {"fc_0_weight": (hidden, channels), "fc_2_weight": (channels, hidden)}
+    for name, shape in expected.items():
+        if sizes[name] != shape:
+            raise ValueError(f"{op}: weight {name} must have shape {shape}, got {sizes[name]}")
+    for name in ("conv0_weight", "conv_spatial_weight"):
+        shape = sizes[name]
+        if len(shape) != 4 or shape[:2] != (channels, 1) or shape[2] != shape[3] or shape[2] % 2 == 0:
+            raise ValueError(f"{op}: weight {name} must have shape ({channels}, 1, K, K) with K odd, got {shape}")

@@ -1,0 +1,96 @@
+"""Finds the compiled library, checks its version, chooses the instruction set, and lends it torch's threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+ABI_VERSION = 1
+ISA_VARIABLE = "FERMT_ISA"
+PATH = Path(__file__).with_name("libfermt_kernels" + (".dylib" if sys.platform == "darwin" else ".so"))
+HOW_TO_GET_IT = "reinstall with a C++ compiler at hand (g++ or clang++): pip install --force-reinstall --no-deps ."
+
+
+class Library:
+    """The loaded library. `call(name, args)` runs one of its functions on a struct and raises on a bad status."""
+
+    def __init__(self, handle: ctypes.CDLL) -> None:
+        self._handle = handle
+        handle.fermt_status_text.restype = ctypes.c_char_p
+        handle.fermt_isa_name.restype = ctypes.c_char_p
+        handle.fermt_isa_selected.restype = ctypes.c_char_p
+        self.parallel_for = _torch_parallel_for()
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set whose kernels are called."""
+        return self._handle.fermt_isa_selected().decode()
+
+    def isas(self) -> dict[str, bool]:
+        """Every instruction set in the library, in order of preference, and whether this CPU has it."""
+        rows: dict[str, bool] = {}
+        while name := self._handle.fermt_isa_name(len(rows)):
+            rows[name.decode()] = bool(self._handle.fermt_isa_supported(len(rows)))
+        return rows
+
+    def select_isa(self, name: str) -> None:
+        """Calls the kernels of instruction set `name` from now on; ValueError if there are none for this CPU."""
+        if self._handle.fermt_isa_select(name.encode()) != 0:
+            usable = ", ".join(isa for isa, supported in self.isas().items() if supported)
+            state = "not supported by this CPU" if name in self.isas() else "unknown"
+            raise ValueError(f"instruction set {name!r} is {state}; expected one of {usable}")
+
+    def call(self, name: str, args: ctypes.Structure) -> None:
+        status = getattr(self._handle, name)(ctypes.byref(args))
+        if status:
+            raise RuntimeError(f"{name}: {self._handle.fermt_status_text(status).decode()} (status {status})")
+
+
+@cache
+def _open() -> Library | str:
+    """The library, or why there is none."""
+    if not PATH.exists():
+        return f"the compiled library is not installed ({PATH.name} is missing); {HOW_TO_GET_IT}"
+    try:
+        handle = ctypes.CDLL(str(PATH))
+        version = handle.fermt_abi_version()
+    except (OSError, AttributeError) as error:
+        return f"{PATH.name} cannot be loaded ({error}); {HOW_TO_GET_IT}"
+    if version != ABI_VERSION:
+        return f"{PATH.name} is of version {version}, this package needs {ABI_VERSION}; {HOW_TO_GET_IT}"
+    library = Library(handle)
+    if forced := os.environ.get(ISA_VARIABLE):
+        try:
+            library.select_isa(forced)
+        except ValueError as error:
+            return f"{ISA_VARIABLE}={forced}: {error}"
+    return library
+
+
+def why_not() -> str | None:
+    opened = _open()
+    return opened if isinstance(opened, str) else None
+
+
+def load() -> Library:
+    """The library; RuntimeError with the reason where there is none."""
+    opened = _open()
+    if isinstance(opened, str):
+        raise RuntimeError(opened)
+    return opened
+
+
+def supported_isas() -> list[str]:
+    return [name for name, supported in load().isas().items() if supported]
+
+
+def _torch_parallel_for() -> int | None:
+    """Address of torch's C function `torch_parallel_for` (torch >= 2.10): our loops run on torch's own threads."""
+    names = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
+    path = Path(torch.__file__).parent / "lib" / names.get(sys.platform, "libtorch_cpu.so")
+    return ctypes.cast(ctypes.CDLL(str(path)).torch_parallel_for, ctypes.c_void_p).value

@@ -1,0 +1,141 @@
+"""How much an op computes, in closed form; and the same formulas for `torch.utils.flop_counter`.
+
+A MAC is one multiply and one add; a FLOP is half of it. What is counted is the matrix and convolution products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from . import ops  # noqa: F401  (the formulas below are for registered ops)
+from .patterns import score_pairs
+
+
+def attention_macs(
+    batch: int,
+    heads: int,
+    tokens: int,
+    head_dim: int,
+    num_template: int,
+    pattern: str,
+    *,
+    backward: bool = False,
+) -> int:
+    """MACs of q k^T and p v; backward has five products (the scores again, then dp, dv, dq, dk) for the two."""
+    products = 5 if backward else 2
+    return batch * heads * score_pairs(pattern, num_template, tokens) * head_dim * products
+
+
+def dual_attention_unit_macs(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    *,
+    kernel: int = 5,
+    dilated_kernel: int = 5,
+    hidden: int = 1,
+    backward: bool = False,
+) -> int:
+    """MACs of three 1x1 convolutions, two depth-wise ones and the channel attention's two small products.
+
+    Padded borders count as the rest does, as usual. Backward has two products for each of the forward's, and
+    computes the forward again.
+    """
+    per_pixel = 3 * channels * channels + channels * (kernel**2 + dilated_kernel**2)
+    forward = batch * (height * width * per_pixel + 2 * channels * hidden)
+    return 3 * forward if backward else forward
+
+
+@register_flop_formula(torch.ops.fermt.attention)
+def _attention(
+    q: tuple,
+    k: tuple,
+    v: tuple,
+    num_template: int,
+    pattern: str,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
+    batch, heads, tokens, head_dim = q
+    return 2 * attention_macs(batch, heads, tokens, head_dim, num_template, pattern)
+
+
+@register_flop_formula(torch.ops.fermt.attention_backward)
+def _attention_backward(
+    grad_out: tuple,
+    q: tuple,
+    k: tuple,
+    v: tuple,
+    out: tuple,
+    lse: tuple,
+    num_template: int,
+    pattern: str,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
+    batch, heads, tokens, head_dim = q
+    return 2 * attention_macs(batch, heads, tokens, head_dim, num_template, pattern, backward=True)
+
+
+@register_flop_formula(torch.ops.fermt.attention_packed)
+def _attention_packed(
+    qkv: tuple,
+    num_heads: int,
+    num_template: int,
+    pattern: str,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
+    batch, tokens, width = qkv
+    return 2 * attention_macs(batch, num_heads, tokens, width // (3 * num_heads), num_template, pattern)
+
+
+@register_flop_formula(torch.ops.fermt.attention_packed_backward)
+def _attention_packed_backward(
+    grad_out: tuple,
+    qkv: tuple,
+    out: tuple,
+    lse: tuple,
+    num_heads: int,
+    num_template: int,
+    pattern: str,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
+    batch, tokens, width = qkv
+    head_dim = width // (3 * num_heads)
+    return 2 * attention_macs(batch, num_heads, tokens, head_dim, num_template, pattern, backward=True)
+
+
+def _unit_macs(x: tuple, weights: tuple, backward: bool) -> int:
+    batch, channels, height, width = x
+    return dual_attention_unit_macs(
+        batch,
+        channels,
+        height,
+        width,
+        kernel=weights[2][-1],
+        dilated_kernel=weights[4][-1],
+        hidden=weights[8][0],
+        backward=backward,
+    )
+
+
+@register_flop_formula(torch.ops.fermt.dual_attention_unit)
+def _dual_attention_unit(x: tuple, *weights: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return 2 * _unit_macs(x, weights, backward=False)
+
+
+@register_flop_formula(torch.ops.fermt.dual_attention_unit_backward)
+def _dual_attention_unit_backward(
+    grad_out: tuple, x: tuple, *weights: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    return 2 * _unit_macs(x, weights, backward=True)

@@ -1,0 +1,103 @@
+"""Drop-in modules: parameters and state-dict keys as in the authors' release, computation through the ops."""
+
+from __future__ import annotations
+
+import torch.nn as nn
+from torch import Tensor
+
+from . import checks
+from .backends import requested
+from .ops import STATE_KEYS, DAUWeights, attention_packed, dual_attention_unit
+
+
+class TemplateSearchAttention(nn.Module):
+    """Multi-head attention over template and search tokens (the authors' `Attention`).
+
+    Args:
+        dim: C, channels of a token.
+        num_heads: H; the head dim is C / H.
+        pattern: who sees whom; see `fermt_kernels.attention`.
+        qkv_bias: whether the joint projection has a bias.
+        scale: factor of the scores; head_dim ** -0.5 if None.
+        backend: "auto" or a name from `fermt_kernels.backends()`.
+
+    State-dict keys: `qkv.weight`, `qkv.bias`, `proj.weight`, `proj.bias`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        pattern: str = "mixed",
+        *,
+        qkv_bias: bool = True,
+        scale: float | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"dim must be a multiple of num_heads; got dim {dim} and num_heads {num_heads}")
+        checks.pattern("TemplateSearchAttention", pattern)
+        requested(backend)
+        self.num_heads = num_heads
+        self.pattern = pattern
+        self.scale = scale
+        self.backend = backend
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, num_template: int) -> Tensor:
+        """Tokens (B, N, C), template first -> (B, N, C). A query that sees nothing gets the projection's bias."""
+        heads = attention_packed(
+            self.qkv(x), self.num_heads, num_template, self.pattern, scale=self.scale, backend=self.backend
+        )
+        return self.proj(heads)
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_heads}, pattern={self.pattern!r}, backend={self.backend!r}"
+
+
+class _SpatialGatingUnit(nn.Module):
+    """Holds the parameters of the two attentions under the authors' names."""
+
+    def __init__(self, channels: int, reduction_channels: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.conv_spatial = nn.Conv2d(channels, channels, 5, padding=6, groups=channels, dilation=3)
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, reduction_channels, bias=False),
+            nn.ReLU(),
+            nn.Linear(reduction_channels, channels, bias=False),
+            nn.Sigmoid(),
+        )
+
+
+class DualAttentionUnit(nn.Module):
+    """The Dual Attention Unit, (B, C, H, W) -> (B, C, H, W) (the authors' `DAU`; Eq. 4 of the paper).
+
+    Args:
+        channels: C; the model applies the unit to the image itself, C = 3.
+        hidden: width of the channel attention's bottle-neck.
+        backend: "auto" or a name from `fermt_kernels.backends()`.
+
+    State-dict keys: `proj_1.*`, `spatial_gating_unit.{conv0,conv_spatial,conv1,fc.0,fc.2}.*`, `proj_2.*`.
+    """
+
+    def __init__(self, channels: int = 3, hidden: int = 1, *, backend: str = "auto") -> None:
+        super().__init__()
+        requested(backend)
+        self.backend = backend
+        self.proj_1 = nn.Conv2d(channels, channels, 1)
+        self.spatial_gating_unit = _SpatialGatingUnit(channels, hidden)
+        self.proj_2 = nn.Conv2d(channels, channels, 1)
+
+    def weights(self) -> DAUWeights:
+        """The module's parameters in the form that the op takes."""
+        return DAUWeights(*(self.get_parameter(key) for key in STATE_KEYS.values()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dual_attention_unit(x, self.weights(), backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"backend={self.backend!r}"

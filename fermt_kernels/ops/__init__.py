@@ -1,0 +1,14 @@
+"""The ops: public function, schema, fake, autograd and autocast of each, in that order."""
+
+from .attention import attention, attention_packed, cross_attention, mixed_attention
+from .dual_attention_unit import STATE_KEYS, DAUWeights, dual_attention_unit
+
+__all__ = [
+    "STATE_KEYS",
+    "DAUWeights",
+    "attention",
+    "attention_packed",
+    "cross_attention",
+    "dual_attention_unit",
+    "mixed_attention",
+]

@@ -1,0 +1,66 @@
+"""Options and fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fermt_kernels.backends import ROOMS
+
+ROOT = Path(__file__).parents[1]
+COMPILED = [name for name, room in ROOMS.items() if name != "reference" and room.SUPPORTS]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fail, rather than skip, where this backend is not usable; may be given more than once",
+    )
+
+
+@pytest.fixture(params=COMPILED)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend that has kernels and is not the reference."""
+    name = request.param
+    if reason := ROOMS[name].why_not():
+        required = name in request.config.getoption("--require-backend")
+        (pytest.fail if required else pytest.skip)(f"backend {name} is not usable: {reason}")
+    return name
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def two_threads() -> object:
+    """Two threads, and the number before them afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_python() -> Callable[..., str]:
+    """Runs code in a new interpreter and returns what it prints; keyword arguments are environment variables."""
+
+    def run(code: str, **environment: str) -> str:
+        cleaned = {key: value for key, value in os.environ.items() if not key.startswith("FERMT_")}
+        finished = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=cleaned | environment, capture_output=True, text=True
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    return run

@@ -1,0 +1,91 @@
+"""The table of backends, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import fermt_kernels as fk
+from fermt_kernels.backends import ROOMS, resolve
+
+WITHOUT_LIBRARY = """
+from pathlib import Path
+import fermt_kernels.cpp.library as library
+library.PATH = Path("nowhere/libfermt_kernels.so")
+"""
+
+
+def test_the_table_prints() -> None:
+    rows = fk.backends()
+    assert [row.name for row in rows] == ["triton", "cpp", "reference"]
+    assert rows[-1].usable
+    text = repr(rows)
+    assert all(row.name in text and row.detail in text for row in rows)
+
+
+def test_import_needs_no_triton_and_no_library(fresh_python: Callable[..., str]) -> None:
+    printed = fresh_python(
+        "import sys; sys.modules['triton'] = None"
+        + WITHOUT_LIBRARY
+        + """
+import torch, fermt, fermt_kernels as fk
+print(fk.backends())
+print(fk.mixed_attention(torch.randn(1, 9, 96), 2, 4).shape)
+"""
+    )
+    assert "the compiled library is not installed (libfermt_kernels.so is missing)" in printed
+    assert "reinstall with a C++ compiler at hand" in printed
+    assert "torch.Size([1, 9, 32])" in printed
+
+
+def test_import_loads_neither_triton_nor_the_library_nor_a_gpu(fresh_python: Callable[..., str]) -> None:
+    printed = fresh_python(
+        "import sys, torch; before = set(sys.modules); import fermt_kernels, fermt;"
+        "import fermt_kernels.cpp.library as library;"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before};"
+        "print('triton' in new, library._open.cache_info().currsize, torch.cuda.is_initialized())"
+    )
+    assert printed.split() == ["False", "0", "False"]
+
+
+def test_a_name_never_falls_back(fresh_python: Callable[..., str]) -> None:
+    printed = fresh_python(
+        WITHOUT_LIBRARY
+        + """
+import torch, fermt_kernels as fk
+try:
+    fk.mixed_attention(torch.randn(1, 9, 96), 2, 4, backend="cpp")
+except RuntimeError as error:
+    print(error)
+"""
+    )
+    assert "backend 'cpp' cannot run attention_forward: the compiled library is not installed" in printed
+
+
+def test_a_name_says_why_it_cannot() -> None:
+    qkv = torch.randn(1, 9, 96)
+    with pytest.raises(RuntimeError, match="backend 'triton' cannot run attention_forward: "):
+        fk.mixed_attention(qkv, 2, 4, backend="triton")
+    if ROOMS["cpp"].why_not() is None:
+        with pytest.raises(RuntimeError, match="'cpp' cannot run attention_forward: .*not torch.float64"):
+            fk.mixed_attention(qkv.double(), 2, 4, backend="cpp")
+
+
+def test_auto_takes_the_first_that_can() -> None:
+    cpp = "cpp" if ROOMS["cpp"].why_not() is None else "reference"
+    assert resolve("attention", "auto", "cpu", torch.float32, False) == cpp
+    assert resolve("attention", "auto", "cpu", torch.float64, False) == "reference"
+    assert resolve("attention", "auto", "meta", torch.float32, False) == "reference"
+
+
+def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch, fresh_python: Callable[..., str]) -> None:
+    monkeypatch.setenv("FERMT_BACKEND", "reference")
+    assert resolve("attention", "auto", "cpu", torch.float32, False) == "reference"
+    monkeypatch.setenv("FERMT_BACKEND", "fastest")
+    with pytest.raises(
+        ValueError, match="unknown FERMT_BACKEND='fastest'; expected one of auto, triton, cpp, reference"
+    ):
+        fk.mixed_attention(torch.randn(1, 9, 96), 2, 4)
+    assert "fermt" in fresh_python("import fermt; print(fermt.__name__)", FERMT_BACKEND="fastest")

@@ -1,0 +1,110 @@
+"""The benchmarks: the counts that must come out, and a harness that measures what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import fermt
+from benchmarks import flops, latency
+from benchmarks.harness import Case, Timing, interleave
+from benchmarks.peers import plain_model
+from fermt.flops import count_flops
+
+from .conftest import ROOT
+
+
+def run(*arguments: str) -> str:
+    finished = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_the_papers_counts() -> None:
+    count = count_flops("fermt")
+    assert f"{count.parameters / 1e6:.3f}" == "7.979"
+    assert f"{count.macs_without_attention / 1e9:.3f}" == "2.397"
+    assert f"{count.macs / 1e9:.3f}" == "2.671"
+    parts = {part: round(getattr(count, part) / 1e9, 3) for part in ("linear", "head", "attention", "patches")}
+    assert parts == {"linear": 1.699, "head": 0.637, "attention": 0.274, "patches": 0.047}
+    assert count.dau == pytest.approx(0.0145e9, rel=1e-3)
+    assert [count_flops(name).mean_score_pairs for name in ("a2a5", "a2", "a3")] == [59392, 86016, 102400]
+
+
+@pytest.mark.parametrize("name", fermt.CONFIGS)
+def test_torch_counts_the_same(name: str) -> None:
+    assert flops.counted_macs(name, True) == count_flops(name).macs
+
+
+def test_flops_command() -> None:
+    printed = run("benchmarks.flops")
+    for expected in ("7.979 M", "2.397 G", "2.671 G", "42.0%", "31.0%"):
+        assert expected in printed
+    records = json.loads(run("benchmarks.flops", "--json"))
+    assert {record["config"] for record in records} == set(fermt.CONFIGS)
+    assert records[0]["macs"] == records[0]["macs_torch_flop_counter"] == sum(records[0]["parts"].values())
+    assert len(records[0]["layers"]) == 12
+
+
+def test_agreement_command() -> None:
+    printed = run("benchmarks.agreement")
+    assert "model, tokens" in printed
+    assert "exceeds" not in printed
+
+
+def test_latency_command(tmp_path: Path) -> None:
+    printed = run("benchmarks.latency", "--seconds", "0.1", "--out", str(tmp_path / "results.jsonl"))
+    for expected in ("eager PyTorch", "fermt, auto", "threads", "ISA", "float32", "tracking"):
+        assert expected in printed
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {line["benchmark"] for line in lines} == {"latency/model", "latency/tracking"}
+    assert all(line["median"] > 0 and line["cpu"] and line["torch"] for line in lines)
+
+
+def test_a_wrong_result_gets_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    model = fermt.build_model("fermt", patterns=("mixed",), dim=48, num_heads=3).eval()
+    eager = plain_model(model)
+    images = (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 256, 256))
+
+    def broken(template: torch.Tensor, search: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {key: value * 1.001 for key, value in eager(template, search).items()}
+
+    with torch.inference_mode():
+        passed = latency.accurate({latency.EAGER: eager, "broken": broken}, model, images, Console(width=300))
+    assert list(passed) == [latency.EAGER]
+    assert "broken: no number, its result is wrong" in capsys.readouterr().out
+
+
+def test_the_harness_interleaves_and_prepares() -> None:
+    order: list[str] = []
+    cases = {
+        "slow": Case(lambda: time.sleep(0.004), prepare=lambda: order.append("slow")),
+        "fast": Case(lambda: time.sleep(0.001), prepare=lambda: order.append("fast")),
+    }
+    timings = interleave(cases, seconds=0.05)
+    assert timings["slow"].median > 2 * timings["fast"].median
+    for timing in timings.values():
+        assert timing.p20 <= timing.median <= timing.p80
+    turns = [name for name, before in zip(order[2:], order[1:], strict=False) if name != before]
+    assert len(turns) >= 5
+    assert Timing(0.5, 0.4, 0.6).per_second() == 2
+
+
+def test_the_plain_model_is_the_same_function() -> None:
+    model = fermt.build_model("fermt").double().eval()
+    images = (
+        torch.randn(1, 3, 128, 128, dtype=torch.float64),
+        torch.randn(1, 3, 256, 256, dtype=torch.float64),
+    )
+    with torch.no_grad():
+        ours, plain = model(*images), plain_model(model)(*images)
+    for name in ours:
+        torch.testing.assert_close(ours[name], plain[name], rtol=1e-10, atol=1e-10)

@@ -1,0 +1,235 @@
+"""Weights in and out; what is pickled beside them must never run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+
+import fermt
+from fermt import checkpoints
+
+from .support import golden
+
+
+def same(a: fermt.FERMT, b: fermt.FERMT) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    model = fermt.build_model("a2a5-3-9", dau=False)
+    fermt.save(model, tmp_path / "weights.safetensors")
+    loaded = fermt.load(tmp_path / "weights.safetensors")
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert same(loaded, model)
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"precious")
+
+    def fail(tensors: object, filename: str, metadata: object) -> None:
+        Path(filename).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        fermt.save(fermt.build_model("a2a5-3-9"), path)
+    assert path.read_bytes() == b"precious"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "weights.safetensors"
+    fermt.save(fermt.build_model("fermt"), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"weights.safetensors' is damaged, cut short, or not safetensors"):
+        fermt.load(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        fermt.load(tmp_path / "none.safetensors")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        checkpoints.read_pickled(tmp_path / "none.pth")
+
+
+def test_other_peoples_safetensors_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, str(path), metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"was not written by fermt.save: .*'fermt_config', only \['format'\]"):
+        fermt.load(path)
+
+
+def test_weights_that_do_not_fit_their_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.safetensors"
+    model = fermt.build_model("fermt")
+    state = {k: v.contiguous() for k, v in fermt.build_model("fermt-corner").state_dict().items()}
+    import json
+
+    safetensors.torch.save_file(state, str(path), metadata={"fermt_config": json.dumps(model.config.to_dict())})
+    with pytest.raises(ValueError, match="missing: box_head.conv1_ctr.0.bias.*left over: box_head.conv1_br.0.bias"):
+        fermt.load(path)
+
+
+def test_the_authors_state_dict() -> None:
+    authors = dict(golden.authors_state_dict("center"))
+    assert {"backbone.cls_token", "backbone.pos_embed"} <= set(authors)
+    first, second = (fermt.build_model("fermt").double() for _ in range(2))
+    fermt.load_state_dict(first, authors)
+    renamed = {key.replace("backbone.dau.", "backbone.tau."): value for key, value in authors.items()}
+    fermt.load_state_dict(second, renamed)
+    assert same(first, second)
+    assert torch.equal(first.backbone.pos_embed_x, authors["backbone.pos_embed_x"])
+
+
+def test_what_does_not_fit_is_named_and_nothing_is_loaded() -> None:
+    authors = dict(golden.authors_state_dict("center"))
+    model = fermt.build_model("fermt")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    authors["backbone.extra"] = torch.zeros(1)
+    del authors["backbone.norm.bias"]
+    authors["backbone.norm.weight"] = torch.zeros(7)
+    with pytest.raises(ValueError) as caught:
+        fermt.load_state_dict(model, authors)
+    for part in (
+        "1 missing: backbone.norm.bias",
+        "1 left over: backbone.extra",
+        "backbone.norm.weight (7,), not (192,)",
+    ):
+        assert part in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def mae_lite(prefix: str = "module.model.") -> dict[str, torch.Tensor]:
+    """A checkpoint with MAE-Lite's keys: encoder, decoder and class token."""
+    backbone = fermt.build_model("fermt").backbone.state_dict()
+    own = ("dau.", "pos_embed")
+    state = {key: torch.randn_like(value) for key, value in backbone.items() if not key.startswith(own)}
+    state |= {"cls_token": torch.randn(1, 1, 192), "pos_embed": torch.randn(1, 197, 192)}
+    state |= {"mask_token": torch.zeros(1, 1, 96), "decoder_embed.weight": torch.zeros(96, 192)}
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["module.model.", "model.", ""])
+def test_pretrained_weights(tmp_path: Path, prefix: str) -> None:
+    state = mae_lite(prefix)
+    torch.save({"model": state, "start_epoch": 400}, tmp_path / "mae.pth.tar")
+    model = fermt.build_model("fermt")
+    unit = model.backbone.dau.proj_1.weight.clone()
+    fermt.load_pretrained(model, tmp_path / "mae.pth.tar")
+    assert torch.equal(model.backbone.blocks[7].mlp.fc1.weight, state[prefix + "blocks.7.mlp.fc1.weight"])
+    assert torch.equal(model.backbone.dau.proj_1.weight, unit)
+    grid = state[prefix + "pos_embed"][:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2)
+    for table, side in ((model.backbone.pos_embed_z, 8), (model.backbone.pos_embed_x, 16)):
+        expected = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+        assert torch.equal(table, expected.flatten(2).transpose(1, 2))
+
+
+def test_pretrained_weights_of_another_network(tmp_path: Path) -> None:
+    state = mae_lite()
+    del state["module.model.blocks.3.norm1.weight"]
+    torch.save({"model": state}, tmp_path / "mae.pth.tar")
+    with pytest.raises(ValueError, match=r"1 missing: blocks.3.norm1.weight"):
+        fermt.load_pretrained(fermt.build_model("fermt"), tmp_path / "mae.pth.tar")
+    torch.save({"model": {"fc.weight": torch.zeros(1)}}, tmp_path / "resnet.pth.tar")
+    with pytest.raises(ValueError, match="has no 'pos_embed': expected a MAE-Lite ViT-Tiny, got"):
+        fermt.load_pretrained(fermt.build_model("fermt"), tmp_path / "resnet.pth.tar")
+    with pytest.raises(ValueError, match="square number of rows"):
+        checkpoints.resize_positions(torch.zeros(1, 7, 192), 8)
+
+
+class Settings:
+    """As the authors' training settings: a plain object of a class that a user does not have."""
+
+    def __init__(self) -> None:
+        self.batch_size = 32
+
+
+class EasyDict(dict):
+    """As the configuration objects of many trackers: a dict subclass."""
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, function: Any, argument: str) -> None:
+        self.call = (function, (argument,))
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def write_authors_checkpoint(path: Path, **beside: object) -> None:
+    """A `.pth.tar` as the authors' trainer writes it; the classes' module is gone when it is read."""
+    module = types.ModuleType("lib_train_settings")
+    for cls in (Settings, EasyDict):
+        setattr(module, cls.__name__, cls)
+        cls.__module__ = module.__name__
+    sys.modules[module.__name__] = module
+    try:
+        torch.save({"epoch": 300, "net": OrderedDict(golden.authors_state_dict("center")), **beside}, path)
+    finally:
+        del sys.modules[module.__name__]
+        for cls in (Settings, EasyDict):
+            cls.__module__ = __name__
+
+
+def test_convert(tmp_path: Path) -> None:
+    settings, stats = Settings(), EasyDict(loss=np.float64(0.5))
+    write_authors_checkpoint(tmp_path / "a.pth.tar", settings=settings, stats=stats, constructor=None)
+    with pytest.raises(pickle.UnpicklingError):  # torch alone refuses it
+        torch.load(tmp_path / "a.pth.tar", weights_only=True)
+    checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors")
+    loaded = fermt.load(tmp_path / "b.safetensors")
+    expected = golden.authors_state_dict("center")["backbone.blocks.3.mlp.fc1.weight"]
+    assert torch.equal(loaded.backbone.blocks[3].mlp.fc1.weight, expected.float())
+
+
+def test_pickled_code_does_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    write_authors_checkpoint(tmp_path / "a.pth.tar", settings=Trap(exec, f"open({str(proof)!r}, 'w')"))
+    checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors")
+    assert not proof.exists()
+    write_authors_checkpoint(tmp_path / "c.pth.tar", settings=Trap(os.system, f"touch {proof}"))
+    with pytest.raises(ValueError, match=r"cannot be read without running code .* it asks for posix.system"):
+        checkpoints.convert(tmp_path / "c.pth.tar", tmp_path / "d.safetensors")
+    assert not proof.exists()
+    assert not (tmp_path / "d.safetensors").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000, -100])
+def test_a_truncated_pickle_is_refused(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "a.pth.tar"
+    write_authors_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint: damaged, cut short"):
+        checkpoints.read_pickled(path)
+
+
+def test_a_checkpoint_without_weights(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"has no weights under the key 'net'; its keys are \['epoch'\]"):
+        checkpoints.convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds a list; expected a dict of weights"):
+        checkpoints.convert(tmp_path / "list.pth", tmp_path / "b.safetensors")
+
+
+def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
+    write_authors_checkpoint(tmp_path / "a.pth.tar")
+    with pytest.raises(ValueError, match="left over: box_head.conv1_ctr.0.bias"):
+        checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors", "fermt-corner")
