@@ -49,7 +49,7 @@ def contenders(model: fermt.FERMT, threads: int, console: Console) -> tuple[dict
         try:
             runs[name] = build(model, threads)
         except PeerMissingError as reason:
-            console.print(f"{name}: left out, {reason}", highlight=False)
+            console.print(f"{name}: left out, {reason}", highlight=False, markup=False)
     return runs, modules
 
 
@@ -68,7 +68,9 @@ def accurate(
             if (reason := inaccuracy(value, eager[key], truth[key]))
         ]
         if reasons:
-            console.print(f"{name}: no number, its result is wrong ({'; '.join(reasons)})", highlight=False)
+            console.print(
+                f"{name}: no number, its result is wrong ({'; '.join(reasons)})", highlight=False, markup=False
+            )
         else:
             passed[name] = run
     return passed

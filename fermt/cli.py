@@ -29,7 +29,12 @@ from .tracking.video import FrameSource, VideoWriter, annotate
 
 UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="FERMT, a light-weight visual tracker.",
+    pretty_exceptions_enable=False,
+)
 console = Console(stderr=True)
 
 
@@ -109,10 +114,12 @@ def track(
     try:
         frames = FrameSource(source)
         tracker = Tracker(_model(weights, config, backend, device), lost_below=lost_below)
-        tracks = _run(tracker, frames, first_box, video, "untrained" if weights is None else weights.stem)
+        tracks = _run(
+            tracker, frames, first_box, video, "untrained, boxes mean nothing" if weights is None else weights.stem
+        )
         write_boxes(out, tracks)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        console.print(f"Error: {error}", style="bold red", highlight=False, soft_wrap=True)
+        console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(f"{len(tracks)} boxes in {out}" + (f", video in {video}" if video else ""), highlight=False)
 
@@ -151,7 +158,7 @@ def convert(
     try:
         model = checkpoints.convert(checkpoint, target, named_config(config, dau=dau))
     except (OSError, ValueError) as error:
-        console.print(f"Error: {error}", style="bold red", highlight=False, soft_wrap=True)
+        console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     count = sum(parameter.numel() for parameter in model.parameters())
     console.print(f"{count:,} parameters of {config!r} in {target}", highlight=False)

@@ -111,8 +111,10 @@ def annotate(image: np.ndarray, box: Box, caption: str) -> np.ndarray:
     x, y, w, h = (round(value) for value in box)
     drawn = image.copy()
     cv2.rectangle(drawn, (x, y), (x + w, y + h), (80, 255, 80), 2)
-    cv2.putText(drawn, caption, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(drawn, caption, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    (text_width, text_height), _ = cv2.getTextSize(caption, font, scale, 1)
+    cv2.rectangle(drawn, (0, 0), (text_width + 16, text_height + 16), (0, 0, 0), cv2.FILLED)
+    cv2.putText(drawn, caption, (8, text_height + 8), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return drawn
 
 
