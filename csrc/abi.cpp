@@ -8,9 +8,10 @@ constexpr const char* kStatusText[] = {
     "ok",
     "the caller's struct has another size: library and caller are of different versions",
     "a pointer is null",
-    "a size is negative or too large",
+    "a size is negative, zero where it may not be, or too large",
     "a stride is negative",
     "a span of keys or the number of template tokens lies outside the tokens",
+    "no such dtype",
     "out of memory",
     "the caller's threads reported a failure",
     "no such instruction set",
@@ -18,28 +19,84 @@ constexpr const char* kStatusText[] = {
 };
 static_assert(sizeof(kStatusText) / sizeof(kStatusText[0]) == FERMT_UNSUPPORTED_ISA + 1, "a text for each status");
 
+constexpr int64_t kLargest = int64_t{1} << 40;  // elements of a tensor
+
+// The product of `sizes`, or -1 if one is negative or the product is too large.
+template <int Count>
+int64_t element_count(const int64_t (&sizes)[Count]) {
+  int64_t elements = 1;
+  bool empty = false;
+  for (int64_t size : sizes) {
+    if (size < 0 || size > kLargest) return -1;
+    empty = empty || size == 0;
+    if (size > 0 && elements > kLargest / size) return -1;
+    if (size > 0) elements *= size;
+  }
+  return empty ? 0 : elements;
+}
+
 bool span_outside(const int64_t (&span)[2], int64_t tokens) {
   return span[0] < 0 || span[1] < span[0] || span[1] > tokens;
 }
 
-bool negative(const int64_t (&strides)[3]) { return strides[0] < 0 || strides[1] < 0 || strides[2] < 0; }
+template <int Count>
+fermt_status check_tensors(const fermt_tensor (&tensors)[Count], bool empty) {
+  for (const fermt_tensor& tensor : tensors) {
+    for (int64_t stride : tensor.strides)
+      if (stride < 0) return FERMT_BAD_STRIDE;
+    if (!empty && !tensor.data) return FERMT_NULL_POINTER;
+  }
+  return FERMT_OK;
+}
+
+template <int Count>
+fermt_status check_attention(const fermt_attention_shape& s, const fermt_tensor (&tensors)[Count], const float* lse) {
+  const int64_t elements = element_count({s.batch, s.heads, s.tokens, s.head_dim});
+  if (elements < 0 || s.head_dim == 0) return FERMT_BAD_SIZE;
+  if (s.num_template < 0 || s.num_template > s.tokens) return FERMT_BAD_SPAN;
+  if (span_outside(s.template_keys, s.tokens) || span_outside(s.search_keys, s.tokens)) return FERMT_BAD_SPAN;
+  if (s.dtype != FERMT_FLOAT32 && s.dtype != FERMT_BFLOAT16) return FERMT_BAD_DTYPE;
+  if (elements > 0 && !lse) return FERMT_NULL_POINTER;
+  return check_tensors(tensors, elements == 0);
+}
+
+bool odd(int64_t kernel) { return kernel > 0 && kernel < 1024 && kernel % 2 == 1; }
+
+template <int Count>
+fermt_status check_unit(const fermt_unit_shape& s, const fermt_tensor (&tensors)[Count], const float* const* weights,
+                        const float* const* grad_weights) {
+  const int64_t elements = element_count({s.batch, s.channels, s.height, s.width});
+  if (elements < 0 || s.channels == 0 || s.height == 0 || s.width == 0) return FERMT_BAD_SIZE;
+  if (s.channels > 4096 || s.hidden < 1 || s.hidden > 4096) return FERMT_BAD_SIZE;
+  if (!odd(s.kernel) || !odd(s.dilated_kernel)) return FERMT_BAD_SIZE;
+  if (s.dtype != FERMT_FLOAT32 && s.dtype != FERMT_BFLOAT16) return FERMT_BAD_DTYPE;
+  for (int i = 0; i < FERMT_UNIT_WEIGHTS; ++i)
+    if (!weights[i] || (grad_weights && !grad_weights[i])) return FERMT_NULL_POINTER;
+  return check_tensors(tensors, elements == 0);
+}
 
 fermt_status check(const fermt_attention_forward_args& a) {
-  constexpr int64_t kLargest = int64_t{1} << 40;
-  const int64_t sizes[] = {a.batch, a.heads, a.tokens, a.head_dim};
-  int64_t elements = 1;
-  for (int64_t size : sizes) {
-    if (size < 0 || size > kLargest) return FERMT_BAD_SIZE;
-    if (size > 0 && elements > kLargest / size) return FERMT_BAD_SIZE;
-    elements *= size;
-  }
-  if (a.head_dim == 0) return FERMT_BAD_SIZE;
-  if (a.num_template < 0 || a.num_template > a.tokens) return FERMT_BAD_SPAN;
-  if (span_outside(a.template_keys, a.tokens) || span_outside(a.search_keys, a.tokens)) return FERMT_BAD_SPAN;
-  if (negative(a.q_strides) || negative(a.k_strides) || negative(a.v_strides) || negative(a.out_strides))
-    return FERMT_BAD_STRIDE;
-  if (elements > 0 && !(a.q && a.k && a.v && a.out && a.lse)) return FERMT_NULL_POINTER;
-  return FERMT_OK;
+  return check_attention(a.shape, {a.q, a.k, a.v, a.out}, a.lse);
+}
+
+fermt_status check(const fermt_attention_backward_args& a) {
+  return check_attention(a.shape, {a.grad_out, a.q, a.k, a.v, a.out, a.grad_q, a.grad_k, a.grad_v}, a.lse);
+}
+
+fermt_status check(const fermt_dual_attention_unit_forward_args& a) {
+  return check_unit(a.shape, {a.x, a.out}, a.weights, nullptr);
+}
+
+fermt_status check(const fermt_dual_attention_unit_backward_args& a) {
+  return check_unit(a.shape, {a.grad_out, a.x, a.grad_x}, a.weights, a.grad_weights);
+}
+
+template <class Args>
+int32_t checked_call(const Args* args, fermt_status (*fermt::KernelTable::*kernel)(const Args&)) {
+  if (!args) return FERMT_NULL_POINTER;
+  if (args->struct_size != static_cast<int64_t>(sizeof(Args))) return FERMT_BAD_STRUCT_SIZE;
+  if (const fermt_status status = check(*args)) return status;
+  return (fermt::selected_table().*kernel)(*args);
 }
 
 }  // namespace
@@ -67,10 +124,19 @@ const char* fermt_isa_selected(void) { return fermt::selected_table().name; }
 int32_t fermt_isa_select(const char* name) { return name ? fermt::select_table(name) : FERMT_NULL_POINTER; }
 
 int32_t fermt_attention_forward(const fermt_attention_forward_args* args) {
-  if (!args) return FERMT_NULL_POINTER;
-  if (args->struct_size != sizeof(*args)) return FERMT_BAD_STRUCT_SIZE;
-  if (fermt_status status = check(*args)) return status;
-  return fermt::selected_table().attention_forward(*args);
+  return checked_call(args, &fermt::KernelTable::attention_forward);
+}
+
+int32_t fermt_attention_backward(const fermt_attention_backward_args* args) {
+  return checked_call(args, &fermt::KernelTable::attention_backward);
+}
+
+int32_t fermt_dual_attention_unit_forward(const fermt_dual_attention_unit_forward_args* args) {
+  return checked_call(args, &fermt::KernelTable::dual_attention_unit_forward);
+}
+
+int32_t fermt_dual_attention_unit_backward(const fermt_dual_attention_unit_backward_args* args) {
+  return checked_call(args, &fermt::KernelTable::dual_attention_unit_backward);
 }
 
 }  // extern "C"

@@ -10,6 +10,9 @@ struct KernelTable {
   const char* name;
   bool (*supported)();
   fermt_status (*attention_forward)(const fermt_attention_forward_args&);
+  fermt_status (*attention_backward)(const fermt_attention_backward_args&);
+  fermt_status (*dual_attention_unit_forward)(const fermt_dual_attention_unit_forward_args&);
+  fermt_status (*dual_attention_unit_backward)(const fermt_dual_attention_unit_backward_args&);
 };
 
 extern const KernelTable kGenericTable;

@@ -11,15 +11,15 @@ struct Scratch {
   ~Scratch() { std::free(data); }
 };
 
-thread_local Scratch t_scratch;
+thread_local Scratch t_scratch[2];
 
 }  // namespace
 
-void* thread_scratch(size_t bytes) {
-  Scratch& scratch = t_scratch;
-  if (scratch.bytes < bytes) {
+void* thread_scratch(size_t bytes, ScratchSlot slot) {
+  Scratch& scratch = t_scratch[slot];
+  if (scratch.bytes < bytes || !scratch.data) {
     std::free(scratch.data);
-    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+    const size_t rounded = (bytes / 4096 + 1) * 4096;
     scratch.data = std::aligned_alloc(64, rounded);
     scratch.bytes = scratch.data ? rounded : 0;
   }

@@ -8,9 +8,12 @@
 
 namespace fermt {
 
-// At least `bytes` of 64-byte aligned memory that belongs to the calling thread until its next call of this
-// function; null when there is none to be had. It grows and is kept, so that a steady state allocates nothing.
-void* thread_scratch(size_t bytes);
+// A thread's two buffers: one for a whole call, which its items read, and one for the item that it is at.
+enum ScratchSlot { kCallScratch, kItemScratch };
+
+// At least `bytes` of 64-byte aligned memory that belongs to the calling thread until it next asks for that slot; null
+// when there is none to be had. It grows and is kept, so that a steady state allocates nothing.
+void* thread_scratch(size_t bytes, ScratchSlot slot);
 
 // Calls body(begin, end) over disjoint chunks of [0, count). The chunks depend on the threads, so a body must give
 // each index the same result wherever its chunk begins.
@@ -23,6 +26,19 @@ fermt_status parallel_for(fermt_parallel_for run, int64_t count, Body& body) {
   if (run && count > 1) return run(0, count, 1, chunk, &body) == 0 ? FERMT_OK : FERMT_THREADS_FAILED;
   chunk(0, count, &body);
   return FERMT_OK;
+}
+
+// Calls item(index), which returns a status, for every index in [0, count); the result is a failure if there was one.
+template <class Item>
+fermt_status run_items(fermt_parallel_for run, int64_t count, Item&& item) {
+  int32_t failed = FERMT_OK;
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index)
+      if (const fermt_status status = item(index))
+        __atomic_store_n(&failed, static_cast<int32_t>(status), __ATOMIC_RELAXED);
+  };
+  const fermt_status status = parallel_for(run, count, body);
+  return status ? status : static_cast<fermt_status>(failed);
 }
 
 }  // namespace fermt

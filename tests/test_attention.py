@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ import fermt_kernels as fk
 from fermt_kernels.backends import ROOMS
 
 from .support.inputs import LAYOUTS, attention_inputs
-from .support.tolerance import assert_accurate
+from .support.tolerance import assert_accurate, over_draws
 from .test_patterns import mask
 
 SHAPES = [  # (B, H, N, D), n: the model's, and sizes on both sides of every block edge
@@ -45,9 +47,11 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, n: int, pattern: str, scal
     return scores.softmax(dim=-1).nan_to_num() @ v, scores.logsumexp(dim=-1)
 
 
-def gradients(q: Tensor, k: Tensor, v: Tensor, grad: Tensor, n: int, pattern: str, backend: str) -> tuple[Tensor, ...]:
+def gradients(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, n: int, pattern: str, backend: str, scale: float = 0.3
+) -> tuple[Tensor, ...]:
     leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-    return torch.autograd.grad(run(*leaves, n, pattern, backend)[0], leaves, grad)
+    return torch.autograd.grad(run(*leaves, n, pattern, backend, scale)[0], leaves, grad)
 
 
 @by_pattern
@@ -71,25 +75,52 @@ def test_reference_gradient_is_autograds(shape: tuple, n: int, pattern: str) -> 
         torch.testing.assert_close(got, want.nan_to_num(), rtol=1e-10, atol=1e-12)
 
 
+def everything(
+    shape: tuple, n: int, pattern: str, backend: str, dtype: torch.dtype, compute: torch.dtype, scale: float = 0.3
+) -> list[Tensor]:
+    """out, lse, grad_q, grad_k and grad_v on inputs drawn in `dtype`, computed in `compute`."""
+
+    def draw(seed: int) -> tuple[Tensor, ...]:
+        q, k, v = (t.to(compute) for t in attention_inputs(shape, "packed", dtype, seed))
+        grad = attention_inputs(shape, "sliced", dtype, seed + 100)[0].to(compute)
+        return (*run(q, k, v, n, pattern, backend, scale), *gradients(q, k, v, grad, n, pattern, backend, scale))
+
+    return over_draws(draw, min(32, max(8, 20_000 // max(1, math.prod(shape)))))
+
+
+def assert_backend_is_accurate(shape: tuple, n: int, pattern: str, backend: str, scale: float = 0.3) -> None:
+    for dtype in ROOMS[backend].SUPPORTS["attention_forward"]:
+        actual = everything(shape, n, pattern, backend, dtype, dtype, scale)
+        eager = everything(shape, n, pattern, "reference", dtype, dtype, scale)
+        truth = everything(shape, n, pattern, "reference", dtype, torch.float64, scale)
+        for name, *three in zip(("out", "lse", "grad_q", "grad_k", "grad_v"), actual, eager, truth, strict=True):
+            assert_accurate(*three, name=f"{name}, {dtype}", draws=True)
+
+
 @by_pattern
 @by_shape
 def test_backend_is_accurate(shape: tuple, n: int, pattern: str, backend: str) -> None:
-    for dtype in ROOMS[backend].SUPPORTS["attention_forward"]:
-        q, k, v = attention_inputs(shape, dtype=dtype)
-        actual = run(q, k, v, n, pattern, backend)
-        eager = run(q, k, v, n, pattern, "reference")
-        truth = run(q.double(), k.double(), v.double(), n, pattern, "reference")
-        for name, *three in zip(("out", "lse"), actual, eager, truth, strict=True):
-            assert_accurate(*three, name=name)
+    assert_backend_is_accurate(shape, n, pattern, backend)
+
+
+@pytest.mark.parametrize("scale", [-0.3, 0.0, 2.5])
+def test_backend_is_accurate_for_any_scale(scale: float, backend: str) -> None:
+    assert_backend_is_accurate((2, 3, 70, 16), 20, "mixed", backend, scale)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @by_pattern
 def test_layouts(layout: str, pattern: str, backend: str) -> None:
-    q, k, v = attention_inputs((3, 4, 50, 16), layout)
-    dense = [t.clone(memory_format=torch.contiguous_format) for t in (q, k, v)]
-    for got, want in zip(run(q, k, v, 20, pattern, backend), run(*dense, 20, pattern, backend), strict=True):
-        assert torch.equal(got, want)
+    for dtype in ROOMS[backend].SUPPORTS["attention_forward"]:
+        odd = attention_inputs((3, 4, 50, 16), layout, dtype)
+        grad = attention_inputs((3, 4, 50, 16), layout, dtype, seed=1)[0]
+        dense = [t.clone(memory_format=torch.contiguous_format) for t in (*odd, grad)]
+        results = [
+            (*run(*three, 20, pattern, backend), *gradients(*three, g, 20, pattern, backend))
+            for three, g in ((odd, grad), (dense[:3], dense[3]))
+        ]
+        for got, want in zip(*results, strict=True):
+            assert torch.equal(got, want)
 
 
 @by_pattern
@@ -152,11 +183,14 @@ def test_large_scores_do_not_overflow(backend: str) -> None:
 
 
 def test_threads_do_not_change_a_bit(backend: str, two_threads: None) -> None:
-    q, k, v = attention_inputs((2, 5, 320, 16), "packed")
-    with_two = run(q, k, v, 64, "mixed", backend)
-    torch.set_num_threads(1)
-    for one, two in zip(run(q, k, v, 64, "mixed", backend), with_two, strict=True):
-        assert torch.equal(one, two)
+    for dtype in ROOMS[backend].SUPPORTS["attention_forward"]:
+        q, k, v = attention_inputs((2, 5, 320, 16), "packed", dtype)
+        results = []
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            results.append((*run(q, k, v, 64, "mixed", backend), *gradients(q, k, v, q, 64, "mixed", backend)))
+        for two, one in zip(*results, strict=True):
+            assert torch.equal(one, two)
 
 
 @by_pattern

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn as nn
@@ -11,7 +13,7 @@ import fermt_kernels as fk
 from fermt_kernels.backends import ROOMS
 
 from .support.inputs import unit_inputs
-from .support.tolerance import assert_accurate
+from .support.tolerance import assert_accurate, over_draws
 
 SHAPES = [
     (2, 3, 128, 128),
@@ -25,7 +27,7 @@ SHAPES = [
 
 
 def run(x: Tensor, weights: list[Tensor], backend: str) -> Tensor:
-    return torch.ops.fermt.dual_attention_unit(x, *weights, backend)[0]
+    return torch.ops.fermt.dual_attention_unit(x, *weights, backend)
 
 
 def gradients(x: Tensor, weights: list[Tensor], grad: Tensor, backend: str) -> tuple[Tensor, ...]:
@@ -68,15 +70,45 @@ def test_reference_gradient_is_autograds(shape: tuple) -> None:
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def everything(
+    shape: tuple, hidden: int, kernel: int, backend: str, dtype: torch.dtype, compute: torch.dtype
+) -> list[Tensor]:
+    """The output and every gradient on inputs drawn in `dtype`, computed in `compute`."""
+
+    def draw(seed: int) -> tuple[Tensor, ...]:
+        x, weights = unit_inputs(shape, hidden, kernel, dtype, seed)
+        grad = unit_inputs(shape, dtype=dtype, seed=seed + 100)[0].to(compute)
+        x, weights = x.to(compute), [w.to(compute) for w in weights]
+        return run(x, weights, backend), *gradients(x, weights, grad, backend)
+
+    return over_draws(draw, 100 if math.prod(shape) < 5000 else 8)  # fc_2 has three numbers a draw
+
+
+def assert_unit_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str) -> None:
+    for dtype in ROOMS[backend].SUPPORTS["dual_attention_unit_forward"]:
+        actual = everything(shape, hidden, kernel, backend, dtype, dtype)
+        eager = everything(shape, hidden, kernel, "reference", dtype, dtype)
+        truth = everything(shape, hidden, kernel, "reference", dtype, torch.float64)
+        names = ("out", "grad_x", *fk.DAUWeights._fields)
+        for name, *three in zip(names, actual, eager, truth, strict=True):
+            assert_accurate(*three, name=f"{name}, {dtype}", draws=True)
+
+
+@pytest.mark.parametrize(("hidden", "kernel"), [(1, 5), (2, 7), (3, 3)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_backend_is_accurate(shape: tuple, backend: str) -> None:
-    dtypes = ROOMS[backend].SUPPORTS.get("dual_attention_unit_forward", ())
-    if not dtypes:
-        pytest.skip(f"backend {backend} has no Dual Attention Unit yet")
-    for dtype in dtypes:
-        x, weights = unit_inputs(shape, dtype=dtype)
-        truth = run(x.double(), [w.double() for w in weights], "reference")
-        assert_accurate(run(x, weights, backend), run(x, weights, "reference"), truth)
+def test_backend_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str) -> None:
+    assert_unit_is_accurate(shape, hidden, kernel, backend)
+
+
+def test_threads_do_not_change_a_bit(backend: str, two_threads: None) -> None:
+    for dtype in ROOMS[backend].SUPPORTS["dual_attention_unit_forward"]:
+        x, weights = unit_inputs((2, 3, 50, 40), dtype=dtype)
+        results = []
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            results.append((run(x, weights, backend), *gradients(x, weights, x, backend)))
+        for two, one in zip(*results, strict=True):
+            assert torch.equal(one, two)
 
 
 def test_other_kernel_sizes_set_their_dilation() -> None:

@@ -86,3 +86,13 @@ def test_shape_and_dtype_must_agree() -> None:
     assert inaccuracy(truth[..., :1].float(), eager, truth) is not None
     assert inaccuracy(truth, eager, truth) is not None
     assert inaccuracy(eager, eager, truth.float()) is not None
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_rejects_a_defect_in_one_draw_of_several(defect: str) -> None:
+    eager, truth = results(torch.float32)
+    pairs = [torch.stack([t, t * 100, t]) for t in (eager, truth)]
+    actual = pairs[1].float()
+    assert inaccuracy(actual, *pairs, draws=True) is None
+    actual[2] = DEFECTS[defect](actual[2])
+    assert inaccuracy(actual, *pairs, draws=True) is not None

@@ -2,8 +2,11 @@
 
 #define FERMT_VECTOR_BYTES 64
 
-#include "attention_kernel.h"
+#include "attention_backward_kernel.h"
+#include "attention_forward_kernel.h"
 #include "cpu.h"
+#include "dual_attention_unit_backward_kernel.h"
+#include "dual_attention_unit_forward_kernel.h"
 
 namespace {
 
@@ -14,4 +17,9 @@ bool supported() {
 
 }  // namespace
 
-const fermt::KernelTable fermt::kAvx512Table = {"avx512", supported, attention_forward};
+const fermt::KernelTable fermt::kAvx512Table = {"avx512",
+                                          supported,
+                                          attention_forward,
+                                          attention_backward,
+                                          dual_attention_unit_forward,
+                                          dual_attention_unit_backward};

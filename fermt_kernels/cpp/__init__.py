@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-
 from . import library
-from .attention import attention_forward
+from .abi import DTYPES
+from .attention import attention_backward, attention_forward
+from .dual_attention_unit import dual_attention_unit_backward, dual_attention_unit_forward
 
 DEVICES = ("cpu",)
-SUPPORTS = {"attention_forward": (torch.float32,)}
+SUPPORTS = {
+    "attention_forward": tuple(DTYPES),
+    "attention_backward": tuple(DTYPES),
+    "dual_attention_unit_forward": tuple(DTYPES),
+    "dual_attention_unit_backward": tuple(DTYPES),
+}
 
 
 def why_not() -> str | None:
@@ -16,10 +21,17 @@ def why_not() -> str | None:
 
 
 def describe() -> str:
-    ops = ", ".join(
-        f"{op} ({'/'.join(str(d).removeprefix('torch.') for d in dtypes)})" for op, dtypes in SUPPORTS.items()
-    )
-    return f"compiled for the CPU, {library.load().isa} of {', '.join(library.supported_isas())}: {ops}"
+    dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+    return f"compiled for the CPU, {library.load().isa} of {', '.join(library.supported_isas())}: {dtypes}"
 
 
-__all__ = ["DEVICES", "SUPPORTS", "attention_forward", "describe", "why_not"]
+__all__ = [
+    "DEVICES",
+    "SUPPORTS",
+    "attention_backward",
+    "attention_forward",
+    "describe",
+    "dual_attention_unit_backward",
+    "dual_attention_unit_forward",
+    "why_not",
+]

@@ -1,45 +1,59 @@
-"""Hands attention's pointers and strides to csrc/attention_kernel.h."""
+"""Hands attention's pointers and strides to csrc/attention_{forward,backward}_kernel.h."""
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import c_float, c_int64, c_void_p
+from ctypes import sizeof
 
 from torch import Tensor
 
 from ..patterns import key_spans
 from . import library
-
-
-class _ForwardArgs(ctypes.Structure):
-    """`fermt_attention_forward_args` of csrc/abi.h."""
-
-    _fields_ = (
-        ("struct_size", c_int64),
-        ("parallel_for", c_void_p),
-        *((name, c_void_p) for name in ("q", "k", "v", "out", "lse")),
-        *((name, c_int64) for name in ("batch", "heads", "tokens", "head_dim", "num_template")),
-        *((name, c_int64 * 2) for name in ("template_keys", "search_keys")),
-        *((name, c_int64 * 3) for name in ("q_strides", "k_strides", "v_strides", "out_strides")),
-        ("scale", c_float),
-    )
+from .abi import DTYPES, AttentionBackwardArgs, AttentionForwardArgs, last_contiguous, tensor_arg
 
 
 def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, num_template: int, pattern: str, scale: float
 ) -> None:
-    """Attention of (B, H, N, D) into `out` (any strides, last dimension contiguous) and `lse` (B, H, N), contiguous."""
-    q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
+    """Attention of (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N), contiguous."""
     lib = library.load()
-    spans = key_spans(pattern, num_template, q.shape[2])
-    args = _ForwardArgs(
-        ctypes.sizeof(_ForwardArgs),
+    q, k, v = last_contiguous(q), last_contiguous(k), last_contiguous(v)
+    args = AttentionForwardArgs(
+        sizeof(AttentionForwardArgs),
         lib.parallel_for,
-        *(t.data_ptr() for t in (q, k, v, out, lse)),
-        *q.shape,
-        num_template,
-        *spans,
-        *(t.stride()[:3] for t in (q, k, v, out)),
-        scale,
+        _shape(q, num_template, pattern, scale),
+        *(tensor_arg(t) for t in (q, k, v, out)),
+        lse.data_ptr(),
     )
     lib.call("fermt_attention_forward", args)
+
+
+def attention_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
+    num_template: int,
+    pattern: str,
+    scale: float,
+) -> None:
+    """Gradients of attention into `grad_q`, `grad_k`, `grad_v` (last dimension contiguous)."""
+    lib = library.load()
+    grad_out, q, k, v, out = (last_contiguous(t) for t in (grad_out, q, k, v, out))
+    args = AttentionBackwardArgs(
+        sizeof(AttentionBackwardArgs),
+        lib.parallel_for,
+        _shape(q, num_template, pattern, scale),
+        *(tensor_arg(t) for t in (grad_out, q, k, v, out)),
+        lse.data_ptr(),
+        *(tensor_arg(t) for t in (grad_q, grad_k, grad_v)),
+    )
+    lib.call("fermt_attention_backward", args)
+
+
+def _shape(q: Tensor, num_template: int, pattern: str, scale: float) -> tuple:
+    return (*q.shape, num_template, *key_spans(pattern, num_template, q.shape[2]), scale, DTYPES[q.dtype])

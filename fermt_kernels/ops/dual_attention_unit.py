@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .. import checks
 from ..backends import ROOMS, resolve, resolve_backward
-from ..reference.attention import statistics_dtype
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
 
@@ -72,51 +71,49 @@ def dual_attention_unit(x: Tensor, weights: DAUWeights, *, backend: str = "auto"
         raise ValueError(f"dual_attention_unit: weights must be {len(DAUWeights._fields)} tensors, got {len(weights)}")
     checks.dual_attention_unit("dual_attention_unit", x, DAUWeights._fields, weights)
     name = resolve("dual_attention_unit", backend, x.device.type, effective_dtype(x), needs_gradient(x, *weights))
-    return torch.ops.fermt.dual_attention_unit(x, *weights, name)[0]
+    return torch.ops.fermt.dual_attention_unit(x, *weights, name)
 
 
 def _fake(x, *weights_and_backend):  # type: ignore[no-untyped-def]
-    return x.new_empty(x.shape), x.new_empty(x.shape[:2], dtype=statistics_dtype(x.dtype))
+    return x.new_empty(x.shape)
 
 
 def _forward(x, *weights_and_backend):  # type: ignore[no-untyped-def]
     *weights, backend = weights_and_backend
-    out, pooled = _fake(x)
-    ROOMS[backend].dual_attention_unit_forward(x, weights, out, pooled)
-    return out, pooled
+    out = _fake(x)
+    ROOMS[backend].dual_attention_unit_forward(x, weights, out)
+    return out
 
 
-def _backward_fake(grad_out, x, *weights_pooled_backend):  # type: ignore[no-untyped-def]
-    *weights, _, _ = weights_pooled_backend
-    return x.new_empty(x.shape), *(weight.new_empty(weight.shape) for weight in weights)
+def _backward_fake(grad_out, x, *weights_and_backend):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape), *(weight.new_empty(weight.shape) for weight in weights_and_backend[:-1])
 
 
-def _backward(grad_out, x, *weights_pooled_backend):  # type: ignore[no-untyped-def]
-    *weights, pooled, backend = weights_pooled_backend
-    grad_x, *grads = _backward_fake(grad_out, x, *weights_pooled_backend)
-    ROOMS[backend].dual_attention_unit_backward(grad_out, x, weights, pooled, grad_x, grads)
+def _backward(grad_out, x, *weights_and_backend):  # type: ignore[no-untyped-def]
+    *weights, backend = weights_and_backend
+    grad_x, *grads = _backward_fake(grad_out, x, *weights_and_backend)
+    ROOMS[backend].dual_attention_unit_backward(grad_out, x, weights, grad_x, grads)
     return grad_x, *grads
 
 
 _WEIGHTS = ", ".join(f"Tensor {field}" for field in DAUWeights._fields)
-define(f"dual_attention_unit(Tensor x, {_WEIGHTS}, str backend) -> (Tensor, Tensor)", _forward, _fake)
+define(f"dual_attention_unit(Tensor x, {_WEIGHTS}, str backend) -> Tensor", _forward, _fake)
 define(
-    f"dual_attention_unit_backward(Tensor grad_out, Tensor x, {_WEIGHTS}, Tensor pooled, str backend)"
+    f"dual_attention_unit_backward(Tensor grad_out, Tensor x, {_WEIGHTS}, str backend)"
     f" -> ({', '.join(['Tensor'] * (1 + len(DAUWeights._fields)))})",
     _backward,
     _backward_fake,
 )
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
     *tensors, forward_backend = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*tensors)
     x = tensors[0]
     ctx.backend = resolve_backward("dual_attention_unit", forward_backend, x.device.type, x.dtype)
 
 
-def _gradient(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple:
+def _gradient(ctx: Any, grad_out: Tensor) -> tuple:
     return *torch.ops.fermt.dual_attention_unit_backward(grad_out, *ctx.saved_tensors, ctx.backend), None
 
 

@@ -62,20 +62,13 @@ def dual_attention_unit(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return _forward(x, weights)[0]
 
 
-def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tensor, pooled: Tensor) -> None:
-    """`dual_attention_unit`, written into `out`; `pooled` (B, C) receives the mean of u over the image."""
-    result, middle = _forward(x, weights)
-    out.copy_(result)
-    pooled.copy_(middle.pooled)
+def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
+    """`dual_attention_unit`, written into `out`."""
+    out.copy_(_forward(x, weights)[0])
 
 
 def dual_attention_unit_backward(
-    grad_out: Tensor,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    pooled: Tensor,
-    grad_x: Tensor,
-    grads: Sequence[Tensor],
+    grad_out: Tensor, x: Tensor, weights: Sequence[Tensor], grad_x: Tensor, grads: Sequence[Tensor]
 ) -> None:
     """Gradients of `dual_attention_unit`, recomputed from x, written into `grad_x` and `grads` (weights' order)."""
     (p1_w, _, c0_w, _, cs_w, _, c1_w, _, fc0_w, fc2_w, p2_w, _) = weights

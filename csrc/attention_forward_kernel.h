@@ -1,0 +1,132 @@
+// Attention forward. A work item is one head and one block of queries of one group: its keys and values are packed
+// once, then its queries are taken a tile at a time; the running maximum is corrected once a chunk of keys.
+
+#pragma once
+
+#include "attention_kernel.h"
+
+namespace {
+
+constexpr int64_t kQueryBlock = 256;  // queries of an item: enough to pay for packing its keys
+
+// Room for one item: packed keys and values, and one query tile's Q^T, scores and output.
+struct ForwardScratch {
+  float *k, *v, *qt, *scores, *acc;
+
+  static size_t bytes(int64_t keys, int64_t dim) {
+    return sizeof(float) * (2 * round_up(keys * dim, 16) + 2 * dim * kQueryTile + kKeyChunk * kQueryTile);
+  }
+  ForwardScratch(float* base, int64_t keys, int64_t dim)
+      : k(base),
+        v(k + round_up(keys * dim, 16)),
+        qt(v + round_up(keys * dim, 16)),
+        scores(qt + dim * kQueryTile),
+        acc(scores + kKeyChunk * kQueryTile) {}
+};
+
+// One tile of `count` queries over `keys` packed keys; Dim > 0 is the head dim.
+template <class T, int Dim>
+inline void attention_forward_tile(const ForwardScratch& s, int64_t keys, int64_t dim, double scale, const T* q,
+                                   int64_t q_stride, int64_t count, T* out, int64_t out_stride, float* lse) {
+  if (Dim > 0) dim = Dim;
+  const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
+  pack_columns(q, q_stride, count, dim, scale < 0 ? -1.0f : 1.0f, s.qt);
+  memset(s.acc, 0, sizeof(float) * dim * kQueryTile);
+
+  Vec maximum[kQueryVectors], sum[kQueryVectors] = {};  // maxima are those of unscaled scores
+  for (int c = 0; c < kQueryVectors; ++c) maximum[c] = splat(-INFINITY);
+  for (int64_t start = 0; start < keys; start += kKeyChunk) {
+    const int64_t chunk = keys - start < kKeyChunk ? keys - start : kKeyChunk;
+    Vec larger[kQueryVectors];
+    for (int c = 0; c < kQueryVectors; ++c) larger[c] = maximum[c];
+    product_over_dims<Dim>(s.k + start * dim, chunk, s.qt, dim, s.scores,
+                           [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
+    for (int c = 0; c < kQueryVectors; ++c) {
+      // score * factor - offset is rounded once, near 0 where it counts; the offset's rounding falls out with the sum.
+      const Vec offset = larger[c] * factor;
+      Vec totals[4] = {};
+      for (int64_t j = 0; j < chunk; ++j) {
+        float* score = s.scores + j * kQueryTile + c * kLanes;
+        const Vec p = exp2_nonpositive(load(score) * factor - offset);
+        totals[j % 4] += p;
+        store(score, p);
+      }
+      Vec total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
+      if (start > 0) {
+        const Vec correction = exp2_nonpositive(maximum[c] * factor - offset);
+        total += sum[c] * correction;
+        for (int64_t d = 0; d < dim; ++d) {
+          float* acc = s.acc + d * kQueryTile + c * kLanes;
+          store(acc, load(acc) * correction);
+        }
+      }
+      sum[c] = total;
+      maximum[c] = larger[c];
+    }
+    add_product_over_keys(s.v + start * dim, dim, 1, dim, s.scores, chunk, s.acc);
+  }
+
+  for (int c = 0; c < kQueryVectors; ++c) {
+    for (int64_t d = 0; d < dim; ++d) {
+      float* acc = s.acc + d * kQueryTile + c * kLanes;
+      store(acc, load(acc) / sum[c]);
+    }
+    float whole[kLanes], rest[kLanes];  // of log2 of the sum of exponentials
+    Vec log_whole, log_rest;
+    log2_in_parts(sum[c], &log_whole, &log_rest);
+    store(whole, log_whole);
+    store(rest, maximum[c] * factor);
+    for (int i = 0; i < kLanes && c * kLanes + i < count; ++i)
+      lse[c * kLanes + i] =
+          static_cast<float>(keys == 1 ? static_cast<double>(maximum[c][i]) * fabs(scale)
+                                       : (static_cast<double>(rest[i]) + whole[i] + log_rest[i]) * kLn2);
+  }
+  unpack_columns(s.acc, count, dim, out, out_stride);
+}
+
+template <class T>
+inline fermt_status attention_forward_item(const fermt_attention_forward_args& a, int64_t b, int64_t h,
+                                           const QueryGroup& group) {
+  const int64_t dim = a.shape.head_dim, keys = group.key_stop - group.key_start;
+  float* lse = a.lse + (b * a.shape.heads + h) * a.shape.tokens;
+  if (keys == 0) {
+    for (int64_t i = group.query_start; i < group.query_stop; ++i) {
+      memset(at<T>(a.out, b, h, i), 0, sizeof(T) * dim);
+      lse[i] = -INFINITY;
+    }
+    return FERMT_OK;
+  }
+  float* base = static_cast<float*>(fermt::thread_scratch(ForwardScratch::bytes(keys, dim), fermt::kItemScratch));
+  if (!base) return FERMT_OUT_OF_MEMORY;
+  const ForwardScratch scratch(base, keys, dim);
+  pack_rows(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys, dim, dim, scratch.k);
+  pack_rows(at<T>(a.v, b, h, group.key_start), a.v.strides[2], keys, dim, dim, scratch.v);
+  const auto tile = dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;
+  for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
+    const int64_t left = group.query_stop - i;
+    tile(scratch, keys, dim, a.shape.scale, at<T>(a.q, b, h, i), a.q.strides[2], left < kQueryTile ? left : kQueryTile,
+         at<T>(a.out, b, h, i), a.out.strides[2], lse + i);
+  }
+  return FERMT_OK;
+}
+
+template <class T>
+fermt_status attention_forward_as(const fermt_attention_forward_args& a) {
+  const fermt_attention_shape& shape = a.shape;
+  const int64_t template_blocks = (shape.num_template + kQueryBlock - 1) / kQueryBlock;
+  const int64_t search_blocks = (shape.tokens - shape.num_template + kQueryBlock - 1) / kQueryBlock;
+  const int64_t blocks = template_blocks + search_blocks;
+  return fermt::run_items(a.parallel_for, shape.batch * shape.heads * blocks, [&](int64_t index) {
+    const int64_t block = index % blocks, head = index / blocks;
+    QueryGroup group = query_group(shape, block < template_blocks);
+    group.query_start += (block < template_blocks ? block : block - template_blocks) * kQueryBlock;
+    if (group.query_stop > group.query_start + kQueryBlock) group.query_stop = group.query_start + kQueryBlock;
+    return attention_forward_item<T>(a, head / shape.heads, head % shape.heads, group);
+  });
+}
+
+fermt_status attention_forward(const fermt_attention_forward_args& a) {
+  return a.shape.dtype == FERMT_FLOAT32 ? attention_forward_as<float>(a) : attention_forward_as<BFloat16>(a);
+}
+
+}  // namespace
