@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.* csrc/isa/*.*)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench sanitize aarch64 clean
 
 demo: $(VENV)/.installed
 	@echo; echo "== Backends: what can run here"
@@ -28,12 +28,27 @@ lint: $(VENV)/.linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.cpp
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest benchmarks
 
+# The library and a driver that runs every entry point, under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize:
+	@mkdir -p build
+	$(PYTHON) csrc/driver/build.py build/sanitize -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+	build/sanitize
+
+# The generic row for another architecture, and, where qemu-user is installed, the driver run on it.
+aarch64: export CXX = aarch64-linux-gnu-g++
+aarch64:
+	@mkdir -p build
+	$(PYTHON) csrc/driver/build.py build/aarch64 -O2 -static
+	@command -v qemu-aarch64-static >/dev/null && qemu-aarch64-static build/aarch64 || echo "built, not run: no qemu-user-static"
+
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info
+	rm -f .ninja_deps .ninja_log
 	find fermt_kernels -name "*.so" -delete
 
 $(BIN)/python:

@@ -51,12 +51,15 @@ def find_ninja() -> str:
     return str(Path(ninja.BIN_DIR) / "ninja")
 
 
+def isa_rows(compiler: str) -> dict[str, str]:
+    """The instruction sets that the compiler's target can have, and their flags."""
+    machine = subprocess.run([*compiler.split(), "-dumpmachine"], check=True, capture_output=True, text=True).stdout
+    return ISA_FLAGS if machine.startswith(("x86_64", "amd64")) else {"generic": ISA_FLAGS["generic"]}
+
+
 def write_ninja_file(build_dir: Path, compiler: str) -> None:
     """One compile edge a source; the ISA sources get their own flags. Paths are relative to the project's root."""
-    machine = subprocess.run(
-        [*compiler.split(), "-dumpmachine"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    rows = ISA_FLAGS if machine.startswith(("x86_64", "amd64")) else {"generic": ""}
+    rows = isa_rows(compiler)
     sources = dict.fromkeys(sorted(ROOT.glob("csrc/*.cpp")), "")
     sources |= {ROOT / f"csrc/isa/{row}.cpp": flags for row, flags in rows.items()}
     defines = " ".join(f"-DFERMT_HAVE_{row.upper()}" for row in rows)

@@ -10,7 +10,7 @@ import fermt_kernels as fk
 from fermt_kernels.backends import ROOMS, why_unsupported
 from tests.support.tolerance import assert_accurate
 
-from .cases import ATTENTION, NUM_HEADS, NUM_TEMPLATE, UNITS, AttentionCase, UnitCase
+from .cases import ATTENTION, UNITS, AttentionCase, UnitCase
 
 
 def skip_unless_supported(backend: str, op: str) -> None:
@@ -25,7 +25,7 @@ def bench_attention(benchmark: BenchmarkFixture, case: AttentionCase, backend: s
     qkv = case.qkv()
 
     def run(x: torch.Tensor = qkv, name: str = backend) -> torch.Tensor:
-        return fk.attention_packed(x, NUM_HEADS, NUM_TEMPLATE, case.pattern, backend=name)
+        return fk.attention_packed(x, case.heads, case.n, case.pattern, backend=name)
 
     assert_accurate(run(), run(name="reference"), run(qkv.double(), "reference"))
     benchmark.group = case.name
@@ -37,12 +37,10 @@ def bench_attention(benchmark: BenchmarkFixture, case: AttentionCase, backend: s
 @pytest.mark.parametrize("case", UNITS, ids=lambda case: case.name)
 def bench_dual_attention_unit(benchmark: BenchmarkFixture, case: UnitCase, backend: str) -> None:
     skip_unless_supported(backend, "dual_attention_unit_forward")
-    unit = fk.modules.DualAttentionUnit()
     image = case.image()
 
     def run(x: torch.Tensor = image, name: str = backend) -> torch.Tensor:
-        weights = fk.DAUWeights(*(weight.detach().to(x.dtype) for weight in unit.weights()))
-        return fk.dual_attention_unit(x, weights, backend=name)
+        return fk.dual_attention_unit(x, case.weights(x.dtype), backend=name)
 
     assert_accurate(run(), run(name="reference"), run(image.double(), "reference"))
     benchmark.group = case.name

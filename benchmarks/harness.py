@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from rich.console import Console
 from rich.progress import Progress
 
 PAUSE = 0.005  # seconds
@@ -44,7 +46,7 @@ def interleave(
     samples: dict[str, list[float]] = {name: [] for name in names}
     budget, rounds = seconds * len(names), 0
     began = time.perf_counter()
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not sys.stderr.isatty(), console=Console(stderr=True)) as progress:
         task = progress.add_task("measuring", total=budget)
         while (spent := time.perf_counter() - began) < budget or rounds < least_rounds:
             progress.update(task, completed=min(spent, budget))

@@ -15,19 +15,31 @@ namespace {
 
 // Room for one item. Rows that end up as vector columns are padded to a whole number of vectors: `width`.
 struct BackwardScratch {
-  float *k, *v, *grad_k, *grad_v;                  // keys x dim, keys x dim, keys x width, keys x width
+  float *k, *v;                                    // keys x dim
+  float *grad_k, *grad_v, *segment_k, *segment_v;  // keys x width: of all queries, and of a segment of them
   float *qt, *grad_outt, *grad_qt, *q, *grad_out;  // dim x tile (three), tile x width (two)
   float *p, *ds;                                   // keys x tile
 
   static size_t bytes(int64_t keys, int64_t dim, int64_t width) {
-    return sizeof(float) * (2 * round_up(keys * dim, 16) + 2 * keys * width + 3 * dim * kQueryTile +
+    return sizeof(float) * (2 * round_up(keys * dim, 16) + 4 * keys * width + 3 * dim * kQueryTile +
                             2 * width * kQueryTile + 2 * keys * kQueryTile);
   }
   BackwardScratch(float* base, int64_t keys, int64_t dim, int64_t width) {
-    float** const parts[] = {&k, &v, &grad_k, &grad_v, &qt, &grad_outt, &grad_qt, &q, &grad_out, &p, &ds};
-    const int64_t sizes[] = {round_up(keys * dim, 16), round_up(keys * dim, 16), keys * width,      keys * width,
-                             dim * kQueryTile,         dim * kQueryTile,         dim * kQueryTile,  width * kQueryTile,
-                             width * kQueryTile,       keys * kQueryTile,        keys * kQueryTile};
+    float** const parts[] = {&k,         &v,       &grad_k, &grad_v,   &segment_k, &segment_v, &qt,
+                             &grad_outt, &grad_qt, &q,      &grad_out, &p,         &ds};
+    const int64_t sizes[] = {round_up(keys * dim, 16),
+                             round_up(keys * dim, 16),
+                             keys * width,
+                             keys * width,
+                             keys * width,
+                             keys * width,
+                             dim * kQueryTile,
+                             dim * kQueryTile,
+                             dim * kQueryTile,
+                             width * kQueryTile,
+                             width * kQueryTile,
+                             keys * kQueryTile,
+                             keys * kQueryTile};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); ++i) {
       *parts[i] = base;
       base += sizes[i];
@@ -112,8 +124,8 @@ inline void attention_backward_tile(const fermt_attention_backward_args& a, cons
     const int64_t chunk = keys - start < kKeyChunk ? keys - start : kKeyChunk;
     const float *p = s.p + start * kQueryTile, *ds = s.ds + start * kQueryTile;
     add_product_over_keys(k + start * dim, dim, 1, dim, ds, chunk, s.grad_qt);
-    add_product_over_queries(ds, chunk, s.q, width, s.grad_k + (group.key_start + start) * width);
-    add_product_over_queries(p, chunk, s.grad_out, width, s.grad_v + (group.key_start + start) * width);
+    add_product_over_queries(ds, chunk, s.q, width, s.segment_k + (group.key_start + start) * width);
+    add_product_over_queries(p, chunk, s.grad_out, width, s.segment_v + (group.key_start + start) * width);
   }
 
   const float scale = static_cast<float>(a.shape.scale);
@@ -122,20 +134,30 @@ inline void attention_backward_tile(const fermt_attention_backward_args& a, cons
   unpack_columns(s.grad_qt, count, dim, at<T>(a.grad_q, b, h, query), a.grad_q.strides[2]);
 }
 
+// Adds a segment's dK and dV to those of all queries, and empties it.
+inline void flush_segment(const BackwardScratch& s, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    store(s.grad_k + i, load(s.grad_k + i) + load(s.segment_k + i));
+    store(s.grad_v + i, load(s.grad_v + i) + load(s.segment_v + i));
+  }
+  memset(s.segment_k, 0, sizeof(float) * 2 * count);
+}
+
 template <class T>
 inline fermt_status attention_backward_item(const fermt_attention_backward_args& a, int64_t b, int64_t h) {
   const int64_t tokens = a.shape.tokens, dim = a.shape.head_dim, width = round_up(dim, kLanes);
-  float* base = static_cast<float*>(fermt::thread_scratch(BackwardScratch::bytes(tokens, dim, width), fermt::kItemScratch));
+  float* base =
+      static_cast<float*>(fermt::thread_scratch(BackwardScratch::bytes(tokens, dim, width), fermt::kItemScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
   const BackwardScratch scratch(base, tokens, dim, width);
   pack_rows(at<T>(a.k, b, h, 0), a.k.strides[2], tokens, dim, dim, scratch.k);
   pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, dim, scratch.v);
-  memset(scratch.grad_k, 0, sizeof(float) * tokens * width);
-  memset(scratch.grad_v, 0, sizeof(float) * tokens * width);
+  memset(scratch.grad_k, 0, sizeof(float) * 4 * tokens * width);
   const auto tile = dim == 16 ? attention_backward_tile<T, 16> : attention_backward_tile<T, 0>;
   for (int is_search = 0; is_search < 2; ++is_search) {
     const QueryGroup group = query_group(a.shape, !is_search);
     for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
+      if ((i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
       const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
       if (group.key_stop - group.key_start > 1) {
         tile(a, scratch, b, h, group, i, count, width);
@@ -144,11 +166,12 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
       for (int64_t j = i; j < i + count; ++j) {
         memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
         if (group.key_start == group.key_stop) continue;
-        float* grad_v = scratch.grad_v + group.key_start * width;  // the soft-max over one key is 1
+        float* grad_v = scratch.segment_v + group.key_start * width;  // the soft-max over one key is 1
         for (int64_t d = 0; d < dim; ++d) grad_v[d] += to_float(at<T>(a.grad_out, b, h, j)[d]);
       }
     }
   }
+  flush_segment(scratch, tokens * width);
   const float scale = static_cast<float>(a.shape.scale);
   for (int64_t j = 0; j < tokens; ++j) {
     float *grad_k = scratch.grad_k + j * width, *grad_v = scratch.grad_v + j * width;
@@ -162,7 +185,7 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
 fermt_status attention_backward(const fermt_attention_backward_args& a) {
   const auto item = a.shape.dtype == FERMT_FLOAT32 ? attention_backward_item<float> : attention_backward_item<BFloat16>;
   return fermt::run_items(a.parallel_for, a.shape.batch * a.shape.heads,
-                   [&](int64_t index) { return item(a, index / a.shape.heads, index % a.shape.heads); });
+                          [&](int64_t index) { return item(a, index / a.shape.heads, index % a.shape.heads); });
 }
 
 }  // namespace

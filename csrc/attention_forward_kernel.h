@@ -9,36 +9,38 @@ namespace {
 
 constexpr int64_t kQueryBlock = 256;  // queries of an item: enough to pay for packing its keys
 
-// Room for one item: packed keys and values, and one query tile's Q^T, scores and output.
+// Room for one item: packed keys and values, and one query tile's Q^T, scores, and output of a segment or two.
 struct ForwardScratch {
-  float *k, *v, *qt, *scores, *acc;
+  float *k, *v, *qt, *scores, *acc, *more;
 
   static size_t bytes(int64_t keys, int64_t dim) {
-    return sizeof(float) * (2 * round_up(keys * dim, 16) + 2 * dim * kQueryTile + kKeyChunk * kQueryTile);
+    return sizeof(float) * (2 * round_up(keys * dim, 16) + 3 * dim * kQueryTile + kKeyChunk * kQueryTile);
   }
   ForwardScratch(float* base, int64_t keys, int64_t dim)
       : k(base),
         v(k + round_up(keys * dim, 16)),
         qt(v + round_up(keys * dim, 16)),
         scores(qt + dim * kQueryTile),
-        acc(scores + kKeyChunk * kQueryTile) {}
+        acc(scores + kKeyChunk * kQueryTile),
+        more(acc + dim * kQueryTile) {}
 };
 
-// One tile of `count` queries over `keys` packed keys; Dim > 0 is the head dim.
-template <class T, int Dim>
-inline void attention_forward_tile(const ForwardScratch& s, int64_t keys, int64_t dim, double scale, const T* q,
-                                   int64_t q_stride, int64_t count, T* out, int64_t out_stride, float* lse) {
-  if (Dim > 0) dim = Dim;
-  const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
-  pack_columns(q, q_stride, count, dim, scale < 0 ? -1.0f : 1.0f, s.qt);
-  memset(s.acc, 0, sizeof(float) * dim * kQueryTile);
+// The soft-max of one tile so far: each query's largest unscaled score, and the sum of 2^(factor (score - largest)).
+struct SoftmaxState {
+  Vec maximum[kQueryVectors], sum[kQueryVectors];
+};
 
-  Vec maximum[kQueryVectors], sum[kQueryVectors] = {};  // maxima are those of unscaled scores
-  for (int c = 0; c < kQueryVectors; ++c) maximum[c] = splat(-INFINITY);
-  for (int64_t start = 0; start < keys; start += kKeyChunk) {
-    const int64_t chunk = keys - start < kKeyChunk ? keys - start : kKeyChunk;
+// The tile over packed keys [begin, end), a chunk at a time: its output before the division in `acc`.
+template <int Dim>
+inline SoftmaxState attention_forward_segment(const ForwardScratch& s, int64_t begin, int64_t end, int64_t dim,
+                                              Vec factor, float* acc) {
+  SoftmaxState state = {};
+  for (int c = 0; c < kQueryVectors; ++c) state.maximum[c] = splat(-INFINITY);
+  memset(acc, 0, sizeof(float) * dim * kQueryTile);
+  for (int64_t start = begin; start < end; start += kKeyChunk) {
+    const int64_t chunk = end - start < kKeyChunk ? end - start : kKeyChunk;
     Vec larger[kQueryVectors];
-    for (int c = 0; c < kQueryVectors; ++c) larger[c] = maximum[c];
+    for (int c = 0; c < kQueryVectors; ++c) larger[c] = state.maximum[c];
     product_over_dims<Dim>(s.k + start * dim, chunk, s.qt, dim, s.scores,
                            [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
     for (int c = 0; c < kQueryVectors; ++c) {
@@ -52,33 +54,64 @@ inline void attention_forward_tile(const ForwardScratch& s, int64_t keys, int64_
         store(score, p);
       }
       Vec total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
-      if (start > 0) {
-        const Vec correction = exp2_nonpositive(maximum[c] * factor - offset);
-        total += sum[c] * correction;
+      if (start > begin) {
+        const Vec correction = exp2_nonpositive(state.maximum[c] * factor - offset);
+        total += state.sum[c] * correction;
         for (int64_t d = 0; d < dim; ++d) {
-          float* acc = s.acc + d * kQueryTile + c * kLanes;
-          store(acc, load(acc) * correction);
+          float* to = acc + d * kQueryTile + c * kLanes;
+          store(to, load(to) * correction);
         }
       }
-      sum[c] = total;
-      maximum[c] = larger[c];
+      state.sum[c] = total;
+      state.maximum[c] = larger[c];
     }
-    add_product_over_keys(s.v + start * dim, dim, 1, dim, s.scores, chunk, s.acc);
+    add_product_over_keys(s.v + start * dim, dim, 1, dim, s.scores, chunk, acc);
+  }
+  return state;
+}
+
+// Joins a further segment to the first ones: all = all 2^(factor (largest - larger)) + more 2^(...).
+inline void merge_segments(int64_t dim, Vec factor, const SoftmaxState& more, const float* more_acc, SoftmaxState* all,
+                           float* acc) {
+  for (int c = 0; c < kQueryVectors; ++c) {
+    const Vec larger = max(all->maximum[c], more.maximum[c]), offset = larger * factor;
+    const Vec old_part = exp2_nonpositive(all->maximum[c] * factor - offset);
+    const Vec new_part = exp2_nonpositive(more.maximum[c] * factor - offset);
+    for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile)
+      store(acc + i, load(acc + i) * old_part + load(more_acc + i) * new_part);
+    all->sum[c] = all->sum[c] * old_part + more.sum[c] * new_part;
+    all->maximum[c] = larger;
+  }
+}
+
+// One tile of `count` queries over `keys` packed keys; Dim > 0 is the head dim. Many keys are taken in segments, whose
+// sums are joined: a long sum made of short ones.
+template <class T, int Dim>
+inline void attention_forward_tile(const ForwardScratch& s, int64_t keys, int64_t dim, double scale, const T* q,
+                                   int64_t q_stride, int64_t count, T* out, int64_t out_stride, float* lse) {
+  if (Dim > 0) dim = Dim;
+  const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
+  pack_columns(q, q_stride, count, dim, scale < 0 ? -1.0f : 1.0f, s.qt);
+  SoftmaxState state = attention_forward_segment<Dim>(s, 0, keys < kSegment ? keys : kSegment, dim, factor, s.acc);
+  for (int64_t start = kSegment; start < keys; start += kSegment) {
+    const int64_t end = keys - start < kSegment ? keys : start + kSegment;
+    const SoftmaxState more = attention_forward_segment<Dim>(s, start, end, dim, factor, s.more);
+    merge_segments(dim, factor, more, s.more, &state, s.acc);
   }
 
   for (int c = 0; c < kQueryVectors; ++c) {
     for (int64_t d = 0; d < dim; ++d) {
       float* acc = s.acc + d * kQueryTile + c * kLanes;
-      store(acc, load(acc) / sum[c]);
+      store(acc, load(acc) / state.sum[c]);
     }
     float whole[kLanes], rest[kLanes];  // of log2 of the sum of exponentials
     Vec log_whole, log_rest;
-    log2_in_parts(sum[c], &log_whole, &log_rest);
+    log2_in_parts(state.sum[c], &log_whole, &log_rest);
     store(whole, log_whole);
-    store(rest, maximum[c] * factor);
+    store(rest, state.maximum[c] * factor);
     for (int i = 0; i < kLanes && c * kLanes + i < count; ++i)
       lse[c * kLanes + i] =
-          static_cast<float>(keys == 1 ? static_cast<double>(maximum[c][i]) * fabs(scale)
+          static_cast<float>(keys == 1 ? static_cast<double>(state.maximum[c][i]) * fabs(scale)
                                        : (static_cast<double>(rest[i]) + whole[i] + log_rest[i]) * kLn2);
   }
   unpack_columns(s.acc, count, dim, out, out_stride);

@@ -17,6 +17,7 @@ namespace {
 constexpr int kQueryVectors = 2;
 constexpr int kQueryTile = kQueryVectors * kLanes;
 constexpr int64_t kKeyChunk = 64;
+constexpr int64_t kSegment = 512;  // keys or queries over which sums are kept apart
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
@@ -34,10 +35,9 @@ inline void product_tile(const float* rows, int64_t row_stride, int64_t inner_st
       for (int c = 0; c < Vectors; ++c) acc[chain][r][c] += value * column[c];
     }
   };
-  int64_t i = 0;
-  for (; i + Chains <= inner; i += Chains)
+  for (int64_t i = 0; i + Chains <= inner; i += Chains)
     for (int chain = 0; chain < Chains; ++chain) step(i + chain, chain);
-  for (; i < inner; ++i) step(i, 0);
+  if (inner % Chains) step(inner - 1, 0);
   for (int r = 0; r < Rows; ++r)
     for (int c = 0; c < Vectors; ++c) sink(r, c, Chains == 2 ? acc[0][r][c] + acc[Chains - 1][r][c] : acc[0][r][c]);
 }
@@ -61,10 +61,10 @@ inline void product(const float* rows, int64_t count, int64_t row_stride, int64_
 inline void add_product_over_keys(const float* rows, int64_t count, int64_t row_stride, int64_t inner_stride,
                                   const float* scores, int64_t keys, float* out) {
   product<kQueryVectors, 2>(rows, count, row_stride, inner_stride, scores, kQueryTile, keys,
-                         [=](int64_t r, int c, Vec sum) {
-                           float* to = out + r * kQueryTile + c * kLanes;
-                           store(to, load(to) + sum);
-                         });
+                            [=](int64_t r, int c, Vec sum) {
+                              float* to = out + r * kQueryTile + c * kLanes;
+                              store(to, load(to) + sum);
+                            });
 }
 
 // scores[j] = rows[j] @ columns of `count` keys over the head dim, in sums of at most 32; last(j, c, score) sees each
@@ -83,12 +83,12 @@ inline void product_over_dims(const float* rows, int64_t count, const float* col
   for (int64_t start = 0; start < dim; start += kStep) {
     const int64_t step = dim - start < kStep ? dim - start : kStep;
     product<kQueryVectors, 2>(rows + start, count, dim, 1, columns + start * kQueryTile, kQueryTile, step,
-                           [&](int64_t j, int c, Vec sum) {
-                             float* to = scores + j * kQueryTile + c * kLanes;
-                             if (start > 0) sum += load(to);
-                             store(to, sum);
-                             if (start + step == dim) last(j, c, sum);
-                           });
+                              [&](int64_t j, int c, Vec sum) {
+                                float* to = scores + j * kQueryTile + c * kLanes;
+                                if (start > 0) sum += load(to);
+                                store(to, sum);
+                                if (start + step == dim) last(j, c, sum);
+                              });
   }
 }
 

@@ -21,8 +21,8 @@ struct UnitSums {
 
   explicit UnitSums(const UnitLayout& l) : count(0) {
     const int64_t c = l.channels, taps = l.kernel * l.kernel, dilated_taps = l.dilated_kernel * l.dilated_kernel;
-    const int64_t sizes[FERMT_UNIT_WEIGHTS] = {c * c, c, c * taps,     c,            c * dilated_taps, c,
-                                               c * c, c, l.hidden * c, c * l.hidden, c * c,            c};
+    const int64_t sizes[FERMT_UNIT_WEIGHTS] = {
+        c * c, c, c * taps, c, c * dilated_taps, c, c * c, c, l.hidden * c, c * l.hidden, c * c, c};
     for (int i = 0; i < FERMT_UNIT_WEIGHTS; ++i) {
       size[i] = sizes[i];
       offset[i] = count;
@@ -199,8 +199,8 @@ inline void backward_input(const fermt_dual_attention_unit_backward_args& args, 
       float* to = grad_p + c * l.columns;
       for (int64_t x = 0; x < l.columns; x += kLanes)
         store(to + x, load(planes.grad_u.row(c, y) + x) *
-                          gelu_derivative(pointwise<Channels>(w[kP1W] + c * channels, w[kP1B][c], rows, l.columns,
-                                                              channels, x)));
+                          gelu_derivative(
+                              pointwise<Channels>(w[kP1W] + c * channels, w[kP1B][c], rows, l.columns, channels, x)));
       memset(to + l.width, 0, sizeof(float) * (l.columns - l.width));
     }
     for (int64_t x = 0; x < l.columns; x += kLanes)
@@ -229,7 +229,8 @@ inline void total_sums(const UnitLayout& l, const UnitSums& sums, const UnitBack
   for (int64_t i = first; i < last; ++i) {
     planes.totals[i] = 0;
     for (int64_t strip = 0; strip < l.strips; ++strip)
-      for (int lane = 0; lane < kLanes; ++lane) planes.totals[i] += planes.strip_sums[(strip * sums.count + i) * kLanes + lane];
+      for (int lane = 0; lane < kLanes; ++lane)
+        planes.totals[i] += planes.strip_sums[(strip * sums.count + i) * kLanes + lane];
   }
 }
 
@@ -291,9 +292,7 @@ fermt_status dual_attention_unit_backward_as(const fermt_dual_attention_unit_bac
     if (status) return status;
     total_sums(l, sums, planes, sums.channel, sums.count);
     backward_channel(l, sums, w, planes, grad_fc0, grad_fc2);
-    status = pass([&](const Strip& strip, float*) {
-      backward_dilated(l, sums, w, strip, planes, slots_of(strip));
-    });
+    status = pass([&](const Strip& strip, float*) { backward_dilated(l, sums, w, strip, planes, slots_of(strip)); });
     if (status) return status;
     status = pass([&](const Strip& strip, float* rows) {
       backward_input<T, Channels>(args, l, sums, b, strip, planes, rows, slots_of(strip));

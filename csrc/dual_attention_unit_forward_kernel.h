@@ -43,8 +43,8 @@ inline void compute_out(const fermt_dual_attention_unit_forward_args& args, cons
     for (int64_t c = 0; c < channels; ++c) {
       load_row<T>(args.x, l, b, c, y, image);
       for (int64_t x = 0; x < l.columns; x += kLanes)
-        store(image + x, load(image + x) + pointwise<Channels>(w[kP2W] + c * channels, w[kP2B][c], gated, l.columns,
-                                                               channels, x));
+        store(image + x,
+              load(image + x) + pointwise<Channels>(w[kP2W] + c * channels, w[kP2B][c], gated, l.columns, channels, x));
       row_from_float(image, l.width, at<T>(args.out, b, c, y));
     }
   }

@@ -88,9 +88,9 @@ inline fermt_status for_strips(fermt_parallel_for parallel_for, const UnitLayout
   });
 }
 
-// Rows y, y + step, ... of a depth-wise convolution, two vectors at x, plus `bias`. K > 0 is the kernel's size; taps lie
-// `step` apart in both directions. Flip reads the kernel backwards, which transposes it. Even and odd rows of the kernel
-// are summed apart, for float32's sake.
+// Rows y, y + step, ... of a depth-wise convolution, two vectors at x, plus `bias`. K > 0 is the kernel's size; taps
+// lie `step` apart in both directions. Flip reads the kernel backwards, which transposes it. Even and odd rows of the
+// kernel are summed apart, for float32's sake.
 template <int Rows, int K, bool Flip>
 inline void depthwise_tile(const Planes& in, int64_t channel, int64_t y, int64_t x, int64_t step, int64_t kernel,
                            const float* weights, float bias, Vec (&sums)[Rows][2]) {
@@ -163,7 +163,8 @@ inline void compute_u(const fermt_tensor& x, const UnitLayout& l, const float* c
     for (int64_t c = 0; c < l.channels; ++c) {
       float* to = u.row(c, y);
       for (int64_t i = 0; i < l.columns; i += kLanes)
-        store(to + i, gelu(pointwise<Channels>(w[kP1W] + c * l.channels, w[kP1B][c], x_rows, l.columns, l.channels, i)));
+        store(to + i,
+              gelu(pointwise<Channels>(w[kP1W] + c * l.channels, w[kP1B][c], x_rows, l.columns, l.channels, i)));
       u.clear_sides(c, y);
     }
   }
@@ -192,7 +193,8 @@ inline void mean_of_u(const UnitLayout& l, const float* strip_sums, double* pool
 }
 
 // a = conv0 u on a strip, into its planes.
-inline void compute_a(const UnitLayout& l, const float* const* w, const Strip& strip, const Planes& u, const Planes& a) {
+inline void compute_a(const UnitLayout& l, const float* const* w, const Strip& strip, const Planes& u,
+                      const Planes& a) {
   const int64_t taps = l.kernel * l.kernel;
   for (int64_t c = 0; c < l.channels; ++c) {
     depthwise<false>(u, c, strip, 1, l.kernel, w[kC0W] + c * taps, w[kC0B][c],

@@ -17,9 +17,15 @@ thread_local Scratch t_scratch[2];
 
 void* thread_scratch(size_t bytes, ScratchSlot slot) {
   Scratch& scratch = t_scratch[slot];
-  if (scratch.bytes < bytes || !scratch.data) {
+#if defined(__SANITIZE_ADDRESS__)
+  const size_t rounded = (bytes / 64 + 1) * 64;  // a new one each time, with nothing to spare
+  const bool grow = true;
+#else
+  const size_t rounded = (bytes / 4096 + 1) * 4096;
+  const bool grow = scratch.bytes < rounded;
+#endif
+  if (grow) {
     std::free(scratch.data);
-    const size_t rounded = (bytes / 4096 + 1) * 4096;
     scratch.data = std::aligned_alloc(64, rounded);
     scratch.bytes = scratch.data ? rounded : 0;
   }

@@ -71,8 +71,12 @@ inline void transpose(Vec (&rows)[kLanes]) { transpose_round<1>(rows); }
 
 // The nearest whole number n to x, |x| < 2^22, and 2^n times p.
 #if FERMT_VECTOR_BYTES == 64
-inline Vec round_to_whole(Vec x) { return (Vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-inline Vec times_power_of_two(Vec p, Vec n) { return (Vec)_mm512_scalef_ps((__m512)p, (__m512)n); }
+inline Vec round_to_whole(Vec x) {  // masked with all lanes on: GCC 12 warns of its own header otherwise
+  return (Vec)_mm512_mask_roundscale_ps((__m512)x, 0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline Vec times_power_of_two(Vec p, Vec n) {
+  return (Vec)_mm512_mask_scalef_ps((__m512)p, 0xffff, (__m512)p, (__m512)n);
+}
 #else
 constexpr float kShifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number in the low mantissa bits
 inline Vec round_to_whole(Vec x) { return (x + kShifter) - kShifter; }
@@ -103,8 +107,8 @@ inline Vec exp2_nonpositive(Vec x) {
   return times_power_of_two(p, n);
 }
 
-// log2 of x >= 1 in two parts, a whole number and a rest within [-0.42, 0.59]: exact sums of them keep the rest's digits.
-// With z = (m - 1) / (m + 1) the rest is the series of atanh; NaN and infinity come out in the rest.
+// log2 of x >= 1 in two parts, a whole number and a rest within [-0.42, 0.59]: exact sums of them keep the rest's
+// digits. With z = (m - 1) / (m + 1) the rest is the series of atanh; NaN and infinity come out in the rest.
 inline void log2_in_parts(Vec x, Vec* whole, Vec* rest) {
   VecInt bits;
   memcpy(&bits, &x, sizeof bits);
@@ -122,8 +126,8 @@ inline void log2_in_parts(Vec x, Vec* whole, Vec* rest) {
   *rest = x - x + z * p;
 }
 
-// erfc(t / sqrt(2)) for t = |x|: twice the normal distribution's tail. Through 2^(-t q(t)), q of degree 8 fitted so that
-// GELU's error stays below 3e-8; past t = 10 it is below 1e-30 and held there.
+// erfc(t / sqrt(2)) for t = |x|: twice the normal distribution's tail. Through 2^(-t q(t)), q of degree 8 fitted so
+// that GELU's error stays below 3e-8; past t = 10 it is below 1e-30 and held there.
 inline Vec two_tails(Vec t) {
   t = min(splat(10.0f), t);
   Vec q = splat(-3.24896392e-07f);

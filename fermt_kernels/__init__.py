@@ -16,6 +16,7 @@ from .ops import (
     mixed_attention,
 )
 from .patterns import PATTERNS
+from .swap import swap
 
 __version__ = "0.1.0"
 
@@ -33,4 +34,5 @@ __all__ = [
     "modules",
     "patterns",
     "reference",
+    "swap",
 ]

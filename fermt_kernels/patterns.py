@@ -6,6 +6,7 @@ the keys of a group are seen by one contiguous span of queries, so that a patter
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 TEMPLATE, SEARCH = "template", "search"
@@ -28,6 +29,7 @@ class Spans(NamedTuple):
     search: tuple[int, int]
 
 
+@lru_cache(maxsize=1024)  # asked on every call of an op
 def key_spans(pattern: str, num_template: int, num_tokens: int) -> Spans:
     """Spans of keys that the template queries and the search queries see.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,112 +86,100 @@ def test_a_damaged_library_is_reported(tmp_path: Path, fresh_python: Callable[..
     assert "libfermt_kernels.so cannot be loaded" in printed
 
 
-def attention_arguments(loaded: library.Library) -> tuple[ctypes.Structure, list[torch.Tensor]]:
-    """Good arguments of the backward call for one head of four tokens, and the tensors that they point to."""
+def attention_fields() -> tuple[list[float], list[torch.Tensor]]:
+    """Good fields of the backward call for one head of four tokens, and the tensors that they point to."""
     tensors = [torch.zeros(1, 1, 4, 16) for _ in range(8)]
     lse = torch.zeros(1, 1, 4)
-    args = abi.AttentionBackwardArgs(
-        ctypes.sizeof(abi.AttentionBackwardArgs),
-        loaded.parallel_for,
-        (1, 1, 4, 16, 2, (0, 2), (0, 4), 0.25, 0),
-        *(abi.tensor_arg(t) for t in tensors[:5]),
-        lse.data_ptr(),
-        *(abi.tensor_arg(t) for t in tensors[5:]),
-    )
-    return args, [*tensors, lse]
+    shape = (1, 1, 4, 16, 2, 0, 2, 0, 4, 0.25, 0)
+    before, after = ([x for t in part for x in abi.tensor_fields(t)] for part in (tensors[:5], tensors[5:]))
+    return [*shape, *before, lse.data_ptr(), *after], [*tensors, lse]
 
 
-def unit_arguments(loaded: library.Library) -> tuple[ctypes.Structure, list[torch.Tensor]]:
-    """Good arguments of the unit's backward call for one image of 4 x 5 pixels, and the tensors that they point to."""
+def unit_fields() -> tuple[list[float], list[torch.Tensor]]:
+    """Good fields of the unit's backward call for one image of 4 x 5 pixels, and the tensors that they point to."""
     x, weights = unit_inputs((1, 3, 4, 5))
     grads, images = [torch.zeros_like(w) for w in weights], [torch.zeros_like(x) for _ in range(2)]
-    args = abi.UnitBackwardArgs(
-        ctypes.sizeof(abi.UnitBackwardArgs),
-        loaded.parallel_for,
-        (1, 3, 4, 5, 5, 5, 1, 0),
-        abi.tensor_arg(images[0]),
-        abi.tensor_arg(x),
-        tuple(w.data_ptr() for w in weights),
-        abi.tensor_arg(images[1]),
-        tuple(g.data_ptr() for g in grads),
-    )
-    return args, [x, *weights, *grads, *images]
+    fields = [1, 3, 4, 5, 5, 5, 1, 0, *abi.tensor_fields(images[0]), *abi.tensor_fields(x)]
+    fields += [*(w.data_ptr() for w in weights), *abi.tensor_fields(images[1]), *(g.data_ptr() for g in grads)]
+    return fields, [x, *weights, *grads, *images]
 
 
 CALLS = {
-    "fermt_attention_backward": attention_arguments,
-    "fermt_dual_attention_unit_backward": unit_arguments,
+    "fermt_attention_backward": attention_fields,
+    "fermt_dual_attention_unit_backward": unit_fields,
 }
-
-
-def assign(args: ctypes.Structure, path: str, value: object) -> None:
-    """Sets a field by its dotted path; a tuple fills an array or a struct."""
-    *parents, field = path.split(".")
-    for name in parents:
-        args = getattr(args, name)
-    kind = dict(args._fields_)[field]
-    setattr(args, field, kind(*value) if isinstance(value, tuple) else value)
+BATCH, HEADS, TOKENS, HEAD_DIM, NUM_TEMPLATE, TEMPLATE_KEYS, SEARCH_KEYS, DTYPE = 0, 1, 2, 3, 4, 5, 7, 10
+GRAD_OUT, LSE, GRAD_V = 11, 31, 40  # four fields a tensor: data, then strides
+CHANNELS, HEIGHT, WIDTH, KERNEL, DILATED_KERNEL, HIDDEN, UNIT_DTYPE = 1, 2, 3, 4, 5, 6, 7
+X, WEIGHTS, GRAD_X, GRAD_WEIGHTS = 12, 16, 28, 32
 
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("parallel", [True, False])
-def test_good_arguments_pass_with_threads_and_without(loaded: library.Library, name: str, parallel: bool) -> None:
-    args, _keep = CALLS[name](loaded)
+def test_good_arguments_pass_with_threads_and_without(
+    loaded: library.Library, monkeypatch: pytest.MonkeyPatch, name: str, parallel: bool
+) -> None:
     if not parallel:
-        args.parallel_for = None
-    loaded.call(name, args)
+        monkeypatch.setattr(loaded, "parallel_for", 0)
+    fields, _keep = CALLS[name]()
+    loaded.call(name, *fields)
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "value", "message"),
+    ("name", "position", "value", "message"),
     [
         *(
             ("fermt_attention_backward", *row)
             for row in (
-                ("struct_size", 8, "another size"),
-                ("q.data", None, "null"),
-                ("grad_v.data", None, "null"),
-                ("lse", None, "null"),
-                ("shape.batch", -1, "too large"),
-                ("shape.tokens", 2**62, "too large"),
-                ("shape.heads", 2**39, "too large"),
-                ("shape.head_dim", 0, "too large"),
-                ("shape.num_template", 5, "span of keys"),
-                ("shape.num_template", -1, "span of keys"),
-                ("shape.template_keys", (0, 5), "span of keys"),
-                ("shape.search_keys", (3, 2), "span of keys"),
-                ("shape.search_keys", (-1, 2), "span of keys"),
-                ("shape.dtype", 7, "no such dtype"),
-                ("q.strides", (64, 64, -16), "stride is negative"),
-                ("grad_k.strides", (-1, 0, 0), "stride is negative"),
+                (GRAD_OUT, 0, "null"),
+                (LSE, 0, "null"),
+                (GRAD_V, 0, "null"),
+                (BATCH, -1, "too large"),
+                (TOKENS, 2**62, "too large"),
+                (HEADS, 2**39, "too large"),
+                (HEAD_DIM, 0, "too large"),
+                (NUM_TEMPLATE, 5, "span of keys"),
+                (NUM_TEMPLATE, -1, "span of keys"),
+                (TEMPLATE_KEYS + 1, 5, "span of keys"),
+                (SEARCH_KEYS, 5, "span of keys"),
+                (SEARCH_KEYS, -1, "span of keys"),
+                (DTYPE, 7, "no such dtype"),
+                (GRAD_OUT + 3, -16, "stride is negative"),
+                (GRAD_V + 1, -1, "stride is negative"),
             )
         ),
         *(
             ("fermt_dual_attention_unit_backward", *row)
             for row in (
-                ("struct_size", 8, "another size"),
-                ("x.data", None, "null"),
-                ("weights", (None,) * 12, "null"),
-                ("grad_weights", (None,) * 12, "null"),
-                ("shape.channels", 0, "too large"),
-                ("shape.width", 0, "too large"),
-                ("shape.height", 2**50, "too large"),
-                ("shape.kernel", 4, "too large"),
-                ("shape.dilated_kernel", -5, "too large"),
-                ("shape.hidden", 0, "too large"),
-                ("shape.dtype", -1, "no such dtype"),
-                ("grad_x.strides", (0, -1, 0), "stride is negative"),
+                (X, 0, "null"),
+                (WEIGHTS, 0, "null"),
+                (GRAD_WEIGHTS + 11, 0, "null"),
+                (CHANNELS, 0, "too large"),
+                (WIDTH, 0, "too large"),
+                (HEIGHT, 2**50, "too large"),
+                (KERNEL, 4, "too large"),
+                (DILATED_KERNEL, -5, "too large"),
+                (HIDDEN, 0, "too large"),
+                (UNIT_DTYPE, -1, "no such dtype"),
+                (GRAD_X + 2, -1, "stride is negative"),
             )
         ),
     ],
 )
 def test_bad_arguments_become_errors(
-    loaded: library.Library, name: str, field: str, value: object, message: str
+    loaded: library.Library, name: str, position: int, value: int, message: str
 ) -> None:
-    args, _keep = CALLS[name](loaded)
-    assign(args, field, value)
+    fields, _keep = CALLS[name]()
+    fields[position] = value
     with pytest.raises(RuntimeError, match=f"{name}: .*{message}"):
-        loaded.call(name, args)
+        loaded.call(name, *fields)
+
+
+@pytest.mark.parametrize("name", abi.LAYOUTS)
+def test_a_struct_of_another_size_is_refused(loaded: library.Library, name: str) -> None:
+    function, layout = loaded._kernels[name]
+    assert function(bytes(layout.size)) == 1  # struct_size 0
+    assert function(None) == 2
 
 
 def test_it_runs_on_torchs_threads(loaded: library.Library) -> None:

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Each room of fermt_kernels and the rooms it may import; what is not listed may import nothing of the package.
 ARROWS = {
-    "__init__": {"flops", "modules", "patterns", "reference", "backends", "ops"},
+    "__init__": {"flops", "modules", "patterns", "reference", "backends", "ops", "swap"},
+    "swap": {"modules", "ops", "backends", "checks"},
     "modules": {"ops", "backends", "checks"},
     "flops": {"ops", "patterns"},
     "ops": {"backends", "reference", "patterns", "checks"},

@@ -10,15 +10,13 @@
 
 namespace {
 
-bool supported() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
+bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 }  // namespace
 
 const fermt::KernelTable fermt::kAvx2Table = {"avx2",
-                                          supported,
-                                          attention_forward,
-                                          attention_backward,
-                                          dual_attention_unit_forward,
-                                          dual_attention_unit_backward};
+                                              supported,
+                                              attention_forward,
+                                              attention_backward,
+                                              dual_attention_unit_forward,
+                                              dual_attention_unit_backward};

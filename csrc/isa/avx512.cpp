@@ -11,15 +11,15 @@
 namespace {
 
 bool supported() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
 }  // namespace
 
 const fermt::KernelTable fermt::kAvx512Table = {"avx512",
-                                          supported,
-                                          attention_forward,
-                                          attention_backward,
-                                          dual_attention_unit_forward,
-                                          dual_attention_unit_backward};
+                                                supported,
+                                                attention_forward,
+                                                attention_backward,
+                                                dual_attention_unit_forward,
+                                                dual_attention_unit_backward};

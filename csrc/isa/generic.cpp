@@ -10,15 +10,13 @@
 
 namespace {
 
-bool supported() {
-  return true;
-}
+bool supported() { return true; }
 
 }  // namespace
 
 const fermt::KernelTable fermt::kGenericTable = {"generic",
-                                          supported,
-                                          attention_forward,
-                                          attention_backward,
-                                          dual_attention_unit_forward,
-                                          dual_attention_unit_backward};
+                                                 supported,
+                                                 attention_forward,
+                                                 attention_backward,
+                                                 dual_attention_unit_forward,
+                                                 dual_attention_unit_backward};

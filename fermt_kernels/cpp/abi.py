@@ -1,94 +1,30 @@
-"""The structs of csrc/abi.h, and tensors in their terms."""
+"""The structs of csrc/abi.h, packed in one go: a call has forty numbers, and ctypes would take them one by one."""
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import c_double, c_int64, c_void_p
+import struct
 
 import torch
 from torch import Tensor
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # fermt_dtype
-UNIT_WEIGHTS = 12
 
+_HEAD = "qP"  # struct_size, parallel_for
+_TENSOR = "P3q"  # fermt_tensor: data, and the strides of all dimensions but the last
+_ATTENTION = "5q2q2qdq"  # batch, heads, tokens, head_dim, num_template; template_keys, search_keys; scale, dtype
+_UNIT = "8q"  # batch, channels, height, width, kernel, dilated_kernel, hidden, dtype
+_UNIT_WEIGHTS = "12P"
 
-class TensorArg(ctypes.Structure):
-    """`fermt_tensor`: four dimensions by their first three strides; the last is contiguous."""
-
-    _fields_ = (("data", c_void_p), ("strides", c_int64 * 3))
-
-
-class AttentionShape(ctypes.Structure):
-    """`fermt_attention_shape`."""
-
-    _fields_ = (
-        *((name, c_int64) for name in ("batch", "heads", "tokens", "head_dim", "num_template")),
-        *((name, c_int64 * 2) for name in ("template_keys", "search_keys")),
-        ("scale", c_double),
-        ("dtype", c_int64),
-    )
-
-
-class AttentionForwardArgs(ctypes.Structure):
-    """`fermt_attention_forward_args`."""
-
-    _fields_ = (
-        ("struct_size", c_int64),
-        ("parallel_for", c_void_p),
-        ("shape", AttentionShape),
-        *((name, TensorArg) for name in ("q", "k", "v", "out")),
-        ("lse", c_void_p),
-    )
-
-
-class AttentionBackwardArgs(ctypes.Structure):
-    """`fermt_attention_backward_args`."""
-
-    _fields_ = (
-        ("struct_size", c_int64),
-        ("parallel_for", c_void_p),
-        ("shape", AttentionShape),
-        *((name, TensorArg) for name in ("grad_out", "q", "k", "v", "out")),
-        ("lse", c_void_p),
-        *((name, TensorArg) for name in ("grad_q", "grad_k", "grad_v")),
-    )
-
-
-class UnitShape(ctypes.Structure):
-    """`fermt_unit_shape`."""
-
-    _fields_ = (
-        *((name, c_int64) for name in ("batch", "channels", "height", "width", "kernel", "dilated_kernel", "hidden")),
-        ("dtype", c_int64),
-    )
-
-
-class UnitForwardArgs(ctypes.Structure):
-    """`fermt_dual_attention_unit_forward_args`."""
-
-    _fields_ = (
-        ("struct_size", c_int64),
-        ("parallel_for", c_void_p),
-        ("shape", UnitShape),
-        ("x", TensorArg),
-        ("weights", c_void_p * UNIT_WEIGHTS),
-        ("out", TensorArg),
-    )
-
-
-class UnitBackwardArgs(ctypes.Structure):
-    """`fermt_dual_attention_unit_backward_args`."""
-
-    _fields_ = (
-        ("struct_size", c_int64),
-        ("parallel_for", c_void_p),
-        ("shape", UnitShape),
-        ("grad_out", TensorArg),
-        ("x", TensorArg),
-        ("weights", c_void_p * UNIT_WEIGHTS),
-        ("grad_x", TensorArg),
-        ("grad_weights", c_void_p * UNIT_WEIGHTS),
-    )
+LAYOUTS = {
+    "fermt_attention_forward": struct.Struct(f"@{_HEAD}{_ATTENTION}{4 * _TENSOR}P"),  # q, k, v, out; lse
+    # grad_out, q, k, v, out; lse; grad_q, grad_k, grad_v
+    "fermt_attention_backward": struct.Struct(f"@{_HEAD}{_ATTENTION}{5 * _TENSOR}P{3 * _TENSOR}"),
+    "fermt_dual_attention_unit_forward": struct.Struct(f"@{_HEAD}{_UNIT}{_TENSOR}{_UNIT_WEIGHTS}{_TENSOR}"),  # x, out
+    # grad_out, x; weights; grad_x; grad_weights
+    "fermt_dual_attention_unit_backward": struct.Struct(
+        f"@{_HEAD}{_UNIT}{2 * _TENSOR}{_UNIT_WEIGHTS}{_TENSOR}{_UNIT_WEIGHTS}"
+    ),
+}
 
 
 def last_contiguous(tensor: Tensor) -> Tensor:
@@ -96,6 +32,7 @@ def last_contiguous(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def tensor_arg(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
-    """A `TensorArg` of a four-dimensional tensor whose last dimension is contiguous."""
-    return tensor.data_ptr(), tensor.stride()[:3]
+def tensor_fields(tensor: Tensor) -> tuple[int, int, int, int]:
+    """A `fermt_tensor` of a four-dimensional tensor whose last dimension is contiguous."""
+    first, second, third, _ = tensor.stride()
+    return tensor.data_ptr(), first, second, third

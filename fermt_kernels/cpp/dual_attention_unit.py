@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import sizeof
 
 import torch
 from torch import Tensor
 
 from . import library
-from .abi import DTYPES, UnitBackwardArgs, UnitForwardArgs, last_contiguous, tensor_arg
+from .abi import DTYPES, last_contiguous, tensor_fields
 
 
 def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
     """The unit on x (B, C, H, W) into `out`; weights in the order of `DAUWeights`, any dtype."""
-    lib = library.load()
     x, floats = last_contiguous(x), _floats(weights)
-    args = UnitForwardArgs(
-        sizeof(UnitForwardArgs),
-        lib.parallel_for,
-        _shape(x, weights),
-        tensor_arg(x),
-        tuple(w.data_ptr() for w in floats),
-        tensor_arg(out),
+    library.load().call(
+        "fermt_dual_attention_unit_forward",
+        *_shape(x, weights),
+        *tensor_fields(x),
+        *(weight.data_ptr() for weight in floats),
+        *tensor_fields(out),
     )
-    lib.call("fermt_dual_attention_unit_forward", args)
 
 
 def dual_attention_unit_backward(
     grad_out: Tensor, x: Tensor, weights: Sequence[Tensor], grad_x: Tensor, grads: Sequence[Tensor]
 ) -> None:
     """Gradients of the unit into `grad_x` and `grads` (the weights' order)."""
-    lib = library.load()
     x, grad_out, floats = last_contiguous(x), last_contiguous(grad_out), _floats(weights)
     float_grads = [
         grad if grad.dtype == torch.float32 else grad.new_empty(grad.shape, dtype=torch.float32) for grad in grads
     ]
-    args = UnitBackwardArgs(
-        sizeof(UnitBackwardArgs),
-        lib.parallel_for,
-        _shape(x, weights),
-        tensor_arg(grad_out),
-        tensor_arg(x),
-        tuple(w.data_ptr() for w in floats),
-        tensor_arg(grad_x),
-        tuple(grad.data_ptr() for grad in float_grads),
+    library.load().call(
+        "fermt_dual_attention_unit_backward",
+        *_shape(x, weights),
+        *tensor_fields(grad_out),
+        *tensor_fields(x),
+        *(weight.data_ptr() for weight in floats),
+        *tensor_fields(grad_x),
+        *(grad.data_ptr() for grad in float_grads),
     )
-    lib.call("fermt_dual_attention_unit_backward", args)
     for grad, computed in zip(grads, float_grads, strict=True):
         if grad is not computed:
             grad.copy_(computed)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from .abi import LAYOUTS
+
 ABI_VERSION = 1
 ISA_VARIABLE = "FERMT_ISA"
 PATH = Path(__file__).with_name("libfermt_kernels" + (".dylib" if sys.platform == "darwin" else ".so"))
@@ -17,7 +19,7 @@ HOW_TO_GET_IT = "reinstall with a C++ compiler at hand (g++ or clang++): pip ins
 
 
 class Library:
-    """The loaded library. `call(name, args)` runs one of its functions on a struct and raises on a bad status."""
+    """The loaded library."""
 
     def __init__(self, handle: ctypes.CDLL) -> None:
         self._handle = handle
@@ -25,6 +27,9 @@ class Library:
         handle.fermt_isa_name.restype = ctypes.c_char_p
         handle.fermt_isa_selected.restype = ctypes.c_char_p
         self.parallel_for = _torch_parallel_for()
+        self._kernels = {name: (getattr(handle, name), layout) for name, layout in LAYOUTS.items()}
+        for function, _ in self._kernels.values():
+            function.argtypes = [ctypes.c_void_p]
 
     @property
     def isa(self) -> str:
@@ -45,8 +50,14 @@ class Library:
             state = "not supported by this CPU" if name in self.isas() else "unknown"
             raise ValueError(f"instruction set {name!r} is {state}; expected one of {usable}")
 
-    def call(self, name: str, args: ctypes.Structure) -> None:
-        status = getattr(self._handle, name)(ctypes.byref(args))
+    def call(self, name: str, *fields: float) -> None:
+        """Runs a kernel on the fields of its struct, less the first two, which are the same for all.
+
+        Raises:
+            RuntimeError: the library refused the call; the message says why.
+        """
+        function, layout = self._kernels[name]
+        status = function(layout.pack(layout.size, self.parallel_for, *fields))
         if status:
             raise RuntimeError(f"{name}: {self._handle.fermt_status_text(status).decode()} (status {status})")
 
@@ -89,8 +100,8 @@ def supported_isas() -> list[str]:
     return [name for name, supported in load().isas().items() if supported]
 
 
-def _torch_parallel_for() -> int | None:
+def _torch_parallel_for() -> int:
     """Address of torch's C function `torch_parallel_for` (torch >= 2.10): our loops run on torch's own threads."""
     names = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
     path = Path(torch.__file__).parent / "lib" / names.get(sys.platform, "libtorch_cpu.so")
-    return ctypes.cast(ctypes.CDLL(str(path)).torch_parallel_for, ctypes.c_void_p).value
+    return ctypes.cast(ctypes.CDLL(str(path)).torch_parallel_for, ctypes.c_void_p).value or 0

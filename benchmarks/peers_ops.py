@@ -1,0 +1,93 @@
+"""What the ops are compared with: the same attention and the same unit in plain PyTorch, in every form it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import fermt_kernels as fk
+from fermt_kernels.patterns import key_spans
+
+from .cases import AttentionCase
+
+OURS = "fermt"
+Attention = Callable[..., Tensor]  # (qkv, case) -> tokens
+
+
+def _heads(qkv: Tensor, case: AttentionCase) -> tuple[Tensor, Tensor, Tensor]:
+    batch, tokens, _ = qkv.shape
+    q, k, v = qkv.reshape(batch, tokens, 3, case.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def _tokens(heads: Tensor) -> Tensor:
+    return heads.transpose(1, 2).flatten(2)
+
+
+def _by_group(attend: Callable[..., Tensor], qkv: Tensor, case: AttentionCase) -> Tensor:
+    """One dense attention a query group, as the authors write it; a group that sees nothing gets 0."""
+    q, k, v = _heads(qkv, case)
+    outputs = []
+    for rows, span in zip(
+        (slice(0, case.n), slice(case.n, case.tokens)), key_spans(case.pattern, case.n, case.tokens), strict=True
+    ):
+        keys = slice(*span)
+        outputs.append(attend(q[:, :, rows], k[:, :, keys], v[:, :, keys]))
+    return _tokens(torch.cat(outputs, dim=2))
+
+
+def _softmax(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+
+
+@cache
+def _mask(pattern: str, n: int, tokens: int) -> Tensor:
+    mask = torch.zeros(tokens, tokens, dtype=torch.bool)
+    spans = key_spans(pattern, n, tokens)
+    mask[:n, slice(*spans.template)] = True
+    mask[n:, slice(*spans.search)] = True
+    return mask
+
+
+def _masked_sdpa(qkv: Tensor, case: AttentionCase) -> Tensor:
+    q, k, v = _heads(qkv, case)
+    return _tokens(F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(case.pattern, case.n, case.tokens)))
+
+
+def _ours(qkv: Tensor, case: AttentionCase) -> Tensor:
+    return fk.attention_packed(qkv, case.heads, case.n, case.pattern)
+
+
+eager_attention: Attention = partial(_by_group, _softmax)
+
+ATTENTION: dict[str, Attention] = {
+    OURS: _ours,
+    "eager": eager_attention,
+    "SDPA a group": partial(_by_group, F.scaled_dot_product_attention),
+    "SDPA, mask": _masked_sdpa,
+}
+
+
+def _our_unit(x: Tensor, *weights: Tensor) -> Tensor:
+    return fk.dual_attention_unit(x, fk.DAUWeights(*weights))
+
+
+def eager_unit(x: Tensor, *tensors: Tensor) -> Tensor:
+    """The unit as anyone would write it."""
+    weights, channels = fk.DAUWeights(*tensors), x.shape[1]
+    u = F.gelu(F.conv2d(x, weights.proj_1_weight, weights.proj_1_bias))
+    inner = F.conv2d(u, weights.conv0_weight, weights.conv0_bias, padding=2, groups=channels)
+    outer = F.conv2d(
+        inner, weights.conv_spatial_weight, weights.conv_spatial_bias, padding=6, dilation=3, groups=channels
+    )
+    spatial = F.conv2d(outer, weights.conv1_weight, weights.conv1_bias)
+    hidden = F.relu(F.linear(u.mean(dim=(2, 3)), weights.fc_0_weight))
+    channel = torch.sigmoid(F.linear(hidden, weights.fc_2_weight))[:, :, None, None]
+    return F.conv2d(channel * spatial * u, weights.proj_2_weight, weights.proj_2_bias) + x
+
+
+UNIT: dict[str, Callable[..., Tensor]] = {OURS: _our_unit, "eager": eager_unit}
