@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import fermt
-from benchmarks import flops, latency
+from benchmarks import cases, flops, latency
 from benchmarks.harness import Case, Timing, interleave
+from benchmarks.memory import peak_megabytes
 from benchmarks.peers import plain_model
 from fermt.flops import count_flops
 
@@ -65,6 +66,29 @@ def test_latency_command(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert {line["benchmark"] for line in lines} == {"latency/model", "latency/tracking"}
     assert all(line["median"] > 0 and line["cpu"] and line["torch"] for line in lines)
+
+
+def test_ops_command(tmp_path: Path) -> None:
+    options = ("--only", "DAU 128x128 B=1", "--seconds", "0.01", "--no-memory", "--out", str(tmp_path / "r.jsonl"))
+    printed = run("benchmarks.ops", *options)
+    assert "DAU 128x128 B=1" in printed
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert {(line["dtype"], line["pass"]) for line in lines} == {
+        (dtype, what) for dtype in ("float32", "bfloat16") for what in ("forward", "both")
+    }
+
+
+def test_training_step_command() -> None:
+    printed = run("benchmarks.training_step", "--batch", "1", "--steps", "1", "--seconds", "0.1")
+    assert "bfloat16 autocast" in printed
+    assert "nan" not in printed
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_square_of_the_tokens() -> None:
+    short, long = (peak_megabytes("fermt", case) for case in (cases.LONG[0], cases.LONG[2]))
+    assert long < 8 * short  # four times the tokens, sixteen times the scores
+    assert long < peak_megabytes("eager", cases.LONG[0])
 
 
 def test_a_wrong_result_gets_no_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,19 @@ def test_drop_path_keeps_the_mean_and_is_off_in_evaluation() -> None:
     assert rates[-1] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_is_finite_where_a_low_precision_score_saturates(dtype: torch.dtype) -> None:
+    model = fermt.build_model("fermt", patterns=("mixed",), dim=48, num_heads=3)
+    for sign in (1, -1):
+        torch.nn.init.constant_(model.box_head.conv5_ctr.bias, 30.0 * sign)
+        with torch.autocast("cpu", dtype=dtype):
+            outputs = model(torch.randn(2, 3, 128, 128), torch.randn(2, 3, 256, 256))
+        assert outputs["score_map"].dtype == torch.float32
+        loss, _ = center_loss(outputs, torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.5, 0.4, 0.3, 0.1]]))
+        loss.backward()
+        assert torch.isfinite(loss)
+
+
 def test_a_training_step_moves_every_parameter() -> None:
     model = fermt.build_model("fermt", drop_path=0.0).train()
     outputs = model(torch.randn(2, 3, 128, 128), torch.randn(2, 3, 256, 256))

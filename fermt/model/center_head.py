@@ -16,7 +16,7 @@ LIMIT = 1e-4  # score and size are sigmoids kept this far from 0 and 1
 class CenterHead(nn.Module):
     """Tokens (B, n + m, C), template first -> `score_map` (B, 1, g, g), `size_map` and `offset_map` (B, 2, g, g).
 
-    Sizes are fractions of the search region, offsets are in cells.
+    Sizes are fractions of the search region, offsets are in cells; all are float32 at least, also under autocast.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -29,7 +29,9 @@ class CenterHead(nn.Module):
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         features = to_map(tokens[:, self.num_template :], self.grid)
-        score, offset, size = (run_branch(self, name, features) for name in BRANCHES)
+        # In bfloat16 the clamp's upper end would round to 1, and the loss to infinity.
+        wide = torch.promote_types(features.dtype, torch.float32)
+        score, offset, size = (run_branch(self, name, features).to(wide) for name in BRANCHES)
         return {
             "score_map": score.sigmoid().clamp(LIMIT, 1 - LIMIT),
             "size_map": size.sigmoid().clamp(LIMIT, 1 - LIMIT),
