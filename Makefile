@@ -34,16 +34,16 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pytest benchmarks
 
 # The library and a driver that runs every entry point, under AddressSanitizer and UndefinedBehaviorSanitizer.
-sanitize:
+sanitize: $(VENV)/.installed
 	@mkdir -p build
-	$(PYTHON) csrc/driver/build.py build/sanitize -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+	$(BIN)/python csrc/driver/build.py build/sanitize -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 	build/sanitize
 
 # The generic row for another architecture, and, where qemu-user is installed, the driver run on it.
 aarch64: export CXX = aarch64-linux-gnu-g++
-aarch64:
+aarch64: $(VENV)/.installed
 	@mkdir -p build
-	$(PYTHON) csrc/driver/build.py build/aarch64 -O2 -static
+	$(BIN)/python csrc/driver/build.py build/aarch64 -O2 -static
 	@command -v qemu-aarch64-static >/dev/null && qemu-aarch64-static build/aarch64 || echo "built, not run: no qemu-user-static"
 
 clean:
