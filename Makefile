@@ -40,11 +40,10 @@ sanitize: $(VENV)/.installed
 	build/sanitize
 
 # The generic row for another architecture, and, where qemu-user is installed, the driver run on it.
-aarch64: export CXX = aarch64-linux-gnu-g++
 aarch64: $(VENV)/.installed
 	@mkdir -p build
-	$(BIN)/python csrc/driver/build.py build/aarch64 -O2 -static
-	@command -v qemu-aarch64-static >/dev/null && qemu-aarch64-static build/aarch64 || echo "built, not run: no qemu-user-static"
+	CXX=aarch64-linux-gnu-g++ $(BIN)/python csrc/driver/build.py build/aarch64 -O2 -static
+	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static build/aarch64; else echo "built, not run: no qemu-user-static"; fi
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info
