@@ -20,30 +20,18 @@ struct BackwardScratch {
   float *qt, *grad_outt, *grad_qt, *q, *grad_out;  // dim x tile (three), tile x width (two)
   float *p, *ds;                                   // keys x tile
 
-  static size_t bytes(int64_t keys, int64_t dim, int64_t width) {
-    return sizeof(float) * (2 * round_up(keys * dim, 16) + 4 * keys * width + 3 * dim * kQueryTile +
-                            2 * width * kQueryTile + 2 * keys * kQueryTile);
-  }
-  BackwardScratch(float* base, int64_t keys, int64_t dim, int64_t width) {
-    float** const parts[] = {&k,         &v,       &grad_k, &grad_v,   &segment_k, &segment_v, &qt,
-                             &grad_outt, &grad_qt, &q,      &grad_out, &p,         &ds};
-    const int64_t sizes[] = {round_up(keys * dim, 16),
-                             round_up(keys * dim, 16),
-                             keys * width,
-                             keys * width,
-                             keys * width,
-                             keys * width,
-                             dim * kQueryTile,
-                             dim * kQueryTile,
-                             dim * kQueryTile,
-                             width * kQueryTile,
-                             width * kQueryTile,
-                             keys * kQueryTile,
-                             keys * kQueryTile};
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); ++i) {
-      *parts[i] = base;
-      base += sizes[i];
-    }
+  BackwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, int64_t width, size_t* bytes = nullptr) {
+    float** const of_dim[] = {&k, &v};
+    for (float** part : of_dim) *part = carver.floats(keys * dim);
+    float** const of_width[] = {&grad_k, &grad_v, &segment_k, &segment_v};
+    for (float** part : of_width) *part = carver.floats(keys * width);
+    float** const columns[] = {&qt, &grad_outt, &grad_qt};
+    for (float** part : columns) *part = carver.floats(dim * kQueryTile);
+    float** const rows[] = {&q, &grad_out};
+    for (float** part : rows) *part = carver.floats(width * kQueryTile);
+    float** const scores[] = {&p, &ds};
+    for (float** part : scores) *part = carver.floats(keys * kQueryTile);
+    if (bytes) *bytes = carver.used;
   }
 };
 
@@ -140,24 +128,27 @@ inline void flush_segment(const BackwardScratch& s, int64_t count) {
     store(s.grad_k + i, load(s.grad_k + i) + load(s.segment_k + i));
     store(s.grad_v + i, load(s.grad_v + i) + load(s.segment_v + i));
   }
-  memset(s.segment_k, 0, sizeof(float) * 2 * count);
+  memset(s.segment_k, 0, sizeof(float) * count);
+  memset(s.segment_v, 0, sizeof(float) * count);
 }
 
 template <class T>
 inline fermt_status attention_backward_item(const fermt_attention_backward_args& a, int64_t b, int64_t h) {
   const int64_t tokens = a.shape.tokens, dim = a.shape.head_dim, width = round_up(dim, kLanes);
-  float* base =
-      static_cast<float*>(fermt::thread_scratch(BackwardScratch::bytes(tokens, dim, width), fermt::kItemScratch));
+  size_t bytes = 0;
+  BackwardScratch(fermt::Carver{}, tokens, dim, width, &bytes);
+  char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const BackwardScratch scratch(base, tokens, dim, width);
+  const BackwardScratch scratch(fermt::Carver{base}, tokens, dim, width);
   pack_rows(at<T>(a.k, b, h, 0), a.k.strides[2], tokens, dim, dim, scratch.k);
   pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, dim, scratch.v);
-  memset(scratch.grad_k, 0, sizeof(float) * 4 * tokens * width);
+  float* const sums[] = {scratch.grad_k, scratch.grad_v, scratch.segment_k, scratch.segment_v};
+  for (float* sum : sums) memset(sum, 0, sizeof(float) * tokens * width);
   const auto tile = dim == 16 ? attention_backward_tile<T, 16> : attention_backward_tile<T, 0>;
   for (int is_search = 0; is_search < 2; ++is_search) {
     const QueryGroup group = query_group(a.shape, !is_search);
     for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
-      if ((i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
+      if (i > group.query_start && (i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
       const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
       if (group.key_stop - group.key_start > 1) {
         tile(a, scratch, b, h, group, i, count, width);

@@ -13,16 +13,15 @@ constexpr int64_t kQueryBlock = 256;  // queries of an item: enough to pay for p
 struct ForwardScratch {
   float *k, *v, *qt, *scores, *acc, *more;
 
-  static size_t bytes(int64_t keys, int64_t dim) {
-    return sizeof(float) * (2 * round_up(keys * dim, 16) + 3 * dim * kQueryTile + kKeyChunk * kQueryTile);
+  ForwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, size_t* bytes = nullptr) {
+    k = carver.floats(keys * dim);
+    v = carver.floats(keys * dim);
+    qt = carver.floats(dim * kQueryTile);
+    scores = carver.floats(kKeyChunk * kQueryTile);
+    acc = carver.floats(dim * kQueryTile);
+    more = carver.floats(dim * kQueryTile);
+    if (bytes) *bytes = carver.used;
   }
-  ForwardScratch(float* base, int64_t keys, int64_t dim)
-      : k(base),
-        v(k + round_up(keys * dim, 16)),
-        qt(v + round_up(keys * dim, 16)),
-        scores(qt + dim * kQueryTile),
-        acc(scores + kKeyChunk * kQueryTile),
-        more(acc + dim * kQueryTile) {}
 };
 
 // The soft-max of one tile so far: each query's largest unscaled score, and the sum of 2^(factor (score - largest)).
@@ -129,9 +128,11 @@ inline fermt_status attention_forward_item(const fermt_attention_forward_args& a
     }
     return FERMT_OK;
   }
-  float* base = static_cast<float*>(fermt::thread_scratch(ForwardScratch::bytes(keys, dim), fermt::kItemScratch));
+  size_t bytes = 0;
+  ForwardScratch(fermt::Carver{}, keys, dim, &bytes);
+  char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const ForwardScratch scratch(base, keys, dim);
+  const ForwardScratch scratch(fermt::Carver{base}, keys, dim);
   pack_rows(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys, dim, dim, scratch.k);
   pack_rows(at<T>(a.v, b, h, group.key_start), a.v.strides[2], keys, dim, dim, scratch.v);
   const auto tile = dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;

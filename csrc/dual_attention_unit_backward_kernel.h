@@ -41,7 +41,7 @@ struct UnitBackwardPlanes {
   double* totals;        // of this sample's vectors
   double* grad_weights;  // of all samples
 
-  UnitBackwardPlanes(Carver carver, const UnitLayout& l, const UnitSums& sums, size_t* bytes = nullptr) {
+  UnitBackwardPlanes(fermt::Carver carver, const UnitLayout& l, const UnitSums& sums, size_t* bytes = nullptr) {
     Planes* const all[] = {&u, &a, &grad_d, &grad_a, &grad_u};
     for (Planes* planes : all) *planes = {carver.floats(l.channels * l.plane), &l};
     strip_sums = carver.floats(l.strips * sums.count * kLanes);
@@ -262,10 +262,10 @@ fermt_status dual_attention_unit_backward_as(const fermt_dual_attention_unit_bac
   const UnitSums sums(l);
   const float* const* w = args.weights;
   size_t bytes = 0;
-  UnitBackwardPlanes(Carver{nullptr}, l, sums, &bytes);
+  UnitBackwardPlanes(fermt::Carver{}, l, sums, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kCallScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const UnitBackwardPlanes planes(Carver{base}, l, sums);
+  const UnitBackwardPlanes planes(fermt::Carver{base}, l, sums);
   const Planes* const read_with_margins[] = {&planes.u, &planes.a, &planes.grad_d, &planes.grad_a};
   for (const Planes* p : read_with_margins) p->clear_margin_rows();
   double* grad_fc0 = planes.grad_weights + sums.count;

@@ -11,7 +11,7 @@ struct UnitForwardPlanes {
   float* strip_sums;
   double *pooled, *hidden, *s;
 
-  UnitForwardPlanes(Carver carver, const UnitLayout& l, size_t* bytes = nullptr) {
+  UnitForwardPlanes(fermt::Carver carver, const UnitLayout& l, size_t* bytes = nullptr) {
     u = {carver.floats(l.channels * l.plane), &l};
     a = {carver.floats(l.channels * l.plane), &l};
     strip_sums = carver.floats(l.strips * l.channels);
@@ -55,10 +55,10 @@ fermt_status dual_attention_unit_forward_as(const fermt_dual_attention_unit_forw
   const UnitLayout l(args.shape);
   const float* const* w = args.weights;
   size_t bytes = 0;
-  UnitForwardPlanes(Carver{nullptr}, l, &bytes);
+  UnitForwardPlanes(fermt::Carver{}, l, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kCallScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const UnitForwardPlanes planes(Carver{base}, l);
+  const UnitForwardPlanes planes(fermt::Carver{base}, l);
   planes.u.clear_margin_rows();
   planes.a.clear_margin_rows();
   const size_t row_bytes = sizeof(float) * (l.strip_rows + 2) * l.channels * l.columns;

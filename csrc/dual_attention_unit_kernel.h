@@ -227,16 +227,4 @@ inline void channel_attention(const UnitLayout& l, const float* const* w, const 
   }
 }
 
-// Hands out pieces of one allocation, each aligned to a cache line; with a null base it counts.
-struct Carver {
-  char* base;
-  size_t used = 0;
-  float* floats(int64_t count) {
-    float* piece = base ? reinterpret_cast<float*>(base + used) : nullptr;
-    used += round_up(count * static_cast<int64_t>(sizeof(float)), 64);
-    return piece;
-  }
-  double* doubles(int64_t count) { return reinterpret_cast<double*>(floats(2 * count)); }
-};
-
 }  // namespace

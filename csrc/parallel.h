@@ -15,6 +15,19 @@ enum ScratchSlot { kCallScratch, kItemScratch };
 // when there is none to be had. It grows and is kept, so that a steady state allocates nothing.
 void* thread_scratch(size_t bytes, ScratchSlot slot);
 
+// Hands out pieces of one allocation, each aligned to a cache line; without a base it counts what they need.
+struct Carver {
+  char* base = nullptr;
+  size_t used = 0;
+
+  float* floats(int64_t count) {
+    float* piece = base ? reinterpret_cast<float*>(base + used) : nullptr;
+    used += (static_cast<size_t>(count) * sizeof(float) + 63) / 64 * 64;
+    return piece;
+  }
+  double* doubles(int64_t count) { return reinterpret_cast<double*>(floats(2 * count)); }
+};
+
 // Calls body(begin, end) over disjoint chunks of [0, count). The chunks depend on the threads, so a body must give
 // each index the same result wherever its chunk begins.
 template <class Body>
