@@ -22,10 +22,12 @@ CXXFLAGS = (
 )
 # The C++ runtime goes inside and stays hidden: the library meets whatever torch brought with it.
 LDFLAGS = "" if sys.platform == "darwin" else "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL"
+AVX512_FLAGS = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512"
 ISA_FLAGS = {  # one object each; a compiler for another architecture builds the generic row alone
     "generic": "",
     "avx2": "-mavx2 -mfma",
-    "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512",
+    "avx512": AVX512_FLAGS,
+    "avx512_bf16": f"{AVX512_FLAGS} -mavx512bf16",
 }
 GO_ON = "To install without the compiled kernels (slower, same results), set FERMT_KERNELS_NO_CPP=1 and try again."
 

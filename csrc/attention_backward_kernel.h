@@ -4,8 +4,9 @@
 //   P = exp(scale Q K^T - lse)     dP = dO V^T     dS = P (dP - delta), delta = rowsum(dO O)
 //   dQ = scale dS K                dK = scale dS^T Q               dV = P^T dO
 //
-// A row of P is divided by its sum, which is 1 but for the rounding of lse: float32's lse near 10 is off by up to 5e-7,
-// and that would be the largest error of all. A tile's P and dS therefore wait, all keys of them, for the row's sum.
+// Where Numbers are floats, a row of P is divided by its sum, which is 1 but for the rounding of lse: float32's lse
+// near 10 is off by up to 5e-7, and that would be the largest error of all. A tile's P and dS therefore wait, all keys
+// of them, for the row's sum.
 
 #pragma once
 
@@ -14,64 +15,120 @@
 namespace {
 
 // Room for one item. Rows that end up as vector columns are padded to a whole number of vectors: `width`.
+template <class Number>
 struct BackwardScratch {
-  float *k, *v;                                    // keys x dim
+  Number *k, *v, *k_over_keys;                     // keys x dim; the last, in pairs of keys, of the group at hand
   float *grad_k, *grad_v, *segment_k, *segment_v;  // keys x width: of all queries, and of a segment of them
-  float *qt, *grad_outt, *grad_qt, *q, *grad_out;  // dim x tile (three), tile x width (two)
-  float *p, *ds;                                   // keys x tile
+  Number *qt, *grad_outt;                          // dim x tile
+  float* grad_qt;                                  // dim x tile
+  Number *q, *grad_out;                            // tile x width
+  float *scores, *grad_scores;                     // keys x tile; Q K^T and dO V^T
+  ScoreGradients<Number> gradients;
 
   BackwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, int64_t width, size_t* bytes = nullptr) {
-    float** const of_dim[] = {&k, &v};
-    for (float** part : of_dim) *part = carver.floats(keys * dim);
+    k = carve<Number>(carver, keys * numbers<Number>(dim));
+    v = carve<Number>(carver, keys * numbers<Number>(dim));
     float** const of_width[] = {&grad_k, &grad_v, &segment_k, &segment_v};
     for (float** part : of_width) *part = carver.floats(keys * width);
-    float** const columns[] = {&qt, &grad_outt, &grad_qt};
-    for (float** part : columns) *part = carver.floats(dim * kQueryTile);
-    float** const rows[] = {&q, &grad_out};
-    for (float** part : rows) *part = carver.floats(width * kQueryTile);
-    float** const scores[] = {&p, &ds};
-    for (float** part : scores) *part = carver.floats(keys * kQueryTile);
+    Number** const columns[] = {&qt, &grad_outt};
+    for (Number** part : columns) *part = carve<Number>(carver, numbers<Number>(dim) * kQueryTile);
+    grad_qt = carver.floats(dim * kQueryTile);
+    Number** const rows[] = {&q, &grad_out};
+    for (Number** part : rows) *part = carve<Number>(carver, numbers<Number>(kQueryTile) * width);
+    if constexpr (kValues<Number> == 1) {
+      k_over_keys = k;
+      scores = carver.floats(keys * kQueryTile);
+      grad_scores = carver.floats(keys * kQueryTile);
+      gradients = {scores, grad_scores, grad_scores};
+    } else {
+      k_over_keys = carve<Number>(carver, numbers<Number>(keys) * dim);
+      scores = carver.floats(kKeyChunk * kQueryTile);
+      grad_scores = carver.floats(kKeyChunk * kQueryTile);
+      Number** const chunks[] = {&gradients.p, &gradients.ds, &gradients.ds_over_keys};
+      for (Number** part : chunks) *part = carve<Number>(carver, kKeyChunk * numbers<Number>(kQueryTile));
+    }
     if (bytes) *bytes = carver.used;
   }
 };
 
-// out[j][:] += columns-of-queries[j] @ rows: `keys` rows of `width` floats, summed over the tile's queries.
-inline void add_product_over_queries(const float* scores, int64_t keys, const float* rows, int64_t width, float* out) {
+// P and dS of `keys` keys from dO V^T (`grad_scores`), delta, and probability(j, c); P's sums are added to `sums`.
+template <class Probability>
+inline void store_score_gradients(int64_t keys, Probability&& probability, const float* grad_scores,
+                                  const Vec (&delta)[kQueryVectors], const ScoreGradients<float>& to,
+                                  Vec (&sums)[kQueryVectors]) {
+  for (int c = 0; c < kQueryVectors; ++c)
+    sums[c] += sum_over_keys(keys, [&](int64_t j) {
+      const int64_t at = j * kQueryTile + c * kLanes;
+      const Vec p = probability(j, c);
+      store(to.p + at, p);
+      store(to.ds + at, p * (load(grad_scores + at) - delta[c]));
+      return p;
+    });
+}
+
+// The scalar product of two rows, in double.
+template <class T>
+inline double dot(const T* a, const T* b, int64_t count) {
+  double sums[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8)
+    for (int lane = 0; lane < 8; ++lane)
+      sums[lane] += static_cast<double>(to_float(a[i + lane])) * to_float(b[i + lane]);
+  for (; i < count; ++i) sums[i % 8] += static_cast<double>(to_float(a[i])) * to_float(b[i]);
+  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
+// out[j][:] += scores[j] @ rows: `keys` rows of `width` floats, summed over the tile's queries.
+template <class Number>
+inline void add_product_over_queries(const Number* scores, int64_t keys, const Number* rows, int64_t width,
+                                     float* out) {
+  constexpr int64_t kInner = numbers<Number>(kQueryTile);
   int64_t column = 0;
   for (; column + 2 * kLanes <= width; column += 2 * kLanes)
-    product<2, 1>(scores, keys, kQueryTile, 1, rows + column, width, kQueryTile, [=](int64_t j, int c, Vec sum) {
+    product<2, 1>(scores, keys, kInner, 1, rows + column, width, kInner, [=](int64_t j, int c, Vec sum) {
       float* to = out + j * width + column + c * kLanes;
       store(to, load(to) + sum);
     });
   for (; column < width; column += kLanes)
-    product<1, 1>(scores, keys, kQueryTile, 1, rows + column, width, kQueryTile, [=](int64_t j, int, Vec sum) {
+    product<1, 1>(scores, keys, kInner, 1, rows + column, width, kInner, [=](int64_t j, int, Vec sum) {
       float* to = out + j * width + column;
       store(to, load(to) + sum);
     });
 }
 
+// Adds what a chunk of keys gives to dQ^T, dK and dV, all three of them unscaled.
+template <class Number>
+inline void add_chunk(const BackwardScratch<Number>& s, const ScoreGradients<Number>& of, const QueryGroup& group,
+                      int64_t start, int64_t chunk, int64_t dim, int64_t width) {
+  const int64_t first = kValues<Number> == 1 ? group.key_start + start : start;
+  add_product_over_keys(s.k_over_keys + numbers<Number>(first) * dim, dim, of.ds_over_keys, numbers<Number>(chunk),
+                        s.grad_qt);
+  add_product_over_queries(of.ds, chunk, s.q, width, s.segment_k + (group.key_start + start) * width);
+  add_product_over_queries(of.p, chunk, s.grad_out, width, s.segment_v + (group.key_start + start) * width);
+}
+
 template <class T, int Dim>
-inline void attention_backward_tile(const fermt_attention_backward_args& a, const BackwardScratch& s, int64_t b,
-                                    int64_t h, const QueryGroup& group, int64_t query, int64_t count, int64_t width) {
-  const int64_t dim = Dim > 0 ? Dim : a.shape.head_dim;
-  const T* out = at<T>(a.out, b, h, query);
-  const T* grad_out = at<T>(a.grad_out, b, h, query);
+inline void attention_backward_tile(const fermt_attention_backward_args& a,
+                                    const BackwardScratch<typename NumberOf<T>::type>& s, int64_t b, int64_t h,
+                                    const QueryGroup& group, int64_t query, int64_t count, int64_t width) {
+  using Number = typename NumberOf<T>::type;
+  constexpr bool kWaits = kValues<Number> == 1;  // for the sums of P's rows
+  const int64_t dim = Dim > 0 ? Dim : a.shape.head_dim, dim_numbers = numbers<Number>(dim);
+  const T *q = at<T>(a.q, b, h, query), *out = at<T>(a.out, b, h, query), *grad_out = at<T>(a.grad_out, b, h, query);
   const float* lse = a.lse + (b * a.shape.heads + h) * a.shape.tokens + query;
 
-  pack_columns(at<T>(a.q, b, h, query), a.q.strides[2], count, dim, 1.0f, s.qt);
-  pack_columns(grad_out, a.grad_out.strides[2], count, dim, 1.0f, s.grad_outt);
-  pack_rows(at<T>(a.q, b, h, query), a.q.strides[2], count, dim, width, s.q);
-  pack_rows(grad_out, a.grad_out.strides[2], count, dim, width, s.grad_out);
-  memset(s.q + count * width, 0, sizeof(float) * (kQueryTile - count) * width);
-  memset(s.grad_out + count * width, 0, sizeof(float) * (kQueryTile - count) * width);
+  pack_columns(q, a.q.strides[2], count, dim, false, s.qt);
+  pack_columns(grad_out, a.grad_out.strides[2], count, dim, false, s.grad_outt);
+  pack_row_pairs(q, a.q.strides[2], count, dim, width, s.q);
+  pack_row_pairs(grad_out, a.grad_out.strides[2], count, dim, width, s.grad_out);
+  const int64_t packed = numbers<Number>(count) * width, all = numbers<Number>(kQueryTile) * width;
+  memset(s.q + packed, 0, sizeof(Number) * (all - packed));
+  memset(s.grad_out + packed, 0, sizeof(Number) * (all - packed));
   memset(s.grad_qt, 0, sizeof(float) * dim * kQueryTile);
 
   float delta_of[kQueryTile] = {}, offset_of[kQueryTile] = {};  // missing queries: p = 1 against gradients of 0
   for (int64_t i = 0; i < count; ++i) {
-    double row = 0;
-    for (int64_t d = 0; d < dim; ++d)
-      row += static_cast<double>(s.grad_out[i * width + d]) * to_float(out[i * a.out.strides[2] + d]);
-    delta_of[i] = static_cast<float>(row);
+    delta_of[i] = static_cast<float>(dot(grad_out + i * a.grad_out.strides[2], out + i * a.out.strides[2], dim));
     offset_of[i] = static_cast<float>(lse[i] * kLog2E);
   }
   Vec delta[kQueryVectors], offset[kQueryVectors], sum[kQueryVectors] = {};
@@ -82,48 +139,48 @@ inline void attention_backward_tile(const fermt_attention_backward_args& a, cons
 
   const Vec factor = splat(static_cast<float>(a.shape.scale * kLog2E));
   const int64_t keys = group.key_stop - group.key_start;
-  const float *k = s.k + group.key_start * dim, *v = s.v + group.key_start * dim;
+  const Number *k = s.k + group.key_start * dim_numbers, *v = s.v + group.key_start * dim_numbers;
+  const auto gradients_of = [&](int64_t start) {
+    const int64_t rows = kWaits ? start * kQueryTile : 0;
+    return ScoreGradients<Number>{s.gradients.p + rows, s.gradients.ds + rows, s.gradients.ds_over_keys + rows};
+  };
+  const auto chunk_at = [&](int64_t start) { return keys - start < kKeyChunk ? keys - start : kKeyChunk; };
   for (int64_t start = 0; start < keys; start += kKeyChunk) {
-    const int64_t chunk = keys - start < kKeyChunk ? keys - start : kKeyChunk;
-    float *p = s.p + start * kQueryTile, *ds = s.ds + start * kQueryTile;
-    product_over_dims<Dim>(k + start * dim, chunk, s.qt, dim, p, [](int64_t, int, Vec) {});
-    product_over_dims<Dim>(v + start * dim, chunk, s.grad_outt, dim, ds, [](int64_t, int, Vec) {});
+    float* scores = s.scores + (kWaits ? start * kQueryTile : 0);
+    float* grad_scores = s.grad_scores + (kWaits ? start * kQueryTile : 0);
+    const auto nothing = [](int64_t, int, Vec) {};
+    product_over_dims<Dim>(k + start * dim_numbers, chunk_at(start), s.qt, dim_numbers, scores, nothing);
+    product_over_dims<Dim>(v + start * dim_numbers, chunk_at(start), s.grad_outt, dim_numbers, grad_scores, nothing);
+    const auto probability = [&](int64_t j, int c) {
+      return exp2_of_score(load(scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
+    };
+    store_score_gradients(chunk_at(start), probability, grad_scores, delta, gradients_of(start), sum);
+    if constexpr (!kWaits) add_chunk(s, gradients_of(start), group, start, chunk_at(start), dim, width);
+  }
+
+  Vec scale[kQueryVectors];
+  for (int c = 0; c < kQueryVectors; ++c) scale[c] = splat(static_cast<float>(a.shape.scale));
+  if constexpr (kWaits) {
+    float divided[kQueryTile];
     for (int c = 0; c < kQueryVectors; ++c) {
-      Vec totals[4] = {};
-      for (int64_t j = 0; j < chunk; ++j) {
-        const int64_t at = j * kQueryTile + c * kLanes;
-        const Vec probability = exp2_nonpositive(load(p + at) * factor - offset[c]);
-        totals[j % 4] += probability;
-        store(p + at, probability);
-        store(ds + at, probability * (load(ds + at) - delta[c]));
-      }
-      sum[c] += (totals[0] + totals[1]) + (totals[2] + totals[3]);
+      store(divided + c * kLanes, 1.0f / sum[c]);
+      scale[c] *= 1.0f / sum[c];
     }
-  }
-
-  float divided[kQueryTile];
-  for (int c = 0; c < kQueryVectors; ++c) store(divided + c * kLanes, 1.0f / sum[c]);
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t d = 0; d < dim; ++d) {
-      s.q[i * width + d] *= divided[i];
-      s.grad_out[i * width + d] *= divided[i];
+    for (int64_t i = 0; i < count * width; i += kLanes) {
+      store(s.q + i, load(s.q + i) * divided[i / width]);
+      store(s.grad_out + i, load(s.grad_out + i) * divided[i / width]);
     }
-  for (int64_t start = 0; start < keys; start += kKeyChunk) {
-    const int64_t chunk = keys - start < kKeyChunk ? keys - start : kKeyChunk;
-    const float *p = s.p + start * kQueryTile, *ds = s.ds + start * kQueryTile;
-    add_product_over_keys(k + start * dim, dim, 1, dim, ds, chunk, s.grad_qt);
-    add_product_over_queries(ds, chunk, s.q, width, s.segment_k + (group.key_start + start) * width);
-    add_product_over_queries(p, chunk, s.grad_out, width, s.segment_v + (group.key_start + start) * width);
+    for (int64_t start = 0; start < keys; start += kKeyChunk)
+      add_chunk(s, gradients_of(start), group, start, chunk_at(start), dim, width);
   }
-
-  const float scale = static_cast<float>(a.shape.scale);
   for (int64_t i = 0; i < dim * kQueryTile; i += kLanes)
-    store(s.grad_qt + i, load(s.grad_qt + i) * (load(divided + i % kQueryTile) * scale));
+    store(s.grad_qt + i, load(s.grad_qt + i) * scale[i % kQueryTile / kLanes]);
   unpack_columns(s.grad_qt, count, dim, at<T>(a.grad_q, b, h, query), a.grad_q.strides[2]);
 }
 
 // Adds a segment's dK and dV to those of all queries, and empties it.
-inline void flush_segment(const BackwardScratch& s, int64_t count) {
+template <class Number>
+inline void flush_segment(const BackwardScratch<Number>& s, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) {
     store(s.grad_k + i, load(s.grad_k + i) + load(s.segment_k + i));
     store(s.grad_v + i, load(s.grad_v + i) + load(s.segment_v + i));
@@ -135,18 +192,23 @@ inline void flush_segment(const BackwardScratch& s, int64_t count) {
 template <class T>
 inline fermt_status attention_backward_item(const fermt_attention_backward_args& a, int64_t b, int64_t h) {
   const int64_t tokens = a.shape.tokens, dim = a.shape.head_dim, width = round_up(dim, kLanes);
+  using Number = typename NumberOf<T>::type;
+  using Scratch = BackwardScratch<Number>;
   size_t bytes = 0;
-  BackwardScratch(fermt::Carver{}, tokens, dim, width, &bytes);
+  Scratch(fermt::Carver{}, tokens, dim, width, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const BackwardScratch scratch(fermt::Carver{base}, tokens, dim, width);
-  pack_rows(at<T>(a.k, b, h, 0), a.k.strides[2], tokens, dim, dim, scratch.k);
-  pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, dim, scratch.v);
+  const Scratch scratch(fermt::Carver{base}, tokens, dim, width);
+  pack_rows(at<T>(a.k, b, h, 0), a.k.strides[2], tokens, dim, scratch.k);
+  pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, scratch.v);
   float* const sums[] = {scratch.grad_k, scratch.grad_v, scratch.segment_k, scratch.segment_v};
   for (float* sum : sums) memset(sum, 0, sizeof(float) * tokens * width);
   const auto tile = dim == 16 ? attention_backward_tile<T, 16> : attention_backward_tile<T, 0>;
   for (int is_search = 0; is_search < 2; ++is_search) {
     const QueryGroup group = query_group(a.shape, !is_search);
+    if constexpr (kValues<Number> > 1)
+      pack_row_pairs(at<T>(a.k, b, h, group.key_start), a.k.strides[2], group.key_stop - group.key_start, dim, dim,
+                     scratch.k_over_keys);
     for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
       if (i > group.query_start && (i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
       const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
@@ -173,10 +235,15 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
   return FERMT_OK;
 }
 
+template <class T>
+fermt_status attention_backward_as(const fermt_attention_backward_args& a) {
+  return fermt::run_items(a.parallel_for, a.shape.batch * a.shape.heads, [&](int64_t index) {
+    return attention_backward_item<T>(a, index / a.shape.heads, index % a.shape.heads);
+  });
+}
+
 fermt_status attention_backward(const fermt_attention_backward_args& a) {
-  const auto item = a.shape.dtype == FERMT_FLOAT32 ? attention_backward_item<float> : attention_backward_item<BFloat16>;
-  return fermt::run_items(a.parallel_for, a.shape.batch * a.shape.heads,
-                          [&](int64_t index) { return item(a, index / a.shape.heads, index % a.shape.heads); });
+  return a.shape.dtype == FERMT_FLOAT32 ? attention_backward_as<float>(a) : attention_backward_as<BFloat16>(a);
 }
 
 }  // namespace

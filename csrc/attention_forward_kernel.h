@@ -9,15 +9,22 @@ namespace {
 
 constexpr int64_t kQueryBlock = 256;  // queries of an item: enough to pay for packing its keys
 
-// Room for one item: packed keys and values, and one query tile's Q^T, scores, and output of a segment or two.
+// Room for one item: packed keys and values, and one query tile's Q^T, scores, probabilities, and output of a segment
+// or two. Where Numbers are floats the probabilities take the scores' place.
+template <class Number>
 struct ForwardScratch {
-  float *k, *v, *qt, *scores, *acc, *more;
+  Number *k, *v, *qt, *p;
+  float *scores, *acc, *more;
 
   ForwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, size_t* bytes = nullptr) {
-    k = carver.floats(keys * dim);
-    v = carver.floats(keys * dim);
-    qt = carver.floats(dim * kQueryTile);
+    k = carve<Number>(carver, keys * numbers<Number>(dim));
+    v = carve<Number>(carver, numbers<Number>(keys) * dim);
+    qt = carve<Number>(carver, numbers<Number>(dim) * kQueryTile);
     scores = carver.floats(kKeyChunk * kQueryTile);
+    if constexpr (kValues<Number> == 1)
+      p = scores;
+    else
+      p = carve<Number>(carver, numbers<Number>(kKeyChunk) * kQueryTile);
     acc = carver.floats(dim * kQueryTile);
     more = carver.floats(dim * kQueryTile);
     if (bytes) *bytes = carver.used;
@@ -30,41 +37,34 @@ struct SoftmaxState {
 };
 
 // The tile over packed keys [begin, end), a chunk at a time: its output before the division in `acc`.
-template <int Dim>
-inline SoftmaxState attention_forward_segment(const ForwardScratch& s, int64_t begin, int64_t end, int64_t dim,
+template <int Dim, class Number>
+inline SoftmaxState attention_forward_segment(const ForwardScratch<Number>& s, int64_t begin, int64_t end, int64_t dim,
                                               Vec factor, float* acc) {
+  const int64_t dim_numbers = numbers<Number>(dim);
   SoftmaxState state = {};
   for (int c = 0; c < kQueryVectors; ++c) state.maximum[c] = splat(-INFINITY);
   memset(acc, 0, sizeof(float) * dim * kQueryTile);
   for (int64_t start = begin; start < end; start += kKeyChunk) {
     const int64_t chunk = end - start < kKeyChunk ? end - start : kKeyChunk;
-    Vec larger[kQueryVectors];
+    Vec larger[kQueryVectors], offset[kQueryVectors];
     for (int c = 0; c < kQueryVectors; ++c) larger[c] = state.maximum[c];
-    product_over_dims<Dim>(s.k + start * dim, chunk, s.qt, dim, s.scores,
+    product_over_dims<Dim>(s.k + start * dim_numbers, chunk, s.qt, dim_numbers, s.scores,
                            [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
     for (int c = 0; c < kQueryVectors; ++c) {
-      // score * factor - offset is rounded once, near 0 where it counts; the offset's rounding falls out with the sum.
-      const Vec offset = larger[c] * factor;
-      Vec totals[4] = {};
-      for (int64_t j = 0; j < chunk; ++j) {
-        float* score = s.scores + j * kQueryTile + c * kLanes;
-        const Vec p = exp2_nonpositive(load(score) * factor - offset);
-        totals[j % 4] += p;
-        store(score, p);
-      }
-      Vec total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
+      offset[c] = larger[c] * factor;
       if (start > begin) {
-        const Vec correction = exp2_nonpositive(state.maximum[c] * factor - offset);
-        total += state.sum[c] * correction;
-        for (int64_t d = 0; d < dim; ++d) {
-          float* to = acc + d * kQueryTile + c * kLanes;
-          store(to, load(to) * correction);
-        }
+        const Vec correction = exp2_nonpositive(state.maximum[c] * factor - offset[c]);
+        state.sum[c] *= correction;
+        for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile) store(acc + i, load(acc + i) * correction);
       }
-      state.sum[c] = total;
       state.maximum[c] = larger[c];
     }
-    add_product_over_keys(s.v + start * dim, dim, 1, dim, s.scores, chunk, acc);
+    // score * factor - offset is rounded once, near 0 where it counts; the offset's rounding falls out with the sum.
+    const auto probability = [&](int64_t j, int c) {
+      return exp2_of_score(load(s.scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
+    };
+    store_probabilities(chunk, probability, s.p, state.sum);
+    add_product_over_keys(s.v + numbers<Number>(start) * dim, dim, s.p, numbers<Number>(chunk), acc);
   }
   return state;
 }
@@ -86,11 +86,12 @@ inline void merge_segments(int64_t dim, Vec factor, const SoftmaxState& more, co
 // One tile of `count` queries over `keys` packed keys; Dim > 0 is the head dim. Many keys are taken in segments, whose
 // sums are joined: a long sum made of short ones.
 template <class T, int Dim>
-inline void attention_forward_tile(const ForwardScratch& s, int64_t keys, int64_t dim, double scale, const T* q,
-                                   int64_t q_stride, int64_t count, T* out, int64_t out_stride, float* lse) {
+inline void attention_forward_tile(const ForwardScratch<typename NumberOf<T>::type>& s, int64_t keys, int64_t dim,
+                                   double scale, const T* q, int64_t q_stride, int64_t count, T* out,
+                                   int64_t out_stride, float* lse) {
   if (Dim > 0) dim = Dim;
   const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
-  pack_columns(q, q_stride, count, dim, scale < 0 ? -1.0f : 1.0f, s.qt);
+  pack_columns(q, q_stride, count, dim, scale < 0, s.qt);
   SoftmaxState state = attention_forward_segment<Dim>(s, 0, keys < kSegment ? keys : kSegment, dim, factor, s.acc);
   for (int64_t start = kSegment; start < keys; start += kSegment) {
     const int64_t end = keys - start < kSegment ? keys : start + kSegment;
@@ -99,19 +100,20 @@ inline void attention_forward_tile(const ForwardScratch& s, int64_t keys, int64_
   }
 
   for (int c = 0; c < kQueryVectors; ++c) {
-    for (int64_t d = 0; d < dim; ++d) {
-      float* acc = s.acc + d * kQueryTile + c * kLanes;
-      store(acc, load(acc) / state.sum[c]);
-    }
-    float whole[kLanes], rest[kLanes];  // of log2 of the sum of exponentials
+    for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile)
+      store(s.acc + i, load(s.acc + i) / state.sum[c]);
+    float largest[kLanes], whole[kLanes], rest[kLanes];  // of the scores; and of log2 of the sum of exponentials
     Vec log_whole, log_rest;
     log2_in_parts(state.sum[c], &log_whole, &log_rest);
+    store(largest, keys == 1 ? state.maximum[c] : state.maximum[c] * factor);
     store(whole, log_whole);
-    store(rest, state.maximum[c] * factor);
-    for (int i = 0; i < kLanes && c * kLanes + i < count; ++i)
-      lse[c * kLanes + i] =
-          static_cast<float>(keys == 1 ? static_cast<double>(state.maximum[c][i]) * fabs(scale)
-                                       : (static_cast<double>(rest[i]) + whole[i] + log_rest[i]) * kLn2);
+    store(rest, log_rest);
+    const double unit = keys == 1 ? fabs(scale) : kLn2;  // of one key, lse is its score itself
+    float lse_of[kLanes];
+    for (int i = 0; i < kLanes; ++i)
+      lse_of[i] = static_cast<float>((static_cast<double>(largest[i]) + whole[i] + rest[i]) * unit);
+    const int64_t first = c * kLanes, missing = first + kLanes - count;
+    if (missing < kLanes) memcpy(lse + first, lse_of, sizeof(float) * (missing > 0 ? kLanes - missing : kLanes));
   }
   unpack_columns(s.acc, count, dim, out, out_stride);
 }
@@ -128,13 +130,14 @@ inline fermt_status attention_forward_item(const fermt_attention_forward_args& a
     }
     return FERMT_OK;
   }
+  using Scratch = ForwardScratch<typename NumberOf<T>::type>;
   size_t bytes = 0;
-  ForwardScratch(fermt::Carver{}, keys, dim, &bytes);
+  Scratch(fermt::Carver{}, keys, dim, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const ForwardScratch scratch(fermt::Carver{base}, keys, dim);
-  pack_rows(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys, dim, dim, scratch.k);
-  pack_rows(at<T>(a.v, b, h, group.key_start), a.v.strides[2], keys, dim, dim, scratch.v);
+  const Scratch scratch(fermt::Carver{base}, keys, dim);
+  pack_rows(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys, dim, scratch.k);
+  pack_row_pairs(at<T>(a.v, b, h, group.key_start), a.v.strides[2], keys, dim, dim, scratch.v);
   const auto tile = dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;
   for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
     const int64_t left = group.query_stop - i;

@@ -1,5 +1,8 @@
 // Attention for every pattern: what forward and backward share.
 //
+// A product's operands are Numbers: floats, which any input is converted to, or, where the instruction set multiplies
+// bfloat16 by pairs, the pairs of attention_bfloat16_pairs.h. Sums and scores are floats either way.
+//
 // Vector lanes are queries. A tile's scores are kept transposed, a key a row, so that the soft-max runs down the rows
 // without a horizontal step, and every matrix product broadcasts one number against vectors. Keys come in chunks whose
 // scores stay in L1. Nothing is ever tokens x tokens.
@@ -9,6 +12,7 @@
 #include <math.h>
 
 #include "abi.h"
+#include "bfloat16_pair.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -16,23 +20,46 @@ namespace {
 
 constexpr int kQueryVectors = 2;
 constexpr int kQueryTile = kQueryVectors * kLanes;
-constexpr int64_t kKeyChunk = 64;
-constexpr int64_t kSegment = 512;  // keys or queries over which sums are kept apart
+constexpr int64_t kKeyChunk = 128;
+constexpr int64_t kSegment = 512;   // keys or queries over which sums are kept apart
+constexpr int64_t kScoreStep = 32;  // dimensions summed before a score joins what it was
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
+// What products are made of for inputs of type T.
+template <class T>
+struct NumberOf {
+  typedef float type;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct NumberOf<BFloat16> {
+  typedef BFloat16Pair type;
+};
+#endif
+
+// The values in a Number, and how many Numbers it takes for `count` values.
+template <class Number>
+constexpr int64_t kValues = 1;
+template <>
+constexpr int64_t kValues<BFloat16Pair> = 2;
+template <class Number>
+constexpr int64_t numbers(int64_t count) {
+  return (count + kValues<Number> - 1) / kValues<Number>;
+}
+
 // For Rows rows and Vectors vectors: sink(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is made of Chains
 // interleaved ones, of which two keep float32's error smaller than one does.
-template <int Rows, int Vectors, int Chains, class Sink>
-inline void product_tile(const float* rows, int64_t row_stride, int64_t inner_stride, const float* columns,
+template <int Rows, int Vectors, int Chains, class Number, class Sink>
+inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_stride, const Number* columns,
                          int64_t column_stride, int64_t inner, Sink&& sink) {
   Vec acc[Chains][Rows][Vectors] = {};
   const auto step = [&](int64_t i, int chain) {
-    Vec column[Vectors];
+    decltype(load(columns)) column[Vectors];
     for (int c = 0; c < Vectors; ++c) column[c] = load(columns + i * column_stride + c * kLanes);
     for (int r = 0; r < Rows; ++r) {
-      const Vec value = splat(rows[r * row_stride + i * inner_stride]);
-      for (int c = 0; c < Vectors; ++c) acc[chain][r][c] += value * column[c];
+      const auto value = splat(rows[r * row_stride + i * inner_stride]);
+      for (int c = 0; c < Vectors; ++c) acc[chain][r][c] = multiply_add(acc[chain][r][c], value, column[c]);
     }
   };
   for (int64_t i = 0; i + Chains <= inner; i += Chains)
@@ -43,8 +70,8 @@ inline void product_tile(const float* rows, int64_t row_stride, int64_t inner_st
 }
 
 // The same for `count` rows; sink's r counts from the first.
-template <int Vectors, int Chains, class Sink>
-inline void product(const float* rows, int64_t count, int64_t row_stride, int64_t inner_stride, const float* columns,
+template <int Vectors, int Chains, class Number, class Sink>
+inline void product(const Number* rows, int64_t count, int64_t row_stride, int64_t inner_stride, const Number* columns,
                     int64_t column_stride, int64_t inner, Sink&& sink) {
   constexpr int kRows = kAccumulators / (Vectors * Chains);
   int64_t first = 0;
@@ -56,32 +83,31 @@ inline void product(const float* rows, int64_t count, int64_t row_stride, int64_
                                      [&](int64_t, int c, Vec sum) { sink(first, c, sum); });
 }
 
-// out[r] += rows[r] @ columns over a query tile. A sum starts from 0 and joins `out` at its end: short partial sums
-// keep float32's error small.
-inline void add_product_over_keys(const float* rows, int64_t count, int64_t row_stride, int64_t inner_stride,
-                                  const float* scores, int64_t keys, float* out) {
-  product<kQueryVectors, 2>(rows, count, row_stride, inner_stride, scores, kQueryTile, keys,
-                            [=](int64_t r, int c, Vec sum) {
-                              float* to = out + r * kQueryTile + c * kLanes;
-                              store(to, load(to) + sum);
-                            });
+// out[d] += values[:, d] @ scores over the keys of a chunk, `keys` of them in Numbers. A sum starts from 0 and joins
+// `out` at its end: short partial sums keep float32's error small.
+template <class Number>
+inline void add_product_over_keys(const Number* values, int64_t dim, const Number* scores, int64_t keys, float* out) {
+  product<kQueryVectors, 2>(values, dim, 1, dim, scores, kQueryTile, keys, [=](int64_t d, int c, Vec sum) {
+    float* to = out + d * kQueryTile + c * kLanes;
+    store(to, load(to) + sum);
+  });
 }
 
-// scores[j] = rows[j] @ columns of `count` keys over the head dim, in sums of at most 32; last(j, c, score) sees each
-// finished score vector. Dim > 0 is the head dim where the compiler may know it.
-template <int Dim, class Last>
-inline void product_over_dims(const float* rows, int64_t count, const float* columns, int64_t dim, float* scores,
+// scores[j] = rows[j] @ columns of `count` keys over the head dim, `dim` Numbers of it, in sums of at most 32;
+// last(j, c, score) sees each finished score vector. Dim > 0 is the head dim where the compiler may know it.
+template <int Dim, class Number, class Last>
+inline void product_over_dims(const Number* rows, int64_t count, const Number* columns, int64_t dim, float* scores,
                               Last&& last) {
-  constexpr int64_t kStep = 32;
-  if (Dim > 0 && Dim <= kStep) {
-    product<kQueryVectors, 2>(rows, count, Dim, 1, columns, kQueryTile, Dim, [&](int64_t j, int c, Vec sum) {
+  if (Dim > 0 && Dim <= kScoreStep) {
+    constexpr int64_t kNumbers = Dim > 0 ? numbers<Number>(Dim) : 1;
+    product<kQueryVectors, 2>(rows, count, kNumbers, 1, columns, kQueryTile, kNumbers, [&](int64_t j, int c, Vec sum) {
       store(scores + j * kQueryTile + c * kLanes, sum);
       last(j, c, sum);
     });
     return;
   }
-  for (int64_t start = 0; start < dim; start += kStep) {
-    const int64_t step = dim - start < kStep ? dim - start : kStep;
+  for (int64_t start = 0; start < dim; start += kScoreStep) {
+    const int64_t step = dim - start < kScoreStep ? dim - start : kScoreStep;
     product<kQueryVectors, 2>(rows + start, count, dim, 1, columns + start * kQueryTile, kQueryTile, step,
                               [&](int64_t j, int c, Vec sum) {
                                 float* to = scores + j * kQueryTile + c * kLanes;
@@ -92,9 +118,44 @@ inline void product_over_dims(const float* rows, int64_t count, const float* col
   }
 }
 
-// `count` rows of a tensor -> contiguous float rows of `width` >= dim, the rest 0.
+// The sum of term(j) over `count` keys, in four sums that do not wait for each other.
+template <class Term>
+inline Vec sum_over_keys(int64_t count, Term&& term) {
+  Vec sums[4] = {};
+  int64_t j = 0;
+  for (; j + 4 <= count; j += 4)
+    for (int i = 0; i < 4; ++i) sums[i] += term(j + i);
+  for (; j < count; ++j) sums[0] += term(j);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// The probabilities of `keys` keys for both vectors of queries, one of which term(j, c) computes; their sums over keys
+// are added to `sums`. Where Numbers are pairs, these are of neighbouring keys.
+template <class Term>
+inline void store_probabilities(int64_t keys, Term&& term, float* to, Vec (&sums)[kQueryVectors]) {
+  for (int c = 0; c < kQueryVectors; ++c)
+    sums[c] += sum_over_keys(keys, [&](int64_t j) {
+      const Vec p = term(j, c);
+      store(to + j * kQueryTile + c * kLanes, p);
+      return p;
+    });
+}
+
+// P and dS of a chunk of keys as the products take them: a key a row, and once more dS in pairs of keys.
+template <class Number>
+struct ScoreGradients {
+  Number *p, *ds, *ds_over_keys;
+};
+
+// `count` rows of a tensor -> contiguous rows of Numbers: pairs are of neighbours in a row.
 template <class T>
-inline void pack_rows(const T* from, int64_t stride, int64_t count, int64_t dim, int64_t width, float* to) {
+inline void pack_rows(const T* from, int64_t stride, int64_t count, int64_t dim, float* to) {
+  for (int64_t row = 0; row < count; ++row) row_to_float(from + row * stride, dim, to + row * dim);
+}
+
+// The same to rows of `width` >= dim, the rest 0: pairs are of neighbouring rows.
+template <class T>
+inline void pack_row_pairs(const T* from, int64_t stride, int64_t count, int64_t dim, int64_t width, float* to) {
   for (int64_t row = 0; row < count; ++row) {
     row_to_float(from + row * stride, dim, to + row * width);
     for (int64_t d = dim; d < width; ++d) to[row * width + d] = 0.0f;
@@ -117,9 +178,10 @@ inline void store_vector(Vec v, BFloat16* p) {
   row_from_float(lanes, kLanes, p);
 }
 
-// `count` rows of a tensor -> columns of a query tile (dim x kQueryTile), times `factor`; missing queries are 0.
+// `count` rows of a tensor -> columns of a query tile (dim x kQueryTile), negated or not; missing queries are 0.
 template <class T>
-inline void pack_columns(const T* from, int64_t stride, int64_t count, int64_t dim, float factor, float* to) {
+inline void pack_columns(const T* from, int64_t stride, int64_t count, int64_t dim, bool negated, float* to) {
+  const float factor = negated ? -1.0f : 1.0f;
   for (int64_t i = 0; i < kQueryTile; i += kLanes) {
     int64_t d = 0;
     for (; i + kLanes <= count && d + kLanes <= dim; d += kLanes) {
@@ -150,6 +212,12 @@ inline void unpack_columns(const float* from, int64_t count, int64_t dim, T* to,
   }
 }
 
+template <class Number>
+inline Number* carve(fermt::Carver& carver, int64_t count) {
+  static_assert(sizeof(Number) == sizeof(float), "numbers are as large as floats");
+  return reinterpret_cast<Number*>(carver.floats(count));
+}
+
 // The queries of one group, and the keys that they see.
 struct QueryGroup {
   int64_t query_start, query_stop, key_start, key_stop;
@@ -161,3 +229,7 @@ inline QueryGroup query_group(const fermt_attention_shape& shape, bool is_templa
 }
 
 }  // namespace
+
+#if defined(__AVX512BF16__)
+#include "attention_bfloat16_pairs.h"
+#endif

@@ -7,6 +7,9 @@ namespace fermt {
 namespace {
 
 const KernelTable* const kRows[] = {
+#ifdef FERMT_HAVE_AVX512_BF16
+    &kAvx512Bf16Table,
+#endif
 #ifdef FERMT_HAVE_AVX512
     &kAvx512Table,
 #endif

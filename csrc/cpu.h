@@ -18,6 +18,7 @@ struct KernelTable {
 extern const KernelTable kGenericTable;
 extern const KernelTable kAvx2Table;
 extern const KernelTable kAvx512Table;
+extern const KernelTable kAvx512Bf16Table;
 
 const KernelTable* table_row(int row);  // in order of preference, null past the last
 const KernelTable& selected_table();

@@ -17,7 +17,7 @@ from .test_attention import SHAPES, assert_backend_is_accurate
 from .test_dual_attention_unit import SHAPES as UNIT_SHAPES
 from .test_dual_attention_unit import assert_unit_is_accurate
 
-ROWS = ("avx512", "avx2", "generic")
+ROWS = ("avx512_bf16", "avx512", "avx2", "generic")
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+// Two bfloat16 in a 32-bit word, which vdpbf16ps multiplies and adds in one go: sum + a0 b0 + a1 b1, in float.
+
+#pragma once
+
+#include "simd.h"
+
+namespace {
+
+struct BFloat16Pair {
+  uint32_t bits;
+};
+
+#if defined(__AVX512BF16__)
+
+typedef uint16_t Halves __attribute__((vector_size(64)));
+
+inline VecInt load(const BFloat16Pair* p) {
+  VecInt v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline void store(BFloat16Pair* p, VecInt v) { memcpy(p, &v, sizeof v); }
+
+inline void store(BFloat16Pair* p, VecInt v, int64_t count) {  // the first `count` of them, or all
+  _mm512_mask_storeu_epi32(p, count < kLanes ? (1u << count) - 1 : 0xffff, (__m512i)v);
+}
+
+inline VecInt splat(BFloat16Pair pair) { return static_cast<int32_t>(pair.bits) - VecInt{}; }
+
+inline Vec multiply_add(Vec sum, VecInt a, VecInt b) {
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+
+// Two vectors rounded to bfloat16, one after the other.
+inline VecInt narrow(Vec first, Vec second) { return (VecInt)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first); }
+
+// The same, lane by lane in pairs.
+inline VecInt narrow_in_pairs(Vec even, Vec odd) {
+  constexpr Halves kLaneByLane = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                  8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return (VecInt)_mm512_maskz_permutexvar_epi16(~0u, (__m512i)kLaneByLane, (__m512i)narrow(even, odd));
+}
+
+// Up to 32 values of a row, the rest 0; and up to 16, each in a word of its own.
+inline VecInt load_values(const BFloat16* from, int64_t count) {
+  return (VecInt)_mm512_maskz_loadu_epi16(count < 2 * kLanes ? (1u << count) - 1 : ~0u, from);
+}
+
+inline VecInt load_wide(const BFloat16* from, int64_t count) {
+  return (VecInt)_mm512_maskz_cvtepu16_epi32(
+      0xffff, _mm256_maskz_loadu_epi16(count < kLanes ? (1u << count) - 1 : 0xffff, from));
+}
+
+#endif
+
+}  // namespace

@@ -1,0 +1,26 @@
+// 512-bit vectors, and products of bfloat16 in pairs.
+
+#define FERMT_VECTOR_BYTES 64
+
+#include "attention_backward_kernel.h"
+#include "attention_forward_kernel.h"
+#include "cpu.h"
+#include "dual_attention_unit_backward_kernel.h"
+#include "dual_attention_unit_forward_kernel.h"
+
+namespace {
+
+bool supported() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bf16");
+}
+
+}  // namespace
+
+const fermt::KernelTable fermt::kAvx512Bf16Table = {"avx512_bf16",
+                                                    supported,
+                                                    attention_forward,
+                                                    attention_backward,
+                                                    dual_attention_unit_forward,
+                                                    dual_attention_unit_backward};
