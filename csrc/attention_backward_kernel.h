@@ -5,8 +5,8 @@
 //   dQ = scale dS K                dK = scale dS^T Q               dV = P^T dO
 //
 // Where Numbers are floats, a row of P is divided by its sum, which is 1 but for the rounding of lse: float32's lse
-// near 10 is off by up to 5e-7, and that would be the largest error of all. A tile's P and dS therefore wait, all keys
-// of them, for the row's sum.
+// near 10 is off by up to 5e-7, and that would be the largest error of all. A tile's P is therefore computed for all
+// keys before anything else.
 
 #pragma once
 
@@ -22,8 +22,8 @@ struct BackwardScratch {
   Number *qt, *grad_outt;                          // dim x tile
   float* grad_qt;                                  // dim x tile
   Number *q, *grad_out;                            // tile x width
-  float *scores, *grad_scores;                     // keys x tile; Q K^T and dO V^T
-  ScoreGradients<Number> gradients;
+  float *scores, *grad_scores;                     // keys x tile; Q K^T or P, and a chunk of dO V^T
+  ScoreGradients<Number> gradients;                // of a chunk; floats take the scores' place instead
 
   BackwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, int64_t width, size_t* bytes = nullptr) {
     k = carve<Number>(carver, keys * numbers<Number>(dim));
@@ -35,15 +35,14 @@ struct BackwardScratch {
     grad_qt = carver.floats(dim * kQueryTile);
     Number** const rows[] = {&q, &grad_out};
     for (Number** part : rows) *part = carve<Number>(carver, numbers<Number>(kQueryTile) * width);
+    grad_scores = carver.floats(kKeyChunk * kQueryTile);
     if constexpr (kValues<Number> == 1) {
       k_over_keys = k;
       scores = carver.floats(keys * kQueryTile);
-      grad_scores = carver.floats(keys * kQueryTile);
-      gradients = {scores, grad_scores, grad_scores};
+      gradients = {};
     } else {
       k_over_keys = carve<Number>(carver, numbers<Number>(keys) * dim);
       scores = carver.floats(kKeyChunk * kQueryTile);
-      grad_scores = carver.floats(kKeyChunk * kQueryTile);
       Number** const chunks[] = {&gradients.p, &gradients.ds, &gradients.ds_over_keys};
       for (Number** part : chunks) *part = carve<Number>(carver, kKeyChunk * numbers<Number>(kQueryTile));
     }
@@ -51,31 +50,26 @@ struct BackwardScratch {
   }
 };
 
-// P and dS of `keys` keys from dO V^T (`grad_scores`), delta, and probability(j, c); P's sums are added to `sums`.
+// P and dS of `keys` keys from dO V^T (`grad_scores`), delta, and probability(j, c).
 template <class Probability>
 inline void store_score_gradients(int64_t keys, Probability&& probability, const float* grad_scores,
-                                  const Vec (&delta)[kQueryVectors], const ScoreGradients<float>& to,
-                                  Vec (&sums)[kQueryVectors]) {
-  for (int c = 0; c < kQueryVectors; ++c)
-    sums[c] += sum_over_keys(keys, [&](int64_t j) {
+                                  const Vec (&delta)[kQueryVectors], const ScoreGradients<float>& to) {
+  for (int64_t j = 0; j < keys; ++j)
+    for (int c = 0; c < kQueryVectors; ++c) {
       const int64_t at = j * kQueryTile + c * kLanes;
       const Vec p = probability(j, c);
       store(to.p + at, p);
       store(to.ds + at, p * (load(grad_scores + at) - delta[c]));
-      return p;
-    });
+    }
 }
 
-// The scalar product of two rows, in double.
-template <class T>
-inline double dot(const T* a, const T* b, int64_t count) {
-  double sums[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    for (int lane = 0; lane < 8; ++lane)
-      sums[lane] += static_cast<double>(to_float(a[i + lane])) * to_float(b[i + lane]);
-  for (; i < count; ++i) sums[i % 8] += static_cast<double>(to_float(a[i])) * to_float(b[i]);
-  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+// The scalar products of two tiles' columns, for one vector of queries.
+template <class Number>
+inline Vec sum_over_dims(const Number* a, const Number* b, int64_t dim) {
+  Vec sums[2] = {};
+  for (int64_t i = 0; i < dim; ++i)
+    sums[i % 2] = multiply_add(sums[i % 2], load(a + i * kQueryTile), load(b + i * kQueryTile));
+  return sums[0] + sums[1];
 }
 
 // out[j][:] += scores[j] @ rows: `keys` rows of `width` floats, summed over the tile's queries.
@@ -112,13 +106,16 @@ inline void attention_backward_tile(const fermt_attention_backward_args& a,
                                     const BackwardScratch<typename NumberOf<T>::type>& s, int64_t b, int64_t h,
                                     const QueryGroup& group, int64_t query, int64_t count, int64_t width) {
   using Number = typename NumberOf<T>::type;
-  constexpr bool kWaits = kValues<Number> == 1;  // for the sums of P's rows
   const int64_t dim = Dim > 0 ? Dim : a.shape.head_dim, dim_numbers = numbers<Number>(dim);
   const T *q = at<T>(a.q, b, h, query), *out = at<T>(a.out, b, h, query), *grad_out = at<T>(a.grad_out, b, h, query);
   const float* lse = a.lse + (b * a.shape.heads + h) * a.shape.tokens + query;
 
-  pack_columns(q, a.q.strides[2], count, dim, false, s.qt);
+  pack_columns(out, a.out.strides[2], count, dim, false, s.qt);
   pack_columns(grad_out, a.grad_out.strides[2], count, dim, false, s.grad_outt);
+  Vec delta[kQueryVectors];
+  for (int c = 0; c < kQueryVectors; ++c)
+    delta[c] = sum_over_dims(s.qt + c * kLanes, s.grad_outt + c * kLanes, dim_numbers);
+  pack_columns(q, a.q.strides[2], count, dim, false, s.qt);
   pack_row_pairs(q, a.q.strides[2], count, dim, width, s.q);
   pack_row_pairs(grad_out, a.grad_out.strides[2], count, dim, width, s.grad_out);
   const int64_t packed = numbers<Number>(count) * width, all = numbers<Number>(kQueryTile) * width;
@@ -126,55 +123,53 @@ inline void attention_backward_tile(const fermt_attention_backward_args& a,
   memset(s.grad_out + packed, 0, sizeof(Number) * (all - packed));
   memset(s.grad_qt, 0, sizeof(float) * dim * kQueryTile);
 
-  float delta_of[kQueryTile] = {}, offset_of[kQueryTile] = {};  // missing queries: p = 1 against gradients of 0
-  for (int64_t i = 0; i < count; ++i) {
-    delta_of[i] = static_cast<float>(dot(grad_out + i * a.grad_out.strides[2], out + i * a.out.strides[2], dim));
-    offset_of[i] = static_cast<float>(lse[i] * kLog2E);
-  }
-  Vec delta[kQueryVectors], offset[kQueryVectors], sum[kQueryVectors] = {};
-  for (int c = 0; c < kQueryVectors; ++c) {
-    delta[c] = load(delta_of + c * kLanes);
-    offset[c] = load(offset_of + c * kLanes);
-  }
+  float offset_of[kQueryTile] = {};  // missing queries: p = 1 against gradients of 0
+  for (int64_t i = 0; i < count; ++i) offset_of[i] = static_cast<float>(lse[i] * kLog2E);
+  Vec offset[kQueryVectors];
+  for (int c = 0; c < kQueryVectors; ++c) offset[c] = load(offset_of + c * kLanes);
 
   const Vec factor = splat(static_cast<float>(a.shape.scale * kLog2E));
   const int64_t keys = group.key_stop - group.key_start;
   const Number *k = s.k + group.key_start * dim_numbers, *v = s.v + group.key_start * dim_numbers;
-  const auto gradients_of = [&](int64_t start) {
-    const int64_t rows = kWaits ? start * kQueryTile : 0;
-    return ScoreGradients<Number>{s.gradients.p + rows, s.gradients.ds + rows, s.gradients.ds_over_keys + rows};
+  const auto for_chunks = [&](auto&& body) {
+    for (int64_t start = 0; start < keys; start += kKeyChunk)
+      body(start, keys - start < kKeyChunk ? keys - start : kKeyChunk);
   };
-  const auto chunk_at = [&](int64_t start) { return keys - start < kKeyChunk ? keys - start : kKeyChunk; };
-  for (int64_t start = 0; start < keys; start += kKeyChunk) {
-    float* scores = s.scores + (kWaits ? start * kQueryTile : 0);
-    float* grad_scores = s.grad_scores + (kWaits ? start * kQueryTile : 0);
-    const auto nothing = [](int64_t, int, Vec) {};
-    product_over_dims<Dim>(k + start * dim_numbers, chunk_at(start), s.qt, dim_numbers, scores, nothing);
-    product_over_dims<Dim>(v + start * dim_numbers, chunk_at(start), s.grad_outt, dim_numbers, grad_scores, nothing);
-    const auto probability = [&](int64_t j, int c) {
+  const auto multiply = [&](const Number* rows, int64_t start, int64_t chunk, const Number* columns, float* to) {
+    product_over_dims<Dim>(rows + start * dim_numbers, chunk, columns, dim_numbers, to, [](int64_t, int, Vec) {});
+  };
+  const auto probability_from = [&](const float* scores) {
+    return [&factor, &offset, scores](int64_t j, int c) {
       return exp2_of_score(load(scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
     };
-    store_score_gradients(chunk_at(start), probability, grad_scores, delta, gradients_of(start), sum);
-    if constexpr (!kWaits) add_chunk(s, gradients_of(start), group, start, chunk_at(start), dim, width);
+  };
+  if constexpr (kValues<Number> == 1) {
+    Vec sum[kQueryVectors] = {};
+    for_chunks([&](int64_t start, int64_t chunk) {
+      float* p = s.scores + start * kQueryTile;
+      multiply(k, start, chunk, s.qt, p);
+      store_probabilities(chunk, probability_from(p), p, sum);
+    });
+    for (int c = 0; c < kQueryVectors; ++c) sum[c] = 1.0f / sum[c];
+    for_chunks([&](int64_t start, int64_t chunk) {
+      float* p = s.scores + start * kQueryTile;
+      multiply(v, start, chunk, s.grad_outt, s.grad_scores);
+      const auto probability = [&](int64_t j, int c) { return load(p + j * kQueryTile + c * kLanes) * sum[c]; };
+      const ScoreGradients<Number> gradients = {p, s.grad_scores, s.grad_scores};
+      store_score_gradients(chunk, probability, s.grad_scores, delta, gradients);
+      add_chunk(s, gradients, group, start, chunk, dim, width);
+    });
+  } else {
+    for_chunks([&](int64_t start, int64_t chunk) {
+      multiply(k, start, chunk, s.qt, s.scores);
+      multiply(v, start, chunk, s.grad_outt, s.grad_scores);
+      store_score_gradients(chunk, probability_from(s.scores), s.grad_scores, delta, s.gradients);
+      add_chunk(s, s.gradients, group, start, chunk, dim, width);
+    });
   }
 
-  Vec scale[kQueryVectors];
-  for (int c = 0; c < kQueryVectors; ++c) scale[c] = splat(static_cast<float>(a.shape.scale));
-  if constexpr (kWaits) {
-    float divided[kQueryTile];
-    for (int c = 0; c < kQueryVectors; ++c) {
-      store(divided + c * kLanes, 1.0f / sum[c]);
-      scale[c] *= 1.0f / sum[c];
-    }
-    for (int64_t i = 0; i < count * width; i += kLanes) {
-      store(s.q + i, load(s.q + i) * divided[i / width]);
-      store(s.grad_out + i, load(s.grad_out + i) * divided[i / width]);
-    }
-    for (int64_t start = 0; start < keys; start += kKeyChunk)
-      add_chunk(s, gradients_of(start), group, start, chunk_at(start), dim, width);
-  }
-  for (int64_t i = 0; i < dim * kQueryTile; i += kLanes)
-    store(s.grad_qt + i, load(s.grad_qt + i) * scale[i % kQueryTile / kLanes]);
+  const Vec scale = splat(static_cast<float>(a.shape.scale));
+  for (int64_t i = 0; i < dim * kQueryTile; i += kLanes) store(s.grad_qt + i, load(s.grad_qt + i) * scale);
   unpack_columns(s.grad_qt, count, dim, at<T>(a.grad_q, b, h, query), a.grad_q.strides[2]);
 }
 

@@ -28,8 +28,7 @@ inline void store_probabilities(int64_t keys, Term&& term, BFloat16Pair* to, Vec
 
 template <class Probability>
 inline void store_score_gradients(int64_t keys, Probability&& probability, const float* grad_scores,
-                                  const Vec (&delta)[kQueryVectors], const ScoreGradients<BFloat16Pair>& to,
-                                  Vec (&)[kQueryVectors]) {
+                                  const Vec (&delta)[kQueryVectors], const ScoreGradients<BFloat16Pair>& to) {
   static_assert(kQueryVectors == 2, "a row of a tile is one vector of pairs");
   for (int64_t j = 0; j < keys; j += 2) {
     Vec p[2][2] = {}, ds[2][2] = {};

@@ -12,6 +12,13 @@
 #include <immintrin.h>
 #endif
 
+// Before a loop over registers: left to itself GCC sometimes keeps an array of them in memory.
+#if defined(__clang__)
+#define FERMT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FERMT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace {
 
 constexpr int kLanes = FERMT_VECTOR_BYTES / 4;
