@@ -35,191 +35,170 @@ struct UnitSums {
 };
 
 struct UnitBackwardPlanes {
-  Planes u, a, grad_d, grad_a, grad_u;
-  float *u_sums, *strip_sums, *grad_mean;
+  Planes u, slope, a, grad_d, grad_a, grad_u;  // slope: GELU's derivative at proj_1 x
+  float *u_sums, *strip_sums, *grad_mean, *gate;
+  float *flipped_conv0, *flipped_spatial;  // kernels read backwards, which transposes their convolutions
   double *pooled, *hidden, *s;
   double* totals;        // of this sample's vectors
   double* grad_weights;  // of all samples
 
   UnitBackwardPlanes(fermt::Carver carver, const UnitLayout& l, const UnitSums& sums, size_t* bytes = nullptr) {
-    Planes* const all[] = {&u, &a, &grad_d, &grad_a, &grad_u};
+    Planes* const all[] = {&u, &slope, &a, &grad_d, &grad_a, &grad_u};
     for (Planes* planes : all) *planes = {carver.floats(l.channels * l.plane), &l};
     strip_sums = carver.floats(l.strips * sums.count * kLanes);
     u_sums = carver.floats(l.strips * l.channels);
+    grad_mean = carver.floats(l.channels);
+    gate = carver.floats(l.channels);
+    flipped_conv0 = carver.floats(sums.size[kC0W]);
+    flipped_spatial = carver.floats(sums.size[kCsW]);
     pooled = carver.doubles(l.channels);
     hidden = carver.doubles(l.hidden);
     s = carver.doubles(l.channels);
-    grad_mean = carver.floats(l.channels);
     totals = carver.doubles(sums.count);
     grad_weights = carver.doubles(sums.count + 2 * l.hidden * l.channels);
     if (bytes) *bytes = carver.used;
   }
 };
 
-inline void add_to(float* slots, int64_t slot, Vec value) {
-  float* to = slots + slot * kLanes;
-  store(to, load(to) + value);
+// Each channel's `taps` weights in the opposite order.
+inline void flip(const float* weights, int64_t channels, int64_t taps, float* to) {
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t i = 0; i < taps; ++i) to[c * taps + i] = weights[(c + 1) * taps - 1 - i];
 }
 
-// The same, and what the addition rounds off goes to another slot: terms of either sign cancel in this sum.
-inline void add_exactly_to(float* slots, int64_t slot, int64_t lost_slot, Vec value) {
-  const Vec before = load(slots + slot * kLanes), after = before + value;
-  const Vec added = after - before;
-  store(slots + slot * kLanes, after);
-  add_to(slots, lost_slot, (before - (after - added)) + (value - added));
-}
-
-// Adds a row's slots to its strip's and empties them: sums of short sums keep float32's error small.
-inline void flush_row(int64_t count, float* row_slots, float* slots) {
-  for (int64_t i = 0; i < count; ++i) add_to(slots, i, load(row_slots + i * kLanes));
-  memset(row_slots, 0, sizeof(float) * count * kLanes);
-}
-
-// sums[tap] += sum over the strip of grad[y][x] * in[y + ky][x + kx] for each tap of a depth-wise kernel.
-template <int K>
-inline void depthwise_weight_sums(const Planes& grad, const Planes& in, int64_t channel, const Strip& strip,
-                                  int64_t step, int64_t kernel, float* slots) {
-  if (K > 0) kernel = K;
-  constexpr int64_t kAtOnce = K > 0 ? K : 1;
-  const int64_t half = kernel / 2;
-  for (int64_t ky = 0; ky < kernel; ++ky)
-    for (int64_t first = 0; first < kernel; first += kAtOnce) {
-      Vec total[kAtOnce] = {};
-      for (int64_t y = strip.start; y < strip.stop; ++y) {
-        Vec acc[kAtOnce] = {};
-        const float* g = grad.row(channel, y);
-        const float* from = in.row(channel, y + (ky - half) * step) + (first - half) * step;
-        for (int64_t x = 0; x < in.layout->columns; x += kLanes) {
-          const Vec value = load(g + x);
-          for (int64_t i = 0; i < kAtOnce; ++i) acc[i] += value * load(from + x + i * step);
-        }
-        for (int64_t i = 0; i < kAtOnce; ++i) total[i] += acc[i];
-      }
-      for (int64_t i = 0; i < kAtOnce; ++i) add_to(slots, ky * kernel + first + i, total[i]);
-    }
-}
-
-inline void depthwise_weight_sums(const Planes& grad, const Planes& in, int64_t channel, const Strip& strip,
-                                  int64_t step, int64_t kernel, float* slots, float* bias_slot) {
-  if (kernel == 5)
-    depthwise_weight_sums<5>(grad, in, channel, strip, step, kernel, slots);
-  else
-    depthwise_weight_sums<0>(grad, in, channel, strip, step, kernel, slots);
-  Vec total = Vec{};
-  for (int64_t y = strip.start; y < strip.stop; ++y) {
-    Vec in_row = Vec{};
-    for (int64_t x = 0; x < in.layout->columns; x += kLanes) in_row += load(grad.row(channel, y) + x);
-    total += in_row;
+// Slot `sum` += the vectors of a row; what the additions round off goes to slot `lost`: terms of either sign cancel
+// here.
+inline void add_row_exactly(const float* row, int64_t columns, float* slots, int64_t sum, int64_t lost) {
+  Vec total = load(slots + sum * kLanes), rounded_off = load(slots + lost * kLanes);
+  for (int64_t x = 0; x < columns; x += kLanes) {
+    const Vec value = load(row + x), after = total + value;
+    const Vec added = after - total;
+    rounded_off += (total - (after - added)) + (value - added);
+    total = after;
   }
-  add_to(bias_slot, 0, total);
+  store(slots + sum * kLanes, total);
+  store(slots + lost * kLanes, rounded_off);
 }
 
-// Pass 3 on a strip; rows: d, then one row each of y, g and df, all channels, then a row's sums.
+// Adds the sums over a row of a[o] * b[i] to weights' slots [o][i], and those of a[o] to the bias's.
+template <int Channels>
+inline void add_row_sums(const Row& a, const Row& b, int64_t columns, int64_t channels, float* weight_slots,
+                         float* bias_slots) {
+  if constexpr (Channels > 0) {
+    Vec products[Channels][Channels] = {}, sums[Channels] = {};
+    for (int64_t x = 0; x < columns; x += kLanes)
+      for (int o = 0; o < Channels; ++o) {
+        const Vec value = load(a.channel(o) + x);
+        sums[o] += value;
+        for (int i = 0; i < Channels; ++i) products[o][i] += value * load(b.channel(i) + x);
+      }
+    for (int o = 0; o < Channels; ++o) {
+      add_to(bias_slots, o, sums[o]);
+      for (int i = 0; i < Channels; ++i) add_to(weight_slots, o * Channels + i, products[o][i]);
+    }
+  } else {
+    for (int64_t o = 0; o < channels; ++o) {
+      add_to(bias_slots, o, sum_of_rows({a.channel(o), 0, 1, columns}));
+      for (int64_t i = 0; i < channels; ++i) {
+        Vec sum = {};
+        for (int64_t x = 0; x < columns; x += kLanes) sum += load(a.channel(o) + x) * load(b.channel(i) + x);
+        add_to(weight_slots, o * channels + i, sum);
+      }
+    }
+  }
+}
+
+// Pass 3 on a strip.
 template <class T, int Channels>
 inline void backward_gate(const fermt_dual_attention_unit_backward_args& args, const UnitLayout& l,
                           const UnitSums& sums, int64_t b, const Strip& strip, const UnitBackwardPlanes& planes,
-                          float* rows, float* slots) {
+                          const StripScratch& scratch, float* slots) {
   const float* const* w = args.weights;
   const int64_t channels = Channels ? Channels : l.channels;
-  float* gated = rows + l.strip_rows * channels * l.columns;
-  float* grad = gated + channels * l.columns;
-  float* grad_f = grad + channels * l.columns;
-  float* row_slots = grad_f + channels * l.columns;
-  memset(row_slots, 0, sizeof(float) * sums.channel * kLanes);
-  compute_d(l, w, strip, planes.a, rows);
+  Pixels<Channels> d(scratch.pixels[0]), g(scratch.pixels[1]), df(scratch.pixels[2]);
+  const Row gated = scratch.row(0), grad_f = scratch.row(1), terms = scratch.row(2);
+  compute_d(l, w, strip, planes.a, scratch);
   for (int64_t y = strip.start; y < strip.stop; ++y) {
-    const float* d = rows + (y - strip.start) * channels * l.columns;
-    for (int64_t c = 0; c < channels; ++c) load_row<T>(args.grad_out, l, b, c, y, grad + c * l.columns);
+    const Row grad = float_row<T>(args.grad_out, l, b, y, scratch.rows[3]), d_row = scratch.d_row(strip, y);
+    const Row u = row_of(planes.u, y), grad_u = row_of(planes.grad_u, y), grad_d = row_of(planes.grad_d, y);
     for (int64_t x = 0; x < l.columns; x += kLanes) {
       for (int64_t c = 0; c < channels; ++c) {
-        const Vec u = load(planes.u.row(c, y) + x);
-        const Vec f = pointwise<Channels>(w[kC1W] + c * channels, w[kC1B][c], d, l.columns, channels, x);
-        Vec grad_y = Vec{};
-        for (int64_t o = 0; o < channels; ++o) grad_y += w[kP2W][o * channels + c] * load(grad + o * l.columns + x);
-        const Vec fu = f * u, s = splat(static_cast<float>(planes.s[c]));
-        store(gated + c * l.columns + x, s * fu);
-        store(grad_f + c * l.columns + x, grad_y * s * u);
-        store(planes.grad_u.row(c, y) + x, grad_y * s * f);
-        add_exactly_to(slots, sums.channel + c, sums.lost + c, grad_y * fu);
+        d[c] = load(d_row.channel(c) + x);
+        g[c] = load(grad.channel(c) + x);
       }
-      for (int64_t o = 0; o < channels; ++o) {
-        const Vec g = load(grad + o * l.columns + x), df = load(grad_f + o * l.columns + x);
-        for (int64_t i = 0; i < channels; ++i) {
-          add_to(row_slots, sums.offset[kP2W] + o * channels + i, g * load(gated + i * l.columns + x));
-          add_to(row_slots, sums.offset[kC1W] + o * channels + i, df * load(d + i * l.columns + x));
-        }
-        add_to(row_slots, sums.offset[kP2B] + o, g);
-        add_to(row_slots, sums.offset[kC1B] + o, df);
-        Vec grad_d = Vec{};
-        for (int64_t i = 0; i < channels; ++i) grad_d += w[kC1W][i * channels + o] * load(grad_f + i * l.columns + x);
-        store(planes.grad_d.row(o, y) + x, grad_d);
+      for (int64_t c = 0; c < channels; ++c) {
+        const Vec u_c = load(u.channel(c) + x), f = pointwise(w[kC1W], w[kC1B], channels, c, d);
+        const Vec grad_y = pointwise_transposed(w[kP2W], channels, c, g), grad_gated = grad_y * planes.gate[c];
+        store(gated.channel(c) + x, planes.gate[c] * (f * u_c));
+        store(grad_u.channel(c) + x, grad_gated * f);
+        store(terms.channel(c) + x, grad_y * (f * u_c));
+        df[c] = grad_gated * u_c;
+        store(grad_f.channel(c) + x, df[c]);
       }
+      for (int64_t c = 0; c < channels; ++c)
+        store(grad_d.channel(c) + x, pointwise_transposed(w[kC1W], channels, c, df));
     }
-    for (int64_t c = 0; c < channels; ++c) planes.grad_d.clear_sides(c, y);
-    flush_row(sums.channel, row_slots, slots);
+    for (int64_t c = 0; c < channels; ++c) {
+      planes.grad_d.clear_sides(c, y);
+      add_row_exactly(terms.channel(c), l.columns, slots, sums.channel + c, sums.lost + c);
+    }
+    add_row_sums<Channels>(grad, gated, l.columns, channels, slots + sums.offset[kP2W] * kLanes,
+                           slots + sums.offset[kP2B] * kLanes);
+    add_row_sums<Channels>(grad_f, d_row, l.columns, channels, slots + sums.offset[kC1W] * kLanes,
+                           slots + sums.offset[kC1B] * kLanes);
   }
 }
 
 // Pass 4 on a strip: da, and the sums of conv_spatial's weights.
-inline void backward_dilated(const UnitLayout& l, const UnitSums& sums, const float* const* w, const Strip& strip,
+inline void backward_dilated(const UnitLayout& l, const UnitSums& sums, const Strip& strip,
                              const UnitBackwardPlanes& planes, float* slots) {
   const int64_t taps = l.dilated_kernel * l.dilated_kernel;
   for (int64_t c = 0; c < l.channels; ++c) {
-    depthwise<true>(planes.grad_d, c, strip, l.dilation, l.dilated_kernel, w[kCsW] + c * taps, 0.0f,
-                    [&](int64_t y, int64_t x, Vec sum) { store(planes.grad_a.row(c, y) + x, sum); });
+    const Window grad = window(planes.grad_d, c, strip);
+    depthwise<false>(grad, l.dilation, l.dilated_kernel, planes.flipped_spatial + c * taps, 0.0f,
+                     planes.grad_a.row(c, strip.start), l.pitch);
     for (int64_t y = strip.start; y < strip.stop; ++y) planes.grad_a.clear_sides(c, y);
-    depthwise_weight_sums(planes.grad_d, planes.a, c, strip, l.dilation, l.dilated_kernel,
-                          slots + (sums.offset[kCsW] + c * taps) * kLanes, slots + (sums.offset[kCsB] + c) * kLanes);
+    depthwise_weight_sums(grad, window(planes.a, c, strip), l.dilation, l.dilated_kernel,
+                          slots + (sums.offset[kCsW] + c * taps) * kLanes);
+    add_to(slots, sums.offset[kCsB] + c, sum_of_rows(grad));
   }
 }
 
-// Pass 5 on a strip; rows: one row each of x and dp, all channels, one row of the result, then a row's sums.
+// Pass 5 on a strip.
 template <class T, int Channels>
 inline void backward_input(const fermt_dual_attention_unit_backward_args& args, const UnitLayout& l,
                            const UnitSums& sums, int64_t b, const Strip& strip, const UnitBackwardPlanes& planes,
-                           float* rows, float* slots) {
+                           const StripScratch& scratch, float* slots) {
   const float* const* w = args.weights;
   const int64_t channels = Channels ? Channels : l.channels, taps = l.kernel * l.kernel;
-  float* grad_p = rows + channels * l.columns;
-  float* result = grad_p + channels * l.columns;
-  float* row_slots = result + l.columns;
-  memset(row_slots, 0, sizeof(float) * sums.channel * kLanes);
   for (int64_t c = 0; c < channels; ++c) {
-    depthwise<true>(planes.grad_a, c, strip, 1, l.kernel, w[kC0W] + c * taps, planes.grad_mean[c],
-                    [&](int64_t y, int64_t x, Vec sum) {
-                      float* to = planes.grad_u.row(c, y) + x;
-                      store(to, load(to) + sum);
-                    });
-    depthwise_weight_sums(planes.grad_a, planes.u, c, strip, 1, l.kernel,
-                          slots + (sums.offset[kC0W] + c * taps) * kLanes, slots + (sums.offset[kC0B] + c) * kLanes);
+    const Window grad = window(planes.grad_a, c, strip);
+    depthwise<true>(grad, 1, l.kernel, planes.flipped_conv0 + c * taps, planes.grad_mean[c],
+                    planes.grad_u.row(c, strip.start), l.pitch);
+    depthwise_weight_sums(grad, window(planes.u, c, strip), 1, l.kernel,
+                          slots + (sums.offset[kC0W] + c * taps) * kLanes);
+    add_to(slots, sums.offset[kC0B] + c, sum_of_rows(grad));
   }
+  Pixels<Channels> grad_p(scratch.pixels[0]);
+  const Row grad_p_row = scratch.row(0);
   for (int64_t y = strip.start; y < strip.stop; ++y) {
-    for (int64_t c = 0; c < channels; ++c) load_row<T>(args.x, l, b, c, y, rows + c * l.columns);
-    for (int64_t c = 0; c < channels; ++c) {
-      float* to = grad_p + c * l.columns;
-      for (int64_t x = 0; x < l.columns; x += kLanes)
-        store(to + x, load(planes.grad_u.row(c, y) + x) *
-                          gelu_derivative(
-                              pointwise<Channels>(w[kP1W] + c * channels, w[kP1B][c], rows, l.columns, channels, x)));
-      memset(to + l.width, 0, sizeof(float) * (l.columns - l.width));
-    }
-    for (int64_t x = 0; x < l.columns; x += kLanes)
+    const Row image = float_row<T>(args.x, l, b, y, scratch.rows[1]), grad_u = row_of(planes.grad_u, y);
+    const Row slope = row_of(planes.slope, y);
+    const Row grad = float_row<T>(args.grad_out, l, b, y, scratch.rows[2]);
+    const Row result = row_to_write<T>(args.grad_x, l, b, y, scratch.rows[3]);
+    for (int64_t x = 0; x < l.columns; x += kLanes) {
       for (int64_t c = 0; c < channels; ++c) {
-        const Vec dp = load(grad_p + c * l.columns + x);
-        add_to(row_slots, sums.offset[kP1B] + c, dp);
-        for (int64_t i = 0; i < channels; ++i)
-          add_to(row_slots, sums.offset[kP1W] + c * channels + i, dp * load(rows + i * l.columns + x));
+        grad_p[c] = load(grad_u.channel(c) + x) * load(slope.channel(c) + x);
+        store(grad_p_row.channel(c) + x, grad_p[c]);
       }
-    for (int64_t i = 0; i < channels; ++i) {
-      load_row<T>(args.grad_out, l, b, i, y, result);
-      for (int64_t x = 0; x < l.columns; x += kLanes) {
-        Vec sum = load(result + x);
-        for (int64_t c = 0; c < channels; ++c) sum += w[kP1W][c * channels + i] * load(grad_p + c * l.columns + x);
-        store(result + x, sum);
-      }
-      row_from_float(result, l.width, at<T>(args.grad_x, b, i, y));
+      for (int64_t c = 0; c < channels; ++c)
+        store(result.channel(c) + x, load(grad.channel(c) + x) + pointwise_transposed(w[kP1W], channels, c, grad_p));
     }
-    flush_row(sums.channel, row_slots, slots);
+    finish_row<T>(result, l, b, y, args.grad_x);
+    for (int64_t c = 0; c < channels; ++c)
+      memset(grad_p_row.channel(c) + l.width, 0, sizeof(float) * (l.columns - l.width));
+    add_row_sums<Channels>(grad_p_row, image, l.columns, channels, slots + sums.offset[kP1W] * kLanes,
+                           slots + sums.offset[kP1B] * kLanes);
   }
 }
 
@@ -271,31 +250,33 @@ fermt_status dual_attention_unit_backward_as(const fermt_dual_attention_unit_bac
   double* grad_fc0 = planes.grad_weights + sums.count;
   double* grad_fc2 = grad_fc0 + l.hidden * l.channels;
   memset(planes.grad_weights, 0, sizeof(double) * (sums.count + 2 * l.hidden * l.channels));
-  const size_t row_bytes = sizeof(float) * ((l.strip_rows + 3) * l.channels * l.columns + sums.channel * kLanes);
-  auto slots_of = [&](const Strip& strip) { return planes.strip_sums + strip.index * sums.count * kLanes; };
-  auto pass = [&](auto&& body) { return for_strips(args.parallel_for, l, row_bytes, body); };
+  flip(w[kC0W], l.channels, l.kernel * l.kernel, planes.flipped_conv0);
+  flip(w[kCsW], l.channels, l.dilated_kernel * l.dilated_kernel, planes.flipped_spatial);
+  const auto slots_of = [&](const Strip& strip) { return planes.strip_sums + strip.index * sums.count * kLanes; };
+  const auto pass = [&](auto&& body) { return for_strips(args.parallel_for, l, body); };
 
   for (int64_t b = 0; b < args.shape.batch; ++b) {
     memset(planes.strip_sums, 0, sizeof(float) * l.strips * sums.count * kLanes);
-    fermt_status status = pass([&](const Strip& strip, float* rows) {
-      compute_u<T, Channels>(args.x, l, w, b, strip, planes.u, rows);
+    fermt_status status = pass([&](const Strip& strip, const StripScratch& scratch) {
+      compute_u<T, Channels, true>(args.x, l, w, b, strip, planes.u, planes.slope, scratch);
       sum_u(l, strip, planes.u, planes.u_sums + strip.index * l.channels);
     });
     if (status) return status;
     mean_of_u(l, planes.u_sums, planes.pooled);
-    channel_attention(l, w, planes.pooled, planes.hidden, planes.s);
-    status = pass([&](const Strip& strip, float*) { compute_a(l, w, strip, planes.u, planes.a); });
+    channel_attention(l, w, planes.pooled, planes.hidden, planes.s, planes.gate);
+    status = pass([&](const Strip& strip, const StripScratch&) { compute_a(l, w, strip, planes.u, planes.a); });
     if (status) return status;
-    status = pass([&](const Strip& strip, float* rows) {
-      backward_gate<T, Channels>(args, l, sums, b, strip, planes, rows, slots_of(strip));
+    status = pass([&](const Strip& strip, const StripScratch& scratch) {
+      backward_gate<T, Channels>(args, l, sums, b, strip, planes, scratch, slots_of(strip));
     });
     if (status) return status;
     total_sums(l, sums, planes, sums.channel, sums.count);
     backward_channel(l, sums, w, planes, grad_fc0, grad_fc2);
-    status = pass([&](const Strip& strip, float*) { backward_dilated(l, sums, w, strip, planes, slots_of(strip)); });
+    status = pass(
+        [&](const Strip& strip, const StripScratch&) { backward_dilated(l, sums, strip, planes, slots_of(strip)); });
     if (status) return status;
-    status = pass([&](const Strip& strip, float* rows) {
-      backward_input<T, Channels>(args, l, sums, b, strip, planes, rows, slots_of(strip));
+    status = pass([&](const Strip& strip, const StripScratch& scratch) {
+      backward_input<T, Channels>(args, l, sums, b, strip, planes, scratch, slots_of(strip));
     });
     if (status) return status;
     total_sums(l, sums, planes, 0, sums.channel);

@@ -8,13 +8,14 @@ namespace {
 
 struct UnitForwardPlanes {
   Planes u, a;
-  float* strip_sums;
+  float *strip_sums, *gate;  // gate: s in float
   double *pooled, *hidden, *s;
 
   UnitForwardPlanes(fermt::Carver carver, const UnitLayout& l, size_t* bytes = nullptr) {
     u = {carver.floats(l.channels * l.plane), &l};
     a = {carver.floats(l.channels * l.plane), &l};
     strip_sums = carver.floats(l.strips * l.channels);
+    gate = carver.floats(l.channels);
     pooled = carver.doubles(l.channels);
     hidden = carver.doubles(l.hidden);
     s = carver.doubles(l.channels);
@@ -22,31 +23,25 @@ struct UnitForwardPlanes {
   }
 };
 
-// out = proj_2(s conv1(d) u) + x on a strip; rows: d, then one row's gated channels, then one row of the image.
+// out = proj_2(s conv1(d) u) + x on a strip.
 template <class T, int Channels>
 inline void compute_out(const fermt_dual_attention_unit_forward_args& args, const UnitLayout& l, int64_t b,
-                        const Strip& strip, const UnitForwardPlanes& planes, float* rows) {
+                        const Strip& strip, const UnitForwardPlanes& planes, const StripScratch& scratch) {
   const float* const* w = args.weights;
   const int64_t channels = Channels ? Channels : l.channels;
-  float* gated = rows + l.strip_rows * channels * l.columns;
-  float* image = gated + channels * l.columns;
-  compute_d(l, w, strip, planes.a, rows);
+  Pixels<Channels> d(scratch.pixels[0]), gated(scratch.pixels[1]);
+  compute_d(l, w, strip, planes.a, scratch);
   for (int64_t y = strip.start; y < strip.stop; ++y) {
-    const float* d = rows + (y - strip.start) * channels * l.columns;
-    for (int64_t c = 0; c < channels; ++c) {
-      const float* u = planes.u.row(c, y);
-      for (int64_t x = 0; x < l.columns; x += kLanes)
-        store(gated + c * l.columns + x,
-              static_cast<float>(planes.s[c]) * load(u + x) *
-                  pointwise<Channels>(w[kC1W] + c * channels, w[kC1B][c], d, l.columns, channels, x));
+    const Row image = float_row<T>(args.x, l, b, y, scratch.rows[0]), u = row_of(planes.u, y);
+    const Row d_row = scratch.d_row(strip, y), out = row_to_write<T>(args.out, l, b, y, scratch.rows[1]);
+    for (int64_t x = 0; x < l.columns; x += kLanes) {
+      for (int64_t c = 0; c < channels; ++c) d[c] = load(d_row.channel(c) + x);
+      for (int64_t c = 0; c < channels; ++c)
+        gated[c] = planes.gate[c] * load(u.channel(c) + x) * pointwise(w[kC1W], w[kC1B], channels, c, d);
+      for (int64_t c = 0; c < channels; ++c)
+        store(out.channel(c) + x, load(image.channel(c) + x) + pointwise(w[kP2W], w[kP2B], channels, c, gated));
     }
-    for (int64_t c = 0; c < channels; ++c) {
-      load_row<T>(args.x, l, b, c, y, image);
-      for (int64_t x = 0; x < l.columns; x += kLanes)
-        store(image + x,
-              load(image + x) + pointwise<Channels>(w[kP2W] + c * channels, w[kP2B][c], gated, l.columns, channels, x));
-      row_from_float(image, l.width, at<T>(args.out, b, c, y));
-    }
+    finish_row<T>(out, l, b, y, args.out);
   }
 }
 
@@ -61,21 +56,20 @@ fermt_status dual_attention_unit_forward_as(const fermt_dual_attention_unit_forw
   const UnitForwardPlanes planes(fermt::Carver{base}, l);
   planes.u.clear_margin_rows();
   planes.a.clear_margin_rows();
-  const size_t row_bytes = sizeof(float) * (l.strip_rows + 2) * l.channels * l.columns;
 
+  const auto pass = [&](auto&& body) { return for_strips(args.parallel_for, l, body); };
   for (int64_t b = 0; b < args.shape.batch; ++b) {
-    fermt_status status = for_strips(args.parallel_for, l, row_bytes, [&](const Strip& strip, float* rows) {
-      compute_u<T, Channels>(args.x, l, w, b, strip, planes.u, rows);
+    fermt_status status = pass([&](const Strip& strip, const StripScratch& scratch) {
+      compute_u<T, Channels, false>(args.x, l, w, b, strip, planes.u, {}, scratch);
       sum_u(l, strip, planes.u, planes.strip_sums + strip.index * l.channels);
     });
     if (status) return status;
     mean_of_u(l, planes.strip_sums, planes.pooled);
-    channel_attention(l, w, planes.pooled, planes.hidden, planes.s);
-    status = for_strips(args.parallel_for, l, 0,
-                        [&](const Strip& strip, float*) { compute_a(l, w, strip, planes.u, planes.a); });
+    channel_attention(l, w, planes.pooled, planes.hidden, planes.s, planes.gate);
+    status = pass([&](const Strip& strip, const StripScratch&) { compute_a(l, w, strip, planes.u, planes.a); });
     if (status) return status;
-    status = for_strips(args.parallel_for, l, row_bytes, [&](const Strip& strip, float* rows) {
-      compute_out<T, Channels>(args, l, b, strip, planes, rows);
+    status = pass([&](const Strip& strip, const StripScratch& scratch) {
+      compute_out<T, Channels>(args, l, b, strip, planes, scratch);
     });
     if (status) return status;
   }

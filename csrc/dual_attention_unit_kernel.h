@@ -12,14 +12,13 @@
 #include <math.h>
 
 #include "abi.h"
+#include "depthwise_kernel.h"
 #include "parallel.h"
 #include "simd.h"
 
 namespace {
 
 enum UnitWeight { kP1W, kP1B, kC0W, kC0B, kCsW, kCsB, kC1W, kC1B, kFc0W, kFc2W, kP2W, kP2B };
-
-constexpr int kRowsTogether = kAccumulators / 4;  // output rows of a depth-wise tile, which share the rows they load
 
 // Sizes of one sample's planes. A plane has `margin` rows and columns of zeros (at least) around the image.
 struct UnitLayout {
@@ -38,7 +37,7 @@ struct UnitLayout {
     const int64_t reach = kernel / 2, dilated_reach = dilated_kernel / 2 * dilation;
     margin_rows = reach > dilated_reach ? reach : dilated_reach;
     margin_columns = round_up(margin_rows, kLanes);
-    columns = round_up(width, 2 * kLanes);
+    columns = round_up(width, kLanes);
     pitch = columns + 2 * margin_columns;
     plane = (height + 2 * margin_rows) * pitch;
     strip_rows = 4 * dilation;
@@ -69,118 +68,161 @@ struct Planes {
   }
 };
 
-// The rows of strip `index`, and those past its end.
+// A strip of rows of one sample.
 struct Strip {
   int64_t index, start, stop;
   Strip(const UnitLayout& l, int64_t i)
       : index(i), start(i * l.strip_rows), stop(start + l.strip_rows < l.height ? start + l.strip_rows : l.height) {}
 };
 
-// body(strip, rows) on the caller's threads; rows are `row_bytes` of the running thread's own.
+inline Window window(const Planes& planes, int64_t channel, const Strip& strip) {
+  return {planes.row(channel, strip.start), planes.layout->pitch, strip.stop - strip.start, planes.layout->columns};
+}
+
+// A row of the image in all channels, `pitch` floats from one to the next.
+struct Row {
+  float* data;
+  int64_t pitch;
+  float* channel(int64_t c) const { return data + c * pitch; }
+};
+
+inline Row row_of(const Planes& planes, int64_t y) { return {planes.row(0, y), planes.layout->plane}; }
+
+// What a thread needs for a strip: d of the whole strip, single rows, and vectors of single places, in all channels.
+struct StripScratch {
+  float* d;
+  float* rows[4];
+  float* pixels[3];
+  int64_t d_pitch, columns;
+
+  StripScratch(fermt::Carver carver, const UnitLayout& l, size_t* bytes = nullptr)
+      : d(carver.floats(l.channels * l.strip_rows * l.columns)), d_pitch(l.strip_rows * l.columns), columns(l.columns) {
+    for (float*& row : rows) row = carver.floats(l.channels * l.columns);
+    for (float*& pixel : pixels) pixel = carver.floats(l.channels * kLanes);
+    if (bytes) *bytes = carver.used;
+  }
+  Row row(int i) const { return {rows[i], columns}; }
+  Row d_row(const Strip& strip, int64_t y) const { return {d + (y - strip.start) * columns, d_pitch}; }
+};
+
+// body(strip, scratch) on the caller's threads.
 template <class Body>
-inline fermt_status for_strips(fermt_parallel_for parallel_for, const UnitLayout& layout, size_t row_bytes,
-                               Body&& body) {
+inline fermt_status for_strips(fermt_parallel_for parallel_for, const UnitLayout& layout, Body&& body) {
+  size_t bytes = 0;
+  StripScratch(fermt::Carver{}, layout, &bytes);
   return fermt::run_items(parallel_for, layout.strips, [&](int64_t index) {
-    float* rows = static_cast<float*>(fermt::thread_scratch(row_bytes, fermt::kItemScratch));
-    if (!rows) return FERMT_OUT_OF_MEMORY;
-    body(Strip(layout, index), rows);
+    char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
+    if (!base) return FERMT_OUT_OF_MEMORY;
+    body(Strip(layout, index), StripScratch(fermt::Carver{base}, layout));
     return FERMT_OK;
   });
 }
 
-// Rows y, y + step, ... of a depth-wise convolution, two vectors at x, plus `bias`. K > 0 is the kernel's size; taps
-// lie `step` apart in both directions. Flip reads the kernel backwards, which transposes it. Even and odd rows of the
-// kernel are summed apart, for float32's sake.
-template <int Rows, int K, bool Flip>
-inline void depthwise_tile(const Planes& in, int64_t channel, int64_t y, int64_t x, int64_t step, int64_t kernel,
-                           const float* weights, float bias, Vec (&sums)[Rows][2]) {
-  if (K > 0) kernel = K;
-  const int64_t half = kernel / 2;
-  Vec acc[2][Rows][2] = {};
-  for (int64_t t = 0; t < kernel + Rows - 1; ++t) {
-    const float* from = in.row(channel, y + (t - half) * step) + x;
-    for (int64_t kx = 0; kx < kernel; ++kx) {
-      const Vec left = load(from + (kx - half) * step), right = load(from + (kx - half) * step + kLanes);
-      for (int r = 0; r < Rows; ++r) {
-        const int64_t ky = t - r;
-        if (ky < 0 || ky >= kernel) continue;
-        const int64_t tap = ky * kernel + kx;
-        const Vec weight = splat(weights[Flip ? kernel * kernel - 1 - tap : tap]);
-        acc[ky % 2][r][0] += weight * left;
-        acc[ky % 2][r][1] += weight * right;
-      }
-    }
-  }
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < 2; ++v) sums[r][v] = (acc[0][r][v] + acc[1][r][v]) + bias;
-}
-
-// One channel of a depth-wise convolution over the rows of a strip; sink(y, x, vector) takes each result.
-template <bool Flip, class Sink>
-inline void depthwise(const Planes& in, int64_t channel, const Strip& strip, int64_t step, int64_t kernel,
-                      const float* weights, float bias, Sink&& sink) {
-  const int64_t columns = in.layout->columns;
-  for (int64_t first = strip.start; first < strip.start + step && first < strip.stop; ++first) {
-    int64_t y = first;
-    if (kernel == 5)
-      for (; y + (kRowsTogether - 1) * step < strip.stop; y += kRowsTogether * step)
-        for (int64_t x = 0; x < columns; x += 2 * kLanes) {
-          Vec acc[kRowsTogether][2];
-          depthwise_tile<kRowsTogether, 5, Flip>(in, channel, y, x, step, 5, weights, bias, acc);
-          for (int r = 0; r < kRowsTogether; ++r)
-            for (int v = 0; v < 2; ++v) sink(y + r * step, x + v * kLanes, acc[r][v]);
-        }
-    for (; y < strip.stop; y += step)
-      for (int64_t x = 0; x < columns; x += 2 * kLanes) {
-        Vec acc[1][2];
-        depthwise_tile<1, 0, Flip>(in, channel, y, x, step, kernel, weights, bias, acc);
-        for (int v = 0; v < 2; ++v) sink(y, x + v * kLanes, acc[0][v]);
-      }
-  }
-}
-
-// Row y of channel c of an image -> `columns` floats, zeros past the width.
+// Whether the rows of an image can be read and written where they lie, as whole vectors of floats.
 template <class T>
-inline void load_row(const fermt_tensor& image, const UnitLayout& l, int64_t b, int64_t c, int64_t y, float* to) {
-  row_to_float(at<T>(image, b, c, y), l.width, to);
-  memset(to + l.width, 0, sizeof(float) * (l.columns - l.width));
+inline bool in_place(const UnitLayout& l) {
+  return sizeof(T) == sizeof(float) && l.width == l.columns;
 }
 
-// bias[o] + sum over i of weight[o][i] * rows[i][x], rows `columns` apart.
+// Where row y of an image is written: where it lies, or `buffer`, from which finish_row copies it.
+template <class T>
+inline Row row_to_write(const fermt_tensor& image, const UnitLayout& l, int64_t b, int64_t y, float* buffer) {
+  return in_place<T>(l) ? Row{reinterpret_cast<float*>(at<T>(image, b, 0, y)), image.strides[1]}
+                        : Row{buffer, l.columns};
+}
+
+// Row y of an image, zeros past the width: where it lies, or in `buffer`.
+template <class T>
+inline Row float_row(const fermt_tensor& image, const UnitLayout& l, int64_t b, int64_t y, float* buffer) {
+  const Row row = row_to_write<T>(image, l, b, y, buffer);
+  if (in_place<T>(l)) return row;
+  for (int64_t c = 0; c < l.channels; ++c) {
+    row_to_float(at<T>(image, b, c, y), l.width, row.channel(c));
+    memset(row.channel(c) + l.width, 0, sizeof(float) * (l.columns - l.width));
+  }
+  return row;
+}
+
+template <class T>
+inline void finish_row(const Row& row, const UnitLayout& l, int64_t b, int64_t y, const fermt_tensor& image) {
+  if (in_place<T>(l)) return;
+  for (int64_t c = 0; c < l.channels; ++c) row_from_float(row.channel(c), l.width, at<T>(image, b, c, y));
+}
+
+// All channels' vectors at one place of the image: in registers where the compiler knows how many there are.
 template <int Channels>
-inline Vec pointwise(const float* weight, float bias, const float* rows, int64_t columns, int64_t channels, int64_t x) {
-  Vec sum = splat(bias);
-  for (int64_t i = 0; i < (Channels ? Channels : channels); ++i) sum += weight[i] * load(rows + i * columns + x);
+struct Pixels {
+  Vec vectors[Channels];
+  explicit Pixels(float*) {}
+  Vec& operator[](int64_t c) { return vectors[c]; }
+};
+
+template <>
+struct Pixels<0> {
+  float* buffer;  // channels x kLanes
+  struct Slot {
+    float* at;
+    operator Vec() const { return load(at); }
+    void operator=(Vec v) { store(at, v); }
+  };
+  explicit Pixels(float* b) : buffer(b) {}
+  Slot operator[](int64_t c) { return {buffer + c * kLanes}; }
+};
+
+// bias[o] + sum over i of weight[o][i] * pixels[i].
+template <int Channels>
+inline Vec pointwise(const float* weight, const float* bias, int64_t channels, int64_t o, Pixels<Channels>& pixels) {
+  Vec sum = splat(bias[o]);
+  for (int64_t i = 0; i < (Channels ? Channels : channels); ++i) sum += weight[o * channels + i] * Vec(pixels[i]);
   return sum;
 }
 
-// u = GELU(proj_1 x) on a strip, into its planes.
-template <class T, int Channels>
+// sum over o of weight[o][i] * pixels[o].
+template <int Channels>
+inline Vec pointwise_transposed(const float* weight, int64_t channels, int64_t i, Pixels<Channels>& pixels) {
+  Vec sum = {};
+  for (int64_t o = 0; o < (Channels ? Channels : channels); ++o) sum += weight[o * channels + i] * Vec(pixels[o]);
+  return sum;
+}
+
+// u = GELU(proj_1 x) on a strip, into its planes; and GELU's derivative there into its own, if there are any.
+template <class T, int Channels, bool Derivative>
 inline void compute_u(const fermt_tensor& x, const UnitLayout& l, const float* const* w, int64_t b, const Strip& strip,
-                      const Planes& u, float* x_rows) {
+                      const Planes& u, const Planes& derivative, const StripScratch& scratch) {
+  const int64_t channels = Channels ? Channels : l.channels;
+  Pixels<Channels> in(scratch.pixels[0]);
   for (int64_t y = strip.start; y < strip.stop; ++y) {
-    for (int64_t c = 0; c < l.channels; ++c) load_row<T>(x, l, b, c, y, x_rows + c * l.columns);
-    for (int64_t c = 0; c < l.channels; ++c) {
-      float* to = u.row(c, y);
-      for (int64_t i = 0; i < l.columns; i += kLanes)
-        store(to + i,
-              gelu(pointwise<Channels>(w[kP1W] + c * l.channels, w[kP1B][c], x_rows, l.columns, l.channels, i)));
-      u.clear_sides(c, y);
+    const Row row = float_row<T>(x, l, b, y, scratch.rows[0]);
+    for (int64_t i = 0; i < l.columns; i += kLanes) {
+      for (int64_t c = 0; c < channels; ++c) in[c] = load(row.channel(c) + i);
+      for (int64_t c = 0; c < channels; ++c) {
+        const Vec p = pointwise(w[kP1W], w[kP1B], channels, c, in);
+        if constexpr (Derivative) {
+          Vec slope;
+          store(u.row(c, y) + i, gelu(p, &slope));
+          store(derivative.row(c, y) + i, slope);
+        } else {
+          store(u.row(c, y) + i, gelu(p));
+        }
+      }
     }
+    for (int64_t c = 0; c < channels; ++c) u.clear_sides(c, y);
   }
+}
+
+inline Vec sum_of_rows(const Window& window) {
+  Vec total = Vec{};
+  for (int64_t y = 0; y < window.rows; ++y) {
+    Vec in_row = Vec{};
+    for (int64_t x = 0; x < window.columns; x += kLanes) in_row += load(window.data + y * window.pitch + x);
+    total += in_row;
+  }
+  return total;
 }
 
 // The sums over a strip of each channel of u.
 inline void sum_u(const UnitLayout& l, const Strip& strip, const Planes& u, float* sums) {
-  for (int64_t c = 0; c < l.channels; ++c) {
-    Vec total = Vec{};
-    for (int64_t y = strip.start; y < strip.stop; ++y) {
-      Vec in_row = Vec{};
-      for (int64_t x = 0; x < l.columns; x += kLanes) in_row += load(u.row(c, y) + x);
-      total += in_row;
-    }
-    sums[c] = sum_of_lanes(total);
-  }
+  for (int64_t c = 0; c < l.channels; ++c) sums[c] = sum_of_lanes(sum_of_rows(window(u, c, strip)));
 }
 
 // The mean of each channel of u over the image, from its strips' sums.
@@ -197,25 +239,24 @@ inline void compute_a(const UnitLayout& l, const float* const* w, const Strip& s
                       const Planes& a) {
   const int64_t taps = l.kernel * l.kernel;
   for (int64_t c = 0; c < l.channels; ++c) {
-    depthwise<false>(u, c, strip, 1, l.kernel, w[kC0W] + c * taps, w[kC0B][c],
-                     [&](int64_t y, int64_t x, Vec sum) { store(a.row(c, y) + x, sum); });
+    depthwise<false>(window(u, c, strip), 1, l.kernel, w[kC0W] + c * taps, w[kC0B][c], a.row(c, strip.start), l.pitch);
     for (int64_t y = strip.start; y < strip.stop; ++y) a.clear_sides(c, y);
   }
 }
 
-// d = conv_spatial a on a strip, into rows: row (y - strip.start, c), `columns` apart.
-inline void compute_d(const UnitLayout& l, const float* const* w, const Strip& strip, const Planes& a, float* d_rows) {
+// d = conv_spatial a on a strip, into its scratch.
+inline void compute_d(const UnitLayout& l, const float* const* w, const Strip& strip, const Planes& a,
+                      const StripScratch& scratch) {
   const int64_t taps = l.dilated_kernel * l.dilated_kernel;
   for (int64_t c = 0; c < l.channels; ++c)
-    depthwise<false>(a, c, strip, l.dilation, l.dilated_kernel, w[kCsW] + c * taps, w[kCsB][c],
-                     [&](int64_t y, int64_t x, Vec sum) {
-                       store(d_rows + ((y - strip.start) * l.channels + c) * l.columns + x, sum);
-                     });
+    depthwise<false>(window(a, c, strip), l.dilation, l.dilated_kernel, w[kCsW] + c * taps, w[kCsB][c],
+                     scratch.d + c * scratch.d_pitch, scratch.columns);
 }
 
-// s = sigmoid(fc2 relu(fc0 pooled)), and fc0 pooled itself; in double, for these few numbers touch every pixel.
+// s = sigmoid(fc2 relu(fc0 pooled)), also as a float, and fc0 pooled itself; in double, for these few numbers touch
+// every pixel.
 inline void channel_attention(const UnitLayout& l, const float* const* w, const double* pooled, double* hidden,
-                              double* s) {
+                              double* s, float* gate) {
   for (int64_t i = 0; i < l.hidden; ++i) {
     hidden[i] = 0;
     for (int64_t c = 0; c < l.channels; ++c) hidden[i] += w[kFc0W][i * l.channels + c] * pooled[c];
@@ -224,6 +265,7 @@ inline void channel_attention(const UnitLayout& l, const float* const* w, const 
     double logit = 0;
     for (int64_t i = 0; i < l.hidden; ++i) logit += w[kFc2W][c * l.hidden + i] * (hidden[i] > 0 ? hidden[i] : 0);
     s[c] = 1 / (1 + exp(-logit));
+    gate[c] = static_cast<float>(s[c]);
   }
 }
 
