@@ -55,7 +55,7 @@ fermt_status check_attention(const fermt_attention_shape& s, const fermt_tensor 
   if (elements < 0 || s.head_dim == 0) return FERMT_BAD_SIZE;
   if (s.num_template < 0 || s.num_template > s.tokens) return FERMT_BAD_SPAN;
   if (span_outside(s.template_keys, s.tokens) || span_outside(s.search_keys, s.tokens)) return FERMT_BAD_SPAN;
-  if (s.dtype != FERMT_FLOAT32 && s.dtype != FERMT_BFLOAT16) return FERMT_BAD_DTYPE;
+  if (s.dtype < FERMT_FLOAT32 || s.dtype > FERMT_FLOAT16) return FERMT_BAD_DTYPE;
   if (elements > 0 && !lse) return FERMT_NULL_POINTER;
   return check_tensors(tensors, elements == 0);
 }
@@ -69,7 +69,7 @@ fermt_status check_unit(const fermt_unit_shape& s, const fermt_tensor (&tensors)
   if (elements < 0 || s.channels == 0 || s.height == 0 || s.width == 0) return FERMT_BAD_SIZE;
   if (s.channels > 4096 || s.hidden < 1 || s.hidden > 4096) return FERMT_BAD_SIZE;
   if (!odd(s.kernel) || !odd(s.dilated_kernel)) return FERMT_BAD_SIZE;
-  if (s.dtype != FERMT_FLOAT32 && s.dtype != FERMT_BFLOAT16) return FERMT_BAD_DTYPE;
+  if (s.dtype < FERMT_FLOAT32 || s.dtype > FERMT_FLOAT16) return FERMT_BAD_DTYPE;
   for (int i = 0; i < FERMT_UNIT_WEIGHTS; ++i)
     if (!weights[i] || (grad_weights && !grad_weights[i])) return FERMT_NULL_POINTER;
   return check_tensors(tensors, elements == 0);

@@ -28,7 +28,7 @@ typedef enum {
   FERMT_UNSUPPORTED_ISA,
 } fermt_status;
 
-typedef enum { FERMT_FLOAT32 = 0, FERMT_BFLOAT16 = 1 } fermt_dtype;
+typedef enum { FERMT_FLOAT32 = 0, FERMT_BFLOAT16 = 1, FERMT_FLOAT16 = 2 } fermt_dtype;
 
 // The caller's threads: runs body over disjoint chunks that cover [begin, end), returns when all are done.
 // The signature is that of torch_parallel_for. Null means: run on the calling thread.

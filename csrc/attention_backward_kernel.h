@@ -238,7 +238,7 @@ fermt_status attention_backward_as(const fermt_attention_backward_args& a) {
 }
 
 fermt_status attention_backward(const fermt_attention_backward_args& a) {
-  return a.shape.dtype == FERMT_FLOAT32 ? attention_backward_as<float>(a) : attention_backward_as<BFloat16>(a);
+  return for_dtype(a.shape.dtype, [&](auto value) { return attention_backward_as<decltype(value)>(a); });
 }
 
 }  // namespace

@@ -163,7 +163,7 @@ fermt_status attention_forward_as(const fermt_attention_forward_args& a) {
 }
 
 fermt_status attention_forward(const fermt_attention_forward_args& a) {
-  return a.shape.dtype == FERMT_FLOAT32 ? attention_forward_as<float>(a) : attention_forward_as<BFloat16>(a);
+  return for_dtype(a.shape.dtype, [&](auto value) { return attention_forward_as<decltype(value)>(a); });
 }
 
 }  // namespace

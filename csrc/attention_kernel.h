@@ -172,7 +172,8 @@ inline void pack_row_pairs(const T* from, int64_t stride, int64_t count, int64_t
 
 inline Vec load_vector(const float* p) { return load(p); }
 
-inline Vec load_vector(const BFloat16* p) {
+template <class T>
+inline Vec load_vector(const T* p) {
   float lanes[kLanes];
   row_to_float(p, kLanes, lanes);
   return load(lanes);
@@ -180,7 +181,8 @@ inline Vec load_vector(const BFloat16* p) {
 
 inline void store_vector(Vec v, float* p) { store(p, v); }
 
-inline void store_vector(Vec v, BFloat16* p) {
+template <class T>
+inline void store_vector(Vec v, T* p) {
   float lanes[kLanes];
   store(lanes, v);
   row_from_float(lanes, kLanes, p);

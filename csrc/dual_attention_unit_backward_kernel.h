@@ -290,10 +290,11 @@ fermt_status dual_attention_unit_backward_as(const fermt_dual_attention_unit_bac
 }
 
 fermt_status dual_attention_unit_backward(const fermt_dual_attention_unit_backward_args& args) {
-  const bool rgb = args.shape.channels == 3;
-  if (args.shape.dtype == FERMT_FLOAT32)
-    return rgb ? dual_attention_unit_backward_as<float, 3>(args) : dual_attention_unit_backward_as<float, 0>(args);
-  return rgb ? dual_attention_unit_backward_as<BFloat16, 3>(args) : dual_attention_unit_backward_as<BFloat16, 0>(args);
+  return for_dtype(args.shape.dtype, [&](auto value) {
+    using T = decltype(value);
+    return args.shape.channels == 3 ? dual_attention_unit_backward_as<T, 3>(args)
+                                    : dual_attention_unit_backward_as<T, 0>(args);
+  });
 }
 
 }  // namespace

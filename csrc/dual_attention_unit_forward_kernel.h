@@ -77,10 +77,11 @@ fermt_status dual_attention_unit_forward_as(const fermt_dual_attention_unit_forw
 }
 
 fermt_status dual_attention_unit_forward(const fermt_dual_attention_unit_forward_args& args) {
-  const bool rgb = args.shape.channels == 3;
-  if (args.shape.dtype == FERMT_FLOAT32)
-    return rgb ? dual_attention_unit_forward_as<float, 3>(args) : dual_attention_unit_forward_as<float, 0>(args);
-  return rgb ? dual_attention_unit_forward_as<BFloat16, 3>(args) : dual_attention_unit_forward_as<BFloat16, 0>(args);
+  return for_dtype(args.shape.dtype, [&](auto value) {
+    using T = decltype(value);
+    return args.shape.channels == 3 ? dual_attention_unit_forward_as<T, 3>(args)
+                                    : dual_attention_unit_forward_as<T, 0>(args);
+  });
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "abi.h"
+
 #if FERMT_VECTOR_BYTES >= 32
 #include <immintrin.h>
 #endif
@@ -196,23 +198,56 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-inline float to_float(float x) { return x; }
+struct Float16 {
+  uint16_t bits;
+};
 
-inline float to_float(BFloat16 x) {
-  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+inline float as_float(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;
 }
 
+inline uint32_t as_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline float to_float(float x) { return x; }
+
+inline float to_float(BFloat16 x) { return as_float(static_cast<uint32_t>(x.bits) << 16); }
+
+inline float to_float(Float16 x) {
+  const uint32_t sign = (x.bits & 0x8000u) << 16, magnitude = (x.bits & 0x7fffu) << 13;
+  const uint32_t finite = as_bits(as_float(magnitude) * as_float(0x77800000));  // times 2^112, denormals too
+  return as_float(sign | (magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : finite));
+}
+
 inline void from_float(float x, float* to) { *to = x; }
 
 inline void from_float(float x, BFloat16* to) {  // to the nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
+  const uint32_t bits = as_bits(x);
   const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const bool nan = (bits & 0x7fffffff) > 0x7f800000;
   to->bits = static_cast<uint16_t>(nan ? (bits >> 16) | 0x40 : rounded);
+}
+
+inline void from_float(float x, Float16* to) {  // the same; past 65504 and a half it is infinite
+  const uint32_t bits = as_bits(x), magnitude = bits & 0x7fffffff;
+  const uint32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  const uint32_t denormal = as_bits(as_float(magnitude) + 0.5f) - 0x3f000000;  // 0.5's last bit is worth 2^-24
+  const uint32_t beyond = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+  const uint32_t small = magnitude < 0x38800000 ? denormal : normal;
+  to->bits = static_cast<uint16_t>(((bits >> 16) & 0x8000) | (magnitude >= 0x477ff000 ? beyond : small));
+}
+
+// body(a value of the type that `dtype` names): what a kernel is instantiated for.
+template <class Body>
+inline fermt_status for_dtype(int64_t dtype, Body&& body) {
+  if (dtype == FERMT_FLOAT32) return body(float{});
+  if (dtype == FERMT_BFLOAT16) return body(BFloat16{});
+  return body(Float16{});
 }
 
 template <class T>

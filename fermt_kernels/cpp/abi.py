@@ -7,7 +7,7 @@ import struct
 import torch
 from torch import Tensor
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # fermt_dtype
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # fermt_dtype
 
 _HEAD = "qP"  # struct_size, parallel_for
 _TENSOR = "P3q"  # fermt_tensor: data, and the strides of all dimensions but the last
