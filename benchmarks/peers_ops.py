@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,8 @@ def _softmax(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @cache
-def _mask(pattern: str, n: int, tokens: int) -> Tensor:
-    mask = torch.zeros(tokens, tokens, dtype=torch.bool)
+def _mask(pattern: str, n: int, tokens: int, device: torch.device) -> Tensor:
+    mask = torch.zeros(tokens, tokens, dtype=torch.bool, device=device)
     spans = key_spans(pattern, n, tokens)
     mask[:n, slice(*spans.template)] = True
     mask[n:, slice(*spans.search)] = True
@@ -55,7 +56,35 @@ def _mask(pattern: str, n: int, tokens: int) -> Tensor:
 
 def _masked_sdpa(qkv: Tensor, case: AttentionCase) -> Tensor:
     q, k, v = _heads(qkv, case)
-    return _tokens(F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(case.pattern, case.n, case.tokens)))
+    mask = _mask(case.pattern, case.n, case.tokens, q.device)
+    return _tokens(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+
+@cache
+def _block_mask(pattern: str, n: int, tokens: int, device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    template, search = key_spans(pattern, n, tokens)
+
+    def seen(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        by_template = (key >= template[0]) & (key < template[1])
+        return torch.where(query < n, by_template, (key >= search[0]) & (key < search[1]))
+
+    return create_block_mask(seen, None, None, tokens, tokens, device=str(device))
+
+
+@cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def flex_attention(qkv: Tensor, case: AttentionCase) -> Tensor:
+    """FlexAttention, compiled, with a block mask of the pattern."""
+    q, k, v = _heads(qkv, case)
+    mask = _block_mask(case.pattern, case.n, case.tokens, q.device)
+    return _tokens(_compiled_flex()(q, k, v, block_mask=mask))
 
 
 def _ours(qkv: Tensor, case: AttentionCase) -> Tensor:

@@ -1,7 +1,8 @@
 """The table of backends: which can run here, why the others cannot, and which one an op takes.
 
 A room (`reference`, `cpp`, `triton`) says what it needs (`why_not()`), what it has (`SUPPORTS`: op -> dtypes), where
-(`DEVICES`), and holds one function for each op it has. Nothing else in the package asks about backends.
+(`DEVICES`), up to what size (`LARGEST`: op -> what is meant, and the largest), and holds one function for each op it
+has. Nothing else in the package asks about backends.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def backends() -> BackendTable:
     return BackendTable(rows)
 
 
-def why_unsupported(name: str, op: str, device_type: str, dtype: torch.dtype) -> str | None:
-    """Why backend `name` cannot run `op` on such input, or None if it can."""
+def why_unsupported(name: str, op: str, device_type: str, dtype: torch.dtype, size: int = 0) -> str | None:
+    """Why backend `name` cannot run `op` on such input, or None if it can; `size` is the head dim, or the channels."""
     room = ROOMS[name]
     if reason := room.why_not():
         return reason
@@ -63,7 +64,8 @@ def why_unsupported(name: str, op: str, device_type: str, dtype: torch.dtype) ->
         return f"it has no {op}"
     if dtype not in room.SUPPORTS[op]:
         return f"its {op} takes {', '.join(map(str, room.SUPPORTS[op]))}, not {dtype}"
-    return None
+    what, largest = room.LARGEST.get(op, ("", size))
+    return f"its {op} takes {what} up to {largest}, not {size}" if size > largest else None
 
 
 def requested(backend: str) -> str:
@@ -76,17 +78,19 @@ def requested(backend: str) -> str:
 
 
 @torch.compiler.assume_constant_result
-def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_backward: bool) -> str:
-    """Name of the backend that runs `op` ("attention", say): a constant of the compiled graph.
+def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_backward: bool, size: int = 0) -> str:
+    """Name of the backend that runs `op` ("attention", say) on inputs of `size` (head dim, or channels).
+
+    It is a constant of the compiled graph.
 
     "auto" takes the first row that can and ends at the reference. An explicit name never falls back: it raises
     RuntimeError with the reason, also where the gradient will be needed and only the forward pass is there.
     """
     name = requested(backend)
     if name == AUTO:
-        return next(row for row in ROOMS if why_unsupported(row, f"{op}_forward", device_type, dtype) is None)
+        return next(row for row in ROOMS if why_unsupported(row, f"{op}_forward", device_type, dtype, size) is None)
     for needed in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
-        if reason := why_unsupported(name, needed, device_type, dtype):
+        if reason := why_unsupported(name, needed, device_type, dtype, size):
             raise RuntimeError(f"backend {name!r} cannot run {needed}: {reason}")
     return name
 

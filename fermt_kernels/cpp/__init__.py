@@ -14,6 +14,7 @@ SUPPORTS = {
     "dual_attention_unit_forward": tuple(DTYPES),
     "dual_attention_unit_backward": tuple(DTYPES),
 }
+LARGEST: dict[str, tuple[str, int]] = {}  # any size
 
 
 def why_not() -> str | None:

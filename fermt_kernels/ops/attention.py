@@ -46,7 +46,8 @@ def attention(
         RuntimeError: the named backend cannot run this, with the reason.
     """
     checks.attention("attention", q, k, v, num_template, pattern, scale)
-    name = resolve("attention", backend, q.device.type, effective_dtype(q), needs_gradient(q, k, v))
+    differentiated = needs_gradient(q, k, v)
+    name = resolve("attention", backend, q.device.type, effective_dtype(q), differentiated, q.shape[3])
     scale = q.shape[3] ** -0.5 if scale is None else float(scale)
     return torch.ops.fermt.attention(q, k, v, num_template, pattern, scale, name)[0]
 
@@ -74,8 +75,9 @@ def attention_packed(
         As `attention`.
     """
     checks.attention_packed("attention_packed", qkv, num_heads, num_template, pattern, scale)
-    name = resolve("attention", backend, qkv.device.type, effective_dtype(qkv), needs_gradient(qkv))
-    scale = (qkv.shape[2] // (3 * num_heads)) ** -0.5 if scale is None else float(scale)
+    head_dim = qkv.shape[2] // (3 * num_heads)
+    name = resolve("attention", backend, qkv.device.type, effective_dtype(qkv), needs_gradient(qkv), head_dim)
+    scale = head_dim**-0.5 if scale is None else float(scale)
     return torch.ops.fermt.attention_packed(qkv, num_heads, num_template, pattern, scale, name)[0]
 
 

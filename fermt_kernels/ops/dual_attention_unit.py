@@ -70,7 +70,8 @@ def dual_attention_unit(x: Tensor, weights: DAUWeights, *, backend: str = "auto"
     if len(weights) != len(DAUWeights._fields):
         raise ValueError(f"dual_attention_unit: weights must be {len(DAUWeights._fields)} tensors, got {len(weights)}")
     checks.dual_attention_unit("dual_attention_unit", x, DAUWeights._fields, weights)
-    name = resolve("dual_attention_unit", backend, x.device.type, effective_dtype(x), needs_gradient(x, *weights))
+    differentiated = needs_gradient(x, *weights)
+    name = resolve("dual_attention_unit", backend, x.device.type, effective_dtype(x), differentiated, x.shape[1])
     return torch.ops.fermt.dual_attention_unit(x, *weights, name)
 
 

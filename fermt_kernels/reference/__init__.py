@@ -15,6 +15,7 @@ SUPPORTS = {
     "dual_attention_unit_forward": FLOAT_DTYPES,
     "dual_attention_unit_backward": FLOAT_DTYPES,
 }
+LARGEST: dict[str, tuple[str, int]] = {}  # any size
 
 
 def why_not() -> str | None:

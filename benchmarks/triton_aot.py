@@ -1,0 +1,224 @@
+"""Compiles every Triton kernel ahead of time, for GPUs that need not be here: registers, spills, shared memory."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from fermt_kernels import triton as room
+from fermt_kernels.triton.launch import Launch, recording
+
+from . import cases
+
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
+
+
+class Chip(NamedTuple):
+    """What a streaming multiprocessor has (CUDA programming guide, table of compute capabilities)."""
+
+    name: str
+    warps: int
+    blocks: int
+    shared: int  # bytes, all blocks of a multiprocessor
+    shared_a_block: int
+    registers: int = 65536
+
+
+CHIPS = {
+    80: Chip("A100", 64, 32, 164 << 10, 163 << 10),
+    86: Chip("RTX 3090", 48, 16, 100 << 10, 99 << 10),
+    89: Chip("RTX 4090", 48, 24, 100 << 10, 99 << 10),
+    90: Chip("H100, H200", 64, 32, 228 << 10, 227 << 10),
+}
+
+
+class Compiled(NamedTuple):
+    """One kernel for one architecture. `local` bytes a thread are spills (and arrays, of which there are none)."""
+
+    kernel: str
+    case: str
+    arch: int
+    registers: int
+    local: int
+    shared: int
+    warps: int
+    occupancy: float  # resident warps over the most that a multiprocessor holds
+
+
+def _attention_launches(dtype: torch.dtype, heads: int, n: int, m: int, dim: int) -> None:
+    q, k, v = torch.empty(1, n + m, 3, heads, dim, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
+    out, lse = torch.empty_like(q), torch.empty(1, heads, n + m)
+    room.attention_forward(q, k, v, out, lse, n, "mixed", dim**-0.5)
+    room.attention_backward(out, q, k, v, out, lse, q, k, v, n, "mixed", dim**-0.5)
+
+
+def _unit_launches(dtype: torch.dtype, size: int) -> None:
+    case = cases.UnitCase(size, 1)
+    image, weights = case.image(dtype), case.weights(dtype)
+    room.dual_attention_unit_forward(image, weights, torch.empty_like(image))
+    grads = [torch.empty_like(weight) for weight in weights]
+    room.dual_attention_unit_backward(image, image, weights, torch.empty_like(image), grads)
+
+
+def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        short = DTYPES[dtype]
+        for dim in (16,) if dtype == torch.float16 else (16, 32, 64, 128):  # float16 takes bfloat16's blocks
+            yield f"{short} D={dim} N=320", partial(_attention_launches, dtype, 1 + 191 // dim, 64, 256, dim)
+        yield f"{short} D=16 N=5120", partial(_attention_launches, dtype, 12, 1024, 4096, 16)
+        yield f"{short} D=16 N=97", partial(_attention_launches, dtype, 12, 33, 64, 16)
+        for size in (128, 256):
+            yield f"{short} {size}x{size}", partial(_unit_launches, dtype, size)
+
+
+def _type(value: Any) -> Any:
+    """The type that the launcher gives a kernel for this argument; 1 is compiled in, as Triton does it."""
+    if isinstance(value, tuple):
+        return tuple(map(_type, value))
+    if isinstance(value, Tensor):
+        return f"*{DTYPES[value.dtype]}"
+    if isinstance(value, float):
+        return "fp32"
+    return "constexpr" if value == 1 else "i32" if abs(value) < 2**31 else "i64"
+
+
+def _leaves(value: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from _leaves(item, (*path, i))
+    else:
+        yield path, value
+
+
+class Source(NamedTuple):
+    """A launch reduced to what a compiler needs; can be sent to another process."""
+
+    module: str
+    kernel: str
+    case: str
+    signature: dict[str, Any]
+    constants: dict[tuple[int, ...], Any]
+    divisible: tuple[tuple[int, ...], ...]  # arguments that are multiples of 16
+    warps: int
+    stages: int
+
+
+def _source(case: str, launch: Launch) -> Source:
+    names = launch.kernel.arg_names
+    arguments = {name: launch.arguments[name] for name in names if name in launch.arguments}
+    signature = {name: _type(arguments[name]) if name in arguments else "constexpr" for name in names}
+    leaves = [leaf for name, value in arguments.items() for leaf in _leaves(value, (names.index(name),))]
+    ones = {path: 1 for path, value in leaves if isinstance(value, int) and value == 1}
+    constants = {(names.index(name),): value for name, value in launch.constants.items()} | ones
+    divisible = [
+        path for path, value in leaves if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0)
+    ]
+    function = launch.kernel.fn
+    return Source(function.__module__, function.__name__, case, signature, constants, tuple(divisible), *launch.tuning)
+
+
+def sources() -> list[Source]:
+    """Every launch of every op at the model's shapes and dtypes, each distinct one once."""
+    found: dict[str, Source] = {}
+    for case, run in _plans():
+        with recording() as launches:
+            run()
+        for launch in launches:
+            source = _source(case, launch)
+            found.setdefault(repr(source._replace(case="")), source)
+    return list(found.values())
+
+
+def compile_for(source: Source, arch: int) -> Compiled:
+    """Compiles to a cubin and asks cuobjdump, which comes with Triton, what it uses."""
+    import importlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = getattr(importlib.import_module(source.module), source.kernel)
+    attributes = {path: [["tt.divisibility", 16]] for path in source.divisible}
+    compiled = triton.compile(
+        ASTSource(fn=kernel, signature=source.signature, constexprs=source.constants, attrs=attributes),
+        target=GPUTarget("cuda", arch, 32),
+        options={"num_warps": source.warps, "num_stages": source.stages},
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        listing = subprocess.run(
+            [str(tool), "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
+        ).stdout
+    used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", listing)}
+    shared = compiled.metadata.shared
+    return Compiled(
+        source.kernel,
+        source.case,
+        arch,
+        used["REG"],
+        used["STACK"] + used["LOCAL"],
+        shared,
+        source.warps,
+        occupancy(CHIPS[arch], used["REG"], shared, source.warps),
+    )
+
+
+def occupancy(chip: Chip, registers: int, shared: int, warps: int) -> float:
+    """Resident warps of a kernel over those that a multiprocessor can hold; registers come in units of 8 a thread."""
+    a_warp = max(1, -(-registers // 8) * 8) * 32
+    blocks = min(chip.blocks, chip.warps // warps, chip.registers // (a_warp * warps))
+    if shared:
+        blocks = min(blocks, chip.shared // (shared + 1024))  # the driver keeps 1 KiB a block
+    return blocks * warps / chip.warps
+
+
+def compile_all(archs: list[int], workers: int = 2) -> Iterator[Compiled]:
+    """Every kernel for every architecture, as they are done."""
+    todo = [(source, arch) for source in sources() for arch in archs]
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(compile_for, *zip(*todo, strict=True), chunksize=4)
+
+
+def main(
+    archs: Annotated[str, typer.Option(help="Compute capabilities, as 80,90.")] = ",".join(map(str, CHIPS)),
+    out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS,
+) -> None:
+    """Registers, spilled bytes, shared memory and occupancy of every Triton kernel, compiled without a GPU."""
+    import triton
+
+    console = Console()
+    chosen = [int(arch) for arch in archs.split(",")]
+    total = len(sources()) * len(chosen)
+    rows = list(track(compile_all(chosen), total=total, description="compiling", console=console))
+    table = Table(title="Triton kernels, ahead of time", box=box.SIMPLE, padding=(0, 0), pad_edge=False)
+    for heading in ("kernel", "case", "sm", "regs", "spilled", "shared", "warps", "occupancy"):
+        table.add_column(heading, justify="left" if heading in ("kernel", "case") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(f"{value:.0%}" if isinstance(value, float) else str(value) for value in row))
+    console.print(table)
+    facts = {"triton": triton.__version__, "torch": torch.__version__}
+    part = out.with_suffix(".part")
+    part.write_text(json.dumps({"versions": facts, "kernels": [row._asdict() for row in rows]}, indent=1) + "\n")
+    part.replace(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,194 @@
+"""Launches the attention kernels: which one, over what grid, with blocks of what size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..patterns import key_spans
+from .kernels.attention_backward import attention_backward_kernel
+from .kernels.attention_backward_long import attention_backward_keys_kernel, attention_backward_queries_kernel
+from .kernels.attention_forward import attention_forward_kernel
+from .launch import Tuning, dot_precision, launch, power_of_two
+
+LOG2E = math.log2(math.e)
+
+
+class Blocks(NamedTuple):
+    """Queries and keys that a program handles at a time, and how it is compiled."""
+
+    m: int
+    n: int
+    tuning: Tuning
+
+
+# By bytes a value and head dim (padded). Sizes that divide the model's 64 and 256 tokens leave no half-empty block;
+# within that, the largest for which nothing spills on any architecture (python -m benchmarks.triton_aot). In 16 bits at
+# head dim 16, half as many keys for half the registers again: more warps to hide the exponentials behind.
+FORWARD = {
+    (2, 16): Blocks(64, 32, Tuning(4, 2)),
+    (2, 32): Blocks(64, 64, Tuning(4, 2)),
+    (2, 64): Blocks(64, 64, Tuning(4, 2)),
+    (2, 128): Blocks(64, 32, Tuning(4, 2)),
+    (4, 16): Blocks(64, 64, Tuning(4, 1)),
+    (4, 32): Blocks(32, 32, Tuning(4, 1)),
+    (4, 64): Blocks(32, 16, Tuning(4, 1)),
+    (4, 128): Blocks(16, 32, Tuning(4, 1)),
+}
+# One program a head, for groups of at most `m` queries: the model's search group is 256. Wider heads and float32 would
+# spill, and take two kernels; so would twice the warps.
+BACKWARD = {(2, 16): Blocks(256, 32, Tuning(8, 1))}
+# Two kernels, any length; also where a head does not fit one program's registers. The wider the head, the smaller the
+# blocks: found by compiling ahead of time until nothing spilled on any architecture.
+BACKWARD_QUERIES = {
+    (2, 16): Blocks(64, 64, Tuning(4, 1)),
+    (2, 32): Blocks(64, 64, Tuning(4, 1)),
+    (2, 64): Blocks(32, 64, Tuning(4, 1)),
+    (2, 128): Blocks(32, 32, Tuning(8, 1)),
+    (4, 16): Blocks(32, 32, Tuning(4, 1)),
+    (4, 32): Blocks(32, 32, Tuning(4, 1)),
+    (4, 64): Blocks(16, 32, Tuning(4, 1)),
+    (4, 128): Blocks(16, 16, Tuning(8, 1)),
+}
+BACKWARD_KEYS = {
+    (2, 16): Blocks(64, 64, Tuning(4, 1)),
+    (2, 32): Blocks(64, 64, Tuning(4, 1)),
+    (2, 64): Blocks(32, 32, Tuning(4, 1)),
+    (2, 128): Blocks(32, 32, Tuning(8, 1)),
+    (4, 16): Blocks(32, 32, Tuning(4, 1)),
+    (4, 32): Blocks(16, 32, Tuning(4, 1)),
+    (4, 64): Blocks(16, 32, Tuning(4, 1)),
+    (4, 128): Blocks(16, 16, Tuning(8, 1)),
+}
+
+
+def _strides(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.stride(0), tensor.stride(1), tensor.stride(2)
+
+
+def _last_contiguous(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _shape(q: Tensor, num_template: int, pattern: str) -> dict[str, Any]:
+    template, search = key_spans(pattern, num_template, q.shape[2])
+    return {
+        "heads": q.shape[1],
+        "tokens": q.shape[2],
+        "num_template": num_template,
+        "spans": (*template, *search),
+    }
+
+
+def _key(q: Tensor) -> tuple[int, int]:
+    """Bytes a value and padded head dim: what the tables of blocks go by."""
+    return q.element_size(), power_of_two(q.shape[3], least=16)
+
+
+def _blocks(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _query_blocks(q: Tensor, num_template: int, size: int) -> int:
+    """Blocks of queries in a head: no block holds queries of both groups."""
+    return _blocks(num_template, size) + _blocks(q.shape[2] - num_template, size)
+
+
+def attention_forward(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, num_template: int, pattern: str, scale: float
+) -> None:
+    """Attention of (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N), contiguous."""
+    q, k, v = _last_contiguous(q), _last_contiguous(k), _last_contiguous(v)
+    (batch, heads, tokens, dim), (size, block_d) = q.shape, _key(q)
+    blocks = FORWARD[size, block_d]
+    count = _query_blocks(q, num_template, blocks.m)
+    shape = _shape(q, num_template, pattern)
+    start_t, stop_t, start_s, stop_s = shape["spans"]
+    launch(
+        attention_forward_kernel,
+        (batch * heads * count,),
+        {
+            "q_ptr": q,
+            "k_ptr": k,
+            "v_ptr": v,
+            "out_ptr": out,
+            "lse_ptr": lse,
+            "q_strides": _strides(q),
+            "k_strides": _strides(k),
+            "v_strides": _strides(v),
+            "out_strides": _strides(out),
+            **shape,
+            "blocks": count,
+            "abs_scale": abs(scale),
+            "abs_scale_log2": abs(scale) * LOG2E,
+        },
+        {
+            "NEGATED": scale < 0,
+            "HEAD_DIM": dim,
+            "BLOCK_D": block_d,
+            "BLOCK_M": blocks.m,
+            "BLOCK_N": blocks.n,
+            "EVEN_QUERIES": dim == block_d and num_template % blocks.m == 0 and tokens % blocks.m == 0,
+            "EVEN_KEYS": dim == block_d and (stop_t - start_t) % blocks.n == 0 and (stop_s - start_s) % blocks.n == 0,
+            "PRECISION": dot_precision(q.dtype),
+        },
+        blocks.tuning,
+    )
+
+
+def attention_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
+    num_template: int,
+    pattern: str,
+    scale: float,
+) -> None:
+    """Gradients of attention into `grad_q`, `grad_k`, `grad_v` (last dimension contiguous)."""
+    grad_out, q, k, v, out = (_last_contiguous(t) for t in (grad_out, q, k, v, out))
+    (batch, heads, tokens, dim), key = q.shape, _key(q)
+    inputs = {"grad_out_ptr": grad_out, "q_ptr": q, "k_ptr": k, "v_ptr": v, "out_ptr": out, "lse_ptr": lse}
+    numbers = _shape(q, num_template, pattern) | {"scale": scale, "scale_log2": scale * LOG2E}
+    constants = {
+        "HEAD_DIM": dim,
+        "BLOCK_D": key[1],
+        "PRECISION": dot_precision(q.dtype),
+    }
+
+    def run(kernel: Any, grid: int, tensors: dict[str, Tensor], blocks: Blocks, more: dict, sizes: dict) -> None:
+        strides = {name.replace("_ptr", "_strides"): _strides(t) for name, t in tensors.items() if t.dim() == 4}
+        sizes = constants | sizes | {"BLOCK_N": blocks.n}
+        launch(kernel, (grid,), tensors | strides | numbers | more, sizes, blocks.tuning)
+
+    outputs = {"grad_q_ptr": grad_q, "grad_k_ptr": grad_k, "grad_v_ptr": grad_v}
+    groups = num_template, tokens - num_template
+    if key in BACKWARD and max(groups) <= BACKWARD[key].m:
+        sizes = {
+            "BLOCK_TEMPLATE": power_of_two(groups[0], least=16),
+            "BLOCK_SEARCH": power_of_two(groups[1], least=16),
+        }
+        run(attention_backward_kernel, batch * heads, inputs | outputs, BACKWARD[key], {}, sizes)
+        return
+    constants["ROW_SUMS"] = q.dtype == torch.float32
+    delta = lse.new_empty(lse.shape)
+    inverse_sum = lse.new_empty(lse.shape) if constants["ROW_SUMS"] else delta  # not read then
+    inputs |= {"delta_ptr": delta, "inverse_sum_ptr": inverse_sum}
+
+    blocks = BACKWARD_QUERIES[key]
+    count, sizes = _query_blocks(q, num_template, blocks.m), {"BLOCK_M": blocks.m}
+    tensors = inputs | {"grad_q_ptr": outputs.pop("grad_q_ptr")}
+    run(attention_backward_queries_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, sizes)
+
+    blocks = BACKWARD_KEYS[key]
+    count, sizes = _blocks(tokens, blocks.n), {"BLOCK_M": blocks.m}
+    tensors = {name: tensor for name, tensor in (inputs | outputs).items() if name != "out_ptr"}
+    run(attention_backward_keys_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, sizes)

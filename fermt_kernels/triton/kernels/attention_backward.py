@@ -1,0 +1,102 @@
+"""Attention backward where both groups fit one program, without atomics: the probabilities are recomputed from lse.
+
+P = exp(scale Q K^T - lse)     dP = dO V^T     dS = P (dP - delta), delta = rowsum(dO O)
+dQ = scale dS K                dK = scale dS^T Q               dV = P^T dO
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .attention_primitives import head_of, load_lse_log2, load_rows, score_gradients, store_rows
+
+
+@triton.jit
+def attention_backward_kernel(
+    grad_out_ptr,
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    out_ptr,
+    lse_ptr,
+    grad_q_ptr,
+    grad_k_ptr,
+    grad_v_ptr,
+    grad_out_strides,
+    q_strides,
+    k_strides,
+    v_strides,
+    out_strides,
+    grad_q_strides,
+    grad_k_strides,
+    grad_v_strides,
+    heads,
+    tokens,
+    num_template,
+    spans,
+    scale,
+    scale_log2,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_TEMPLATE: tl.constexpr,
+    BLOCK_SEARCH: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dQ, dK and dV of one head. Both groups' queries stay with the program while the keys pass by, each once."""
+    head_index = tl.program_id(0).to(tl.int64)
+    batch, head = head_index // heads, head_index % heads
+    q_base = head_of(q_ptr, q_strides, batch, head)
+    k_base = head_of(k_ptr, k_strides, batch, head)
+    v_base = head_of(v_ptr, v_strides, batch, head)
+    out_base = head_of(out_ptr, out_strides, batch, head)
+    grad_out_base = head_of(grad_out_ptr, grad_out_strides, batch, head)
+    grad_q_base = head_of(grad_q_ptr, grad_q_strides, batch, head)
+    grad_k_base = head_of(grad_k_ptr, grad_k_strides, batch, head)
+    grad_v_base = head_of(grad_v_ptr, grad_v_strides, batch, head)
+
+    rows_t = tl.arange(0, BLOCK_TEMPLATE)
+    rows_s = num_template + tl.arange(0, BLOCK_SEARCH)
+    q_t = load_rows(q_base, q_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
+    q_s = load_rows(q_base, q_strides, rows_s, tokens, HEAD_DIM, BLOCK_D, False)
+    grad_out_t = load_rows(grad_out_base, grad_out_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
+    grad_out_s = load_rows(grad_out_base, grad_out_strides, rows_s, tokens, HEAD_DIM, BLOCK_D, False)
+    out_t = load_rows(out_base, out_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
+    out_s = load_rows(out_base, out_strides, rows_s, tokens, HEAD_DIM, BLOCK_D, False)
+    delta_t = tl.sum(grad_out_t.to(tl.float32) * out_t.to(tl.float32), 1)
+    delta_s = tl.sum(grad_out_s.to(tl.float32) * out_s.to(tl.float32), 1)
+    lse_t = load_lse_log2(lse_ptr + head_index * tokens, rows_t, num_template)
+    lse_s = load_lse_log2(lse_ptr + head_index * tokens, rows_s, tokens)
+    single_t = spans[1] - spans[0] == 1
+    single_s = spans[3] - spans[2] == 1
+    ones_t = tl.full([BLOCK_TEMPLATE], 1.0, tl.float32)
+    ones_s = tl.full([BLOCK_SEARCH], 1.0, tl.float32)
+    grad_q_t = tl.zeros([BLOCK_TEMPLATE, BLOCK_D], tl.float32)
+    grad_q_s = tl.zeros([BLOCK_SEARCH, BLOCK_D], tl.float32)
+    for start in range(0, tokens, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
+        k = load_rows(k_base, k_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+        v = load_rows(v_base, v_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+        grad_k = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+        grad_v = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+        if (start < spans[1]) & (start + BLOCK_N > spans[0]) & (num_template > 0):
+            seen = ((keys >= spans[0]) & (keys < spans[1]))[None, :]
+            p, grad_s = score_gradients(
+                q_t, grad_out_t, k, v, scale_log2, lse_t, delta_t, ones_t, seen, single_t, PRECISION
+            )
+            grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out_t, grad_v, input_precision=PRECISION)
+            grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q_t, grad_k, input_precision=PRECISION)
+            grad_q_t = tl.dot(grad_s.to(v.dtype), k, grad_q_t, input_precision=PRECISION)
+        if (start < spans[3]) & (start + BLOCK_N > spans[2]) & (num_template < tokens):
+            seen = ((keys >= spans[2]) & (keys < spans[3]))[None, :]
+            p, grad_s = score_gradients(
+                q_s, grad_out_s, k, v, scale_log2, lse_s, delta_s, ones_s, seen, single_s, PRECISION
+            )
+            grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out_s, grad_v, input_precision=PRECISION)
+            grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q_s, grad_k, input_precision=PRECISION)
+            grad_q_s = tl.dot(grad_s.to(v.dtype), k, grad_q_s, input_precision=PRECISION)
+        store_rows(grad_k_base, grad_k_strides, keys, tokens, grad_k * scale, HEAD_DIM, BLOCK_D)
+        store_rows(grad_v_base, grad_v_strides, keys, tokens, grad_v, HEAD_DIM, BLOCK_D)
+    store_rows(grad_q_base, grad_q_strides, rows_t, num_template, grad_q_t * scale, HEAD_DIM, BLOCK_D)
+    store_rows(grad_q_base, grad_q_strides, rows_s, tokens, grad_q_s * scale, HEAD_DIM, BLOCK_D)

@@ -1,0 +1,162 @@
+"""Attention backward for any length, in two kernels and without atomics; formulas as in attention_backward.py.
+
+The first gives dQ, and what it knows of each row of P; the second dK and dV. In float32 a row of P is divided by its
+sum (ROW_SUMS), which is 1 but for the rounding of lse: that would otherwise be the largest error of all.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .attention_primitives import (
+    head_of,
+    inverse_row_sums,
+    load_lse_log2,
+    load_rows,
+    query_block,
+    score_gradients,
+    store_rows,
+)
+
+
+@triton.jit
+def attention_backward_queries_kernel(
+    grad_out_ptr,
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    out_ptr,
+    lse_ptr,
+    delta_ptr,
+    inverse_sum_ptr,
+    grad_q_ptr,
+    grad_out_strides,
+    q_strides,
+    k_strides,
+    v_strides,
+    out_strides,
+    grad_q_strides,
+    heads,
+    tokens,
+    num_template,
+    spans,
+    blocks,
+    scale,
+    scale_log2,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    ROW_SUMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dQ of one block of queries, and each of its rows' delta and 1 / sum of P, for the kernel that follows."""
+    index = tl.program_id(0)
+    head_index = (index // blocks).to(tl.int64)
+    batch, head = head_index // heads, head_index % heads
+    first, query_stop, key_start, key_stop = query_block(index % blocks, num_template, tokens, spans, BLOCK_M)
+    rows = first + tl.arange(0, BLOCK_M)
+    statistics = head_index * tokens + rows
+    q_base = head_of(q_ptr, q_strides, batch, head)
+    k_base = head_of(k_ptr, k_strides, batch, head)
+    v_base = head_of(v_ptr, v_strides, batch, head)
+    out_base = head_of(out_ptr, out_strides, batch, head)
+    grad_out_base = head_of(grad_out_ptr, grad_out_strides, batch, head)
+    q = load_rows(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
+    grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
+    out = load_rows(out_base, out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
+    delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), 1)
+    tl.store(delta_ptr + statistics, delta, mask=rows < query_stop)
+    lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, rows, query_stop)
+    inverse_sum = tl.full([BLOCK_M], 1.0, tl.float32)
+    if ROW_SUMS:
+        inverse_sum = inverse_row_sums(
+            q, lse_log2, k_base, k_strides, key_start, key_stop, scale_log2,
+            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, PRECISION,
+        )  # fmt: skip
+        tl.store(inverse_sum_ptr + statistics, inverse_sum, mask=rows < query_stop)
+    single = key_stop - key_start == 1
+    grad_q = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for start in range(key_start, key_stop, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
+        k = load_rows(k_base, k_strides, keys, key_stop, HEAD_DIM, BLOCK_D, False)
+        v = load_rows(v_base, v_strides, keys, key_stop, HEAD_DIM, BLOCK_D, False)
+        seen = (keys < key_stop)[None, :]
+        _, grad_s = score_gradients(
+            q, grad_out, k, v, scale_log2, lse_log2, delta, inverse_sum, seen, single, PRECISION
+        )
+        grad_q = tl.dot(grad_s.to(k.dtype), k, grad_q, input_precision=PRECISION)
+    grad_q_base = head_of(grad_q_ptr, grad_q_strides, batch, head)
+    store_rows(grad_q_base, grad_q_strides, rows, query_stop, grad_q * scale, HEAD_DIM, BLOCK_D)
+
+
+@triton.jit
+def attention_backward_keys_kernel(
+    grad_out_ptr,
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    lse_ptr,
+    delta_ptr,
+    inverse_sum_ptr,
+    grad_k_ptr,
+    grad_v_ptr,
+    grad_out_strides,
+    q_strides,
+    k_strides,
+    v_strides,
+    grad_k_strides,
+    grad_v_strides,
+    heads,
+    tokens,
+    num_template,
+    spans,
+    blocks,
+    scale,
+    scale_log2,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    ROW_SUMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dK and dV of one block of keys: each group whose span meets it sends its queries past."""
+    index = tl.program_id(0)
+    head_index = (index // blocks).to(tl.int64)
+    batch, head = head_index // heads, head_index % heads
+    start = (index % blocks) * BLOCK_N
+    keys = start + tl.arange(0, BLOCK_N)
+    q_base = head_of(q_ptr, q_strides, batch, head)
+    grad_out_base = head_of(grad_out_ptr, grad_out_strides, batch, head)
+    k = load_rows(head_of(k_ptr, k_strides, batch, head), k_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+    v = load_rows(head_of(v_ptr, v_strides, batch, head), v_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+    grad_k = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    grad_v = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    for group in tl.static_range(2):
+        key_start, key_stop = spans[2 * group], spans[2 * group + 1]
+        query_start = num_template * group
+        query_stop = num_template + (tokens - num_template) * group
+        seen = ((keys >= key_start) & (keys < key_stop))[None, :]
+        single = key_stop - key_start == 1
+        meets = (start < key_stop) & (start + BLOCK_N > key_start)
+        for first in range(query_start, tl.where(meets, query_stop, query_start), BLOCK_M):
+            rows = first + tl.arange(0, BLOCK_M)
+            statistics = head_index * tokens + rows
+            q = load_rows(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
+            grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
+            lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, rows, query_stop)
+            delta = tl.load(delta_ptr + statistics, mask=rows < query_stop, other=0.0)
+            inverse_sum = tl.full([BLOCK_M], 1.0, tl.float32)
+            if ROW_SUMS:
+                inverse_sum = tl.load(inverse_sum_ptr + statistics, mask=rows < query_stop, other=1.0)
+            p, grad_s = score_gradients(
+                q, grad_out, k, v, scale_log2, lse_log2, delta, inverse_sum, seen, single, PRECISION
+            )
+            grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out, grad_v, input_precision=PRECISION)
+            grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q, grad_k, input_precision=PRECISION)
+    grad_k_base = head_of(grad_k_ptr, grad_k_strides, batch, head)
+    grad_v_base = head_of(grad_v_ptr, grad_v_strides, batch, head)
+    store_rows(grad_k_base, grad_k_strides, keys, tokens, grad_k * scale, HEAD_DIM, BLOCK_D)
+    store_rows(grad_v_base, grad_v_strides, keys, tokens, grad_v, HEAD_DIM, BLOCK_D)

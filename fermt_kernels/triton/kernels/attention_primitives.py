@@ -1,0 +1,94 @@
+"""What the attention kernels share: where a head, its groups and their keys lie, blocks of rows, probabilities.
+
+Strides come as (batch, head, token), spans as (template key start, stop, search key start, stop).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def head_of(pointer, strides, batch, head):
+    """Where a head begins; batch and head are int64, for a tensor can have more than 2^31 elements."""
+    return pointer + batch * strides[0] + head * strides[1]
+
+
+@triton.jit
+def query_block(block, num_template, tokens, spans, BLOCK_M: tl.constexpr):
+    """First query, end of the queries, and span of keys of query block `block`: the template group's come first."""
+    template_blocks = tl.cdiv(num_template, BLOCK_M)
+    is_template = block < template_blocks
+    first = tl.where(is_template, block * BLOCK_M, num_template + (block - template_blocks) * BLOCK_M)
+    stop = tl.where(is_template, num_template, tokens)
+    key_start = tl.where(is_template, spans[0], spans[2])
+    key_stop = tl.where(is_template, spans[1], spans[3])
+    return first, stop, key_start, key_stop
+
+
+@triton.jit
+def load_rows(base, strides, rows, row_stop, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, EVEN: tl.constexpr):
+    """(rows, BLOCK_D) of a head; zeros from `row_stop` on and past the head dim. EVEN: there is nothing to mask."""
+    dims = tl.arange(0, BLOCK_D)
+    pointers = base + rows.to(tl.int64)[:, None] * strides[2] + dims[None, :]
+    if EVEN:
+        return tl.load(pointers)
+    else:
+        return tl.load(pointers, mask=(rows < row_stop)[:, None] & (dims < HEAD_DIM)[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(base, strides, rows, row_stop, values, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The counterpart of `load_rows`, in the pointer's dtype."""
+    dims = tl.arange(0, BLOCK_D)
+    pointers = base + rows.to(tl.int64)[:, None] * strides[2] + dims[None, :]
+    mask = (rows < row_stop)[:, None] & (dims < HEAD_DIM)[None, :]
+    tl.store(pointers, values.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def load_lse_log2(lse_ptr, rows, row_stop):
+    """lse in base 2; infinity, for a probability of 0, from `row_stop` on."""
+    return tl.load(lse_ptr + rows, mask=rows < row_stop, other=float("inf")) * LOG2E
+
+
+@triton.jit
+def probabilities(q, k, scale_log2, lse_log2, seen, PRECISION: tl.constexpr):
+    """exp(scale q k^T - lse) where `seen` (1, keys), else 0."""
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    return tl.where(seen, tl.exp2(tl.fma(scores, scale_log2, -lse_log2[:, None])), 0.0)
+
+
+@triton.jit
+def inverse_row_sums(
+    q,
+    lse_log2,
+    k_base,
+    k_strides,
+    key_start,
+    key_stop,
+    scale_log2,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """1 / the sum of each row of P over its keys; 1 where a row sees none, or is none."""
+    total = tl.zeros([BLOCK_M], tl.float32)
+    for start in range(key_start, key_stop, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
+        k = load_rows(k_base, k_strides, keys, key_stop, HEAD_DIM, BLOCK_D, False)
+        total += tl.sum(probabilities(q, k, scale_log2, lse_log2, (keys < key_stop)[None, :], PRECISION), 1)
+    return tl.where(total > 0, 1.0 / total, 1.0)
+
+
+@triton.jit
+def score_gradients(q, grad_out, k, v, scale_log2, lse_log2, delta, inverse_sum, seen, single, PRECISION: tl.constexpr):
+    """P and dS. The soft-max over a single key is 1 whatever its score: dS is 0 then, exactly."""
+    p = probabilities(q, k, scale_log2, lse_log2, seen, PRECISION) * inverse_sum[:, None]
+    grad_p = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
+    return p, tl.where(single, 0.0, p * (grad_p - delta[:, None]))

@@ -1,0 +1,116 @@
+"""Depth-wise convolution and its gradients over padded planes, and where a program's pixels lie in them."""
+
+import triton
+import triton.language as tl
+
+from .channel_attention import channel_attention
+
+
+@triton.jit
+def pixels_of(tile, origin, height, width, pitch, BLOCK: tl.constexpr):
+    """A tile's positions, counted from the image's first pixel; their rows and columns, and which are pixels."""
+    at = tile * BLOCK + tl.arange(0, BLOCK) - origin
+    row = at // pitch
+    column = at - row * pitch
+    inside = (at >= 0) & (row < height) & (column < width)
+    return at, row, column, inside
+
+
+@triton.jit
+def under_taps(image_ptr, at, inside, pitch, DILATION: tl.constexpr, SIZE: tl.constexpr, TAPS_P2: tl.constexpr):
+    """What each tap of a SIZE x SIZE kernel sees from each pixel: (TAPS_P2, BLOCK). A negative DILATION flips it."""
+    taps = tl.arange(0, TAPS_P2)
+    offsets = ((taps // SIZE - SIZE // 2) * pitch + (taps % SIZE - SIZE // 2)) * DILATION
+    mask = (taps < SIZE * SIZE)[:, None] & inside[None, :]
+    return tl.load(image_ptr + (at[None, :] + offsets[:, None]), mask, other=0.0)
+
+
+@triton.jit
+def kernel_of(weight_ptr, channel, SIZE: tl.constexpr, TAPS_P2: tl.constexpr):
+    """A channel's taps: (TAPS_P2,)."""
+    taps = tl.arange(0, TAPS_P2)
+    return tl.load(weight_ptr + channel * (SIZE * SIZE) + taps, taps < SIZE * SIZE, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def depthwise_kernel(
+    u_ptr,
+    conv0_weight_ptr,
+    conv0_bias_ptr,
+    a_ptr,
+    u_sums_ptr,
+    fc_0_weight_ptr,
+    fc_2_weight_ptr,
+    mean_ptr,
+    gate_ptr,
+    height,
+    width,
+    pitch,
+    origin,
+    plane,
+    tiles,
+    CHANNELS: tl.constexpr,
+    CHANNELS_P2: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    HIDDEN_P2: tl.constexpr,
+    SIZE: tl.constexpr,
+    TAPS_P2: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """a = conv0 u on one tile of one channel's plane; the first tile of a sample also computes its gate."""
+    tile, image = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
+    channel = image % CHANNELS
+    if (tile == 0) & (channel == 0):
+        channel_attention(
+            u_sums_ptr, fc_0_weight_ptr, fc_2_weight_ptr, mean_ptr, gate_ptr, image // CHANNELS, tiles, height * width,
+            CHANNELS, CHANNELS_P2, HIDDEN, HIDDEN_P2, ROWS,
+        )  # fmt: skip
+    at, _, _, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
+    seen = under_taps(u_ptr + image * plane + origin, at, inside, pitch, 1, SIZE, TAPS_P2)
+    weight = kernel_of(conv0_weight_ptr, channel, SIZE, TAPS_P2)
+    a = tl.sum(weight[:, None] * seen, 0) + tl.load(conv0_bias_ptr + channel).to(tl.float32)
+    tl.store(a_ptr + image * plane + origin + at, tl.where(inside, a, 0.0))
+
+
+@triton.jit
+def depthwise_backward_kernel(
+    grad_ptr,
+    input_ptr,
+    weight_ptr,
+    grad_input_ptr,
+    sums_ptr,
+    height,
+    width,
+    pitch,
+    origin,
+    plane,
+    tiles,
+    columns,
+    first_column,
+    CHANNELS: tl.constexpr,
+    SIZE: tl.constexpr,
+    TAPS_P2: tl.constexpr,
+    DILATION: tl.constexpr,
+    ADD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The gradient of a depth-wise convolution's input, added to what is there if ADD; a tile's sums for its weights.
+
+    A tap's weight has the gradient sum over q of input[q] * grad[q - tap]: what the flipped kernel sees already.
+    """
+    tile, image = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
+    channel, taps = image % CHANNELS, tl.arange(0, TAPS_P2)
+    at, _, _, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
+    seen = under_taps(grad_ptr + image * plane + origin, at, inside, pitch, -DILATION, SIZE, TAPS_P2)
+    grad_input = tl.sum(kernel_of(weight_ptr, channel, SIZE, TAPS_P2)[:, None] * seen, 0)
+    into = grad_input_ptr + image * plane + origin + at
+    if ADD:
+        grad_input += tl.load(into, inside, other=0.0)
+    tl.store(into, tl.where(inside, grad_input, 0.0))
+
+    inputs = tl.load(input_ptr + image * plane + origin + at, inside, other=0.0)
+    grad = tl.load(grad_ptr + image * plane + origin + at, inside, other=0.0)
+    row_ptr = sums_ptr + (image // CHANNELS * tiles + tile) * columns + first_column
+    tl.store(row_ptr + channel * (SIZE * SIZE) + taps, tl.sum(seen * inputs[None, :], 1), taps < SIZE * SIZE)
+    tl.store(row_ptr + CHANNELS * SIZE * SIZE + channel, tl.sum(grad, 0))

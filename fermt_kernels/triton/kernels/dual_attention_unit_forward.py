@@ -1,0 +1,125 @@
+"""First and last pass of the Dual Attention Unit; between them lies the depth-wise convolution.
+
+Maps between passes lie in planes: an image's rows one after the other with a margin of zeros between them, and more
+above and below, so that no tap asks where the image ends. All channels of a tile are one tensor (CHANNELS_P2, BLOCK).
+"""
+
+import triton
+import triton.language as tl
+
+from .depthwise import kernel_of, pixels_of, under_taps
+
+
+@triton.jit
+def pointwise(
+    image_ptr,
+    weight_ptr,
+    bias_ptr,
+    channel_stride,
+    inside,
+    CHANNELS: tl.constexpr,
+    CHANNELS_P2: tl.constexpr,
+):
+    """A 1x1 convolution of the pixels that `image_ptr` points at in channel 0: (CHANNELS_P2, BLOCK)."""
+    channels = tl.arange(0, CHANNELS_P2)
+    known = channels < CHANNELS
+    result = tl.load(bias_ptr + channels, known, other=0.0).to(tl.float32)[:, None]
+    for i in tl.static_range(CHANNELS):
+        weight = tl.load(weight_ptr + channels * CHANNELS + i, known, other=0.0).to(tl.float32)
+        value = tl.load(image_ptr + i * channel_stride, inside, other=0.0).to(tl.float32)
+        result += weight[:, None] * value[None, :]
+    return result
+
+
+@triton.jit
+def activation_kernel(
+    x_ptr,
+    proj_1_weight_ptr,
+    proj_1_bias_ptr,
+    u_ptr,
+    u_sums_ptr,
+    x_batch_stride,
+    x_channel_stride,
+    x_row_stride,
+    height,
+    width,
+    pitch,
+    origin,
+    plane,
+    tiles,
+    CHANNELS: tl.constexpr,
+    CHANNELS_P2: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """u = GELU(proj_1 x) on one tile of all channels' planes, and the tile's sums of u."""
+    tile, batch = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
+    channels = tl.arange(0, CHANNELS_P2)
+    known = channels < CHANNELS
+    at, row, column, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
+    x_at = x_ptr + batch * x_batch_stride + row.to(tl.int64) * x_row_stride + column
+    before = pointwise(x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, inside, CHANNELS, CHANNELS_P2)
+    u = 0.5 * before * (1.0 + tl.erf(before * 0.7071067811865476))
+    u = tl.where(inside[None, :], u, 0.0)
+    planes = (batch * CHANNELS + channels) * plane + origin
+    tl.store(u_ptr + planes[:, None] + at[None, :], u, known[:, None])
+    tl.store(u_sums_ptr + (batch * tiles + tile) * CHANNELS + channels, tl.sum(u, 1), known)
+
+
+@triton.jit
+def output_kernel(
+    x_ptr,
+    u_ptr,
+    a_ptr,
+    gate_ptr,
+    conv_spatial_weight_ptr,
+    conv_spatial_bias_ptr,
+    conv1_weight_ptr,
+    conv1_bias_ptr,
+    proj_2_weight_ptr,
+    proj_2_bias_ptr,
+    out_ptr,
+    x_batch_stride,
+    x_channel_stride,
+    x_row_stride,
+    out_batch_stride,
+    out_channel_stride,
+    out_row_stride,
+    height,
+    width,
+    pitch,
+    origin,
+    plane,
+    first_tile,
+    tiles,
+    CHANNELS: tl.constexpr,
+    CHANNELS_P2: tl.constexpr,
+    SIZE: tl.constexpr,
+    TAPS_P2: tl.constexpr,
+    DILATION: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """out = proj_2(s f u) + x with f = conv1(conv_spatial a), on one tile of all channels."""
+    tile, batch = tl.program_id(0) % tiles + first_tile, (tl.program_id(0) // tiles).to(tl.int64)
+    channels = tl.arange(0, CHANNELS_P2)
+    known = channels < CHANNELS
+    at, row, column, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
+    f = tl.zeros((CHANNELS_P2, BLOCK), tl.float32)
+    f += tl.load(conv1_bias_ptr + channels, known, other=0.0).to(tl.float32)[:, None]
+    for i in range(CHANNELS):
+        seen = under_taps(a_ptr + (batch * CHANNELS + i) * plane + origin, at, inside, pitch, DILATION, SIZE, TAPS_P2)
+        kernel = kernel_of(conv_spatial_weight_ptr, i, SIZE, TAPS_P2)
+        dilated = tl.sum(kernel[:, None] * seen, 0) + tl.load(conv_spatial_bias_ptr + i).to(tl.float32)
+        weight = tl.load(conv1_weight_ptr + channels * CHANNELS + i, known, other=0.0).to(tl.float32)
+        f += weight[:, None] * dilated[None, :]
+    planes = (batch * CHANNELS + channels) * plane + origin
+    mask = known[:, None] & inside[None, :]
+    u = tl.load(u_ptr + planes[:, None] + at[None, :], mask, other=0.0)
+    gate = tl.load(gate_ptr + batch * CHANNELS + channels, known, other=0.0).to(tl.float32)
+    gated = gate[:, None] * f * u
+    x_at = x_ptr + batch * x_batch_stride + row.to(tl.int64) * x_row_stride + column
+    out_at = out_ptr + batch * out_batch_stride + row.to(tl.int64) * out_row_stride + column
+    for o in tl.static_range(CHANNELS):
+        weight = tl.load(proj_2_weight_ptr + o * CHANNELS + channels, known, other=0.0).to(tl.float32)
+        mixed = tl.sum(weight[:, None] * gated, 0) + tl.load(proj_2_bias_ptr + o).to(tl.float32)
+        out = mixed + tl.load(x_at + o * x_channel_stride, inside, other=0.0).to(tl.float32)
+        tl.store(out_at + o * out_channel_stride, out.to(out_ptr.dtype.element_ty), inside)

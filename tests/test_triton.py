@@ -1,0 +1,66 @@
+"""The Triton kernels where there is no GPU: run by the interpreter, and compiled ahead of time."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import fermt_kernels.triton as room
+from benchmarks import triton_aot
+
+ROOT = Path(__file__).parents[1]
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed here")
+
+
+@needs_triton
+def test_the_interpreter_lane() -> None:
+    """In a process of its own, for the switch is read when a kernel is decorated."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "tests/triton_lane"],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    print(finished.stdout[-4000:])
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-2000:]
+    assert "skipped" not in finished.stdout
+
+
+def kernels() -> Iterator[str]:
+    """Every function of the room that is decorated and launched: those whose name ends in `_kernel`."""
+    from triton import JITFunction
+
+    for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+        for name, value in inspect.getmembers(importlib.import_module(module.name)):
+            if isinstance(value, JITFunction) and value.fn.__module__ == module.name and name.endswith("_kernel"):
+                yield name
+
+
+@needs_triton
+def test_every_kernel_is_compiled_ahead_of_time() -> None:
+    assert sorted(kernels()) == sorted({source.kernel for source in triton_aot.sources()})
+
+
+@needs_triton
+def test_nothing_spills_and_everything_fits_its_chip() -> None:
+    for row in triton_aot.compile_all(list(triton_aot.CHIPS)):
+        assert row.local == 0, f"{row} spills"
+        assert row.shared <= triton_aot.CHIPS[row.arch].shared_a_block, f"{row} takes too much shared memory"
+        assert row.occupancy > 0, row
+
+
+def test_occupancy_counts_registers_warps_and_shared_memory() -> None:
+    chip = triton_aot.CHIPS[80]
+    assert triton_aot.occupancy(chip, 32, 0, 4) == 1.0
+    assert triton_aot.occupancy(chip, 128, 0, 4) == 4 * 4 / 64
+    assert triton_aot.occupancy(chip, 32, 80 << 10, 4) == 2 * 4 / 64

@@ -1,0 +1,33 @@
+"""The GPU benchmark's own code, tried out on small cases: what it checks, counts, prints and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu, gpu_checks
+from fermt_kernels import triton as room
+
+
+def test_the_dry_run_checks_measures_and_writes(tmp_path: Path) -> None:
+    gpu.main(out=tmp_path, check=True, plan=False, dry_run=True)
+    lines = [json.loads(line) for line in (tmp_path / "gpu-dry-run.jsonl").read_text().splitlines()]
+    assert {line["runner"] for line in lines} == {"fermt", "eager", "SDPA a group", "SDPA, mask"}
+    assert all(line["seconds"] > 0 for line in lines)
+    assert (tmp_path / "gpu-dry-run.md").read_text().count("|\n") == 6
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = room.dual_attention_unit_forward
+
+    def wrong(x, weights, out):  # type: ignore[no-untyped-def]
+        right(x, weights, out)
+        out.mul_(1.001)
+
+    monkeypatch.setattr(room, "dual_attention_unit_forward", wrong)
+    _, found = gpu_checks.wrong("cpu", room.DTYPES[:1], small=True)
+    assert found
+    assert all("unit" in fault for fault in found)
