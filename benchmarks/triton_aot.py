@@ -83,6 +83,7 @@ def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
             yield f"{short} D={dim} N=320", partial(_attention_launches, dtype, 1 + 191 // dim, 64, 256, dim)
         yield f"{short} D=16 N=5120", partial(_attention_launches, dtype, 12, 1024, 4096, 16)
         yield f"{short} D=16 N=97", partial(_attention_launches, dtype, 12, 33, 64, 16)
+        yield f"{short} D=5 N=2", partial(_attention_launches, dtype, 1, 1, 1, 5)  # ones are compiled in
         for size in (128, 256):
             yield f"{short} {size}x{size}", partial(_unit_launches, dtype, size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -84,11 +85,17 @@ def everything(
     return over_draws(draw, 100 if math.prod(shape) < 5000 else 8)  # fc_2 has three numbers a draw
 
 
+@cache
+def of_reference(shape: tuple, hidden: int, kernel: int, dtype: torch.dtype, compute: torch.dtype) -> list[Tensor]:
+    """`everything` of the reference, once for all backends and instruction sets."""
+    return everything(shape, hidden, kernel, "reference", dtype, compute)
+
+
 def assert_unit_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str) -> None:
     for dtype in ROOMS[backend].SUPPORTS["dual_attention_unit_forward"]:
         actual = everything(shape, hidden, kernel, backend, dtype, dtype)
-        eager = everything(shape, hidden, kernel, "reference", dtype, dtype)
-        truth = everything(shape, hidden, kernel, "reference", dtype, torch.float64)
+        eager = of_reference(shape, hidden, kernel, dtype, dtype)
+        truth = of_reference(shape, hidden, kernel, dtype, torch.float64)
         names = ("out", "grad_x", *fk.DAUWeights._fields)
         for name, *three in zip(names, actual, eager, truth, strict=True):
             assert_accurate(*three, name=f"{name}, {dtype}", draws=True)

@@ -12,7 +12,7 @@ from ..patterns import key_spans
 from .kernels.attention_backward import attention_backward_kernel
 from .kernels.attention_backward_long import attention_backward_keys_kernel, attention_backward_queries_kernel
 from .kernels.attention_forward import attention_forward_kernel
-from .launch import Tuning, dot_precision, launch, power_of_two
+from .launch import Tuning, dot_precision, last_contiguous, launch, power_of_two
 
 LOG2E = math.log2(math.e)
 
@@ -69,10 +69,6 @@ def _strides(tensor: Tensor) -> tuple[int, int, int]:
     return tensor.stride(0), tensor.stride(1), tensor.stride(2)
 
 
-def _last_contiguous(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 def _shape(q: Tensor, num_template: int, pattern: str) -> dict[str, Any]:
     template, search = key_spans(pattern, num_template, q.shape[2])
     return {
@@ -101,7 +97,7 @@ def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, num_template: int, pattern: str, scale: float
 ) -> None:
     """Attention of (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N), contiguous."""
-    q, k, v = _last_contiguous(q), _last_contiguous(k), _last_contiguous(v)
+    q, k, v = last_contiguous(q), last_contiguous(k), last_contiguous(v)
     (batch, heads, tokens, dim), (size, block_d) = q.shape, _key(q)
     blocks = FORWARD[size, block_d]
     count = _query_blocks(q, num_template, blocks.m)
@@ -154,7 +150,7 @@ def attention_backward(
     scale: float,
 ) -> None:
     """Gradients of attention into `grad_q`, `grad_k`, `grad_v` (last dimension contiguous)."""
-    grad_out, q, k, v, out = (_last_contiguous(t) for t in (grad_out, q, k, v, out))
+    grad_out, q, k, v, out = (last_contiguous(t) for t in (grad_out, q, k, v, out))
     (batch, heads, tokens, dim), key = q.shape, _key(q)
     inputs = {"grad_out_ptr": grad_out, "q_ptr": q, "k_ptr": k, "v_ptr": v, "out_ptr": out, "lse_ptr": lse}
     numbers = _shape(q, num_template, pattern) | {"scale": scale, "scale_log2": scale * LOG2E}

@@ -12,7 +12,7 @@ from .kernels.channel_attention import channel_backward_kernel
 from .kernels.depthwise import depthwise_backward_kernel, depthwise_kernel
 from .kernels.dual_attention_unit_backward import gate_backward_kernel, input_backward_kernel, total_sums_kernel
 from .kernels.dual_attention_unit_forward import activation_kernel, output_kernel
-from .launch import Tuning, launch, power_of_two
+from .launch import Tuning, last_contiguous, launch, power_of_two
 
 BLOCK = 256  # positions of a plane that a program takes: a 256 x 256 image still gives 275 programs
 MANY_CHANNELS_BLOCK = 64  # above 8 channels, where all channels of more positions do not fit in registers
@@ -85,10 +85,6 @@ class Maps(NamedTuple):
     gate: Tensor
 
 
-def _last_contiguous(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 def _strides(name: str, tensor: Tensor) -> dict[str, int]:
     """An image's strides under the names that kernels give them."""
     names = (f"{name}_{dimension}_stride" for dimension in ("batch", "channel", "row"))
@@ -138,7 +134,7 @@ def _spatial_arguments(maps: Maps, weights: Sequence[Tensor]) -> dict[str, Tenso
 
 def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
     """The unit on x (B, C, H, W) into `out` (last dimension contiguous); weights in the order of `DAUWeights`."""
-    x, weights = _last_contiguous(x), [weight.contiguous() for weight in weights]
+    x, weights = last_contiguous(x), [weight.contiguous() for weight in weights]
     sizes = _sizes(weights)
     planes = _planes(x, sizes)
     maps = _maps(x, weights, sizes, planes)
@@ -157,7 +153,7 @@ def dual_attention_unit_backward(
     grad_out: Tensor, x: Tensor, weights: Sequence[Tensor], grad_x: Tensor, grads: Sequence[Tensor]
 ) -> None:
     """Gradients of the unit into `grad_x` (last dimension contiguous) and `grads` (contiguous, the weights' order)."""
-    x, grad_out, weights = _last_contiguous(x), _last_contiguous(grad_out), [weight.contiguous() for weight in weights]
+    x, grad_out, weights = last_contiguous(x), last_contiguous(grad_out), [weight.contiguous() for weight in weights]
     sizes = _sizes(weights)
     planes = _planes(x, sizes)
     maps = _maps(x, weights, sizes, planes)

@@ -65,6 +65,11 @@ def launch(
         kernel[grid](**arguments, **constants, **options)
 
 
+def last_contiguous(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy where its last dimension is not contiguous."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
 def power_of_two(count: int, least: int = 1) -> int:
     """The smallest power of two that is at least `count` and `least`."""
     return max(least, 1 << max(count - 1, 0).bit_length())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, gpu_checks
+from benchmarks import gpu, gpu_checks, triton_tune
 from fermt_kernels import triton as room
 
 
@@ -31,3 +31,10 @@ def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     _, found = gpu_checks.wrong("cpu", room.DTYPES[:1], small=True)
     assert found
     assert all("unit" in fault for fault in found)
+
+
+def test_the_tuner_prints_each_table(capsys: pytest.CaptureFixture[str]) -> None:
+    triton_tune.main(dims="16", batch=1, dry_run=True)
+    printed = capsys.readouterr().out
+    for name in ("FORWARD(4, 16)", "BACKWARD_QUERIES(4, 16)", "BACKWARD_KEYS(4, 16)"):
+        assert f"{name}: Blocks(" in printed
