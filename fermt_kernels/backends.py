@@ -78,6 +78,22 @@ def requested(backend: str) -> str:
 
 
 @torch.compiler.assume_constant_result
+def _limits(op: str) -> tuple[int, ...]:
+    return tuple(sorted({room.LARGEST[op][1] for room in ROOMS.values() if op in room.LARGEST}))
+
+
+def constant_size(op: str, size: int) -> int:
+    """`size`; where it is traced with shapes left open, a constant that the same backends take."""
+    if not torch.compiler.is_compiling():
+        return size
+    constant = 0
+    for limit in _limits(f"{op}_forward"):
+        if size > limit:
+            constant = limit + 1
+    return constant
+
+
+@torch.compiler.assume_constant_result
 def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_backward: bool, size: int = 0) -> str:
     """Name of the backend that runs `op` ("attention", say) on inputs of `size` (head dim, or channels).
 

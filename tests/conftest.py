@@ -16,7 +16,8 @@ from fermt_kernels.triton.launch import INTERPRETED
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs them, in a process of their own
-COMPILED = [name for name, room in ROOMS.items() if name != "reference" and room.SUPPORTS]
+# Those that take CPU tensors; Triton's kernels have lanes of their own (test_triton.py), and benchmarks.gpu on a GPU.
+COMPILED = [name for name, room in ROOMS.items() if name != "reference" and "cpu" in room.DEVICES]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(params=COMPILED)
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each backend that has kernels and is not the reference."""
+    """Each backend that has kernels for the CPU and is not the reference."""
     name = request.param
     if reason := ROOMS[name].why_not():
         required = name in request.config.getoption("--require-backend")

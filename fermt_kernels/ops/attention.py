@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..backends import ROOMS, resolve, resolve_backward
+from ..backends import ROOMS, constant_size, resolve, resolve_backward
 from ..reference.attention import statistics_dtype
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
@@ -46,8 +46,8 @@ def attention(
         RuntimeError: the named backend cannot run this, with the reason.
     """
     checks.attention("attention", q, k, v, num_template, pattern, scale)
-    differentiated = needs_gradient(q, k, v)
-    name = resolve("attention", backend, q.device.type, effective_dtype(q), differentiated, q.shape[3])
+    size = constant_size("attention", q.shape[3])
+    name = resolve("attention", backend, q.device.type, effective_dtype(q), needs_gradient(q, k, v), size)
     scale = q.shape[3] ** -0.5 if scale is None else float(scale)
     return torch.ops.fermt.attention(q, k, v, num_template, pattern, scale, name)[0]
 
@@ -76,7 +76,8 @@ def attention_packed(
     """
     checks.attention_packed("attention_packed", qkv, num_heads, num_template, pattern, scale)
     head_dim = qkv.shape[2] // (3 * num_heads)
-    name = resolve("attention", backend, qkv.device.type, effective_dtype(qkv), needs_gradient(qkv), head_dim)
+    size = constant_size("attention", head_dim)
+    name = resolve("attention", backend, qkv.device.type, effective_dtype(qkv), needs_gradient(qkv), size)
     scale = head_dim**-0.5 if scale is None else float(scale)
     return torch.ops.fermt.attention_packed(qkv, num_heads, num_template, pattern, scale, name)[0]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..backends import ROOMS, resolve, resolve_backward
+from ..backends import ROOMS, constant_size, resolve, resolve_backward
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
 
@@ -70,8 +70,8 @@ def dual_attention_unit(x: Tensor, weights: DAUWeights, *, backend: str = "auto"
     if len(weights) != len(DAUWeights._fields):
         raise ValueError(f"dual_attention_unit: weights must be {len(DAUWeights._fields)} tensors, got {len(weights)}")
     checks.dual_attention_unit("dual_attention_unit", x, DAUWeights._fields, weights)
-    differentiated = needs_gradient(x, *weights)
-    name = resolve("dual_attention_unit", backend, x.device.type, effective_dtype(x), differentiated, x.shape[1])
+    size, differentiated = constant_size("dual_attention_unit", x.shape[1]), needs_gradient(x, *weights)
+    name = resolve("dual_attention_unit", backend, x.device.type, effective_dtype(x), differentiated, size)
     return torch.ops.fermt.dual_attention_unit(x, *weights, name)
 
 
