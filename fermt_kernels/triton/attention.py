@@ -33,7 +33,7 @@ FORWARD = {
     (2, 32): Blocks(64, 64, Tuning(4, 2)),
     (2, 64): Blocks(64, 64, Tuning(4, 2)),
     (2, 128): Blocks(64, 32, Tuning(4, 2)),
-    (4, 16): Blocks(64, 32, Tuning(4, 1)),
+    (4, 16): Blocks(32, 32, Tuning(4, 1)),
     (4, 32): Blocks(32, 32, Tuning(4, 1)),
     (4, 64): Blocks(32, 16, Tuning(4, 1)),
     (4, 128): Blocks(16, 32, Tuning(4, 1)),
