@@ -159,6 +159,7 @@ def main(
     if library.why_not() is not None and not dry_run:
         subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=ROOT, check=True)
     device = "cpu" if dry_run else "cuda"
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, for the peers' convolutions too
     name = "dry-run" if dry_run else torch.cuda.get_device_name()
     facts = machine.facts() | {"gpu": name, "triton": room.describe()}
     console.print(machine.headline(facts), facts["triton"], sep="\n", highlight=False)
