@@ -58,7 +58,7 @@ BACKWARD_KEYS = {
     (2, 32): Blocks(64, 64, Tuning(4, 1)),
     (2, 64): Blocks(32, 32, Tuning(4, 1)),
     (2, 128): Blocks(32, 32, Tuning(8, 1)),
-    (4, 16): Blocks(32, 32, Tuning(4, 1)),
+    (4, 16): Blocks(32, 16, Tuning(4, 1)),
     (4, 32): Blocks(16, 32, Tuning(4, 1)),
     (4, 64): Blocks(16, 32, Tuning(4, 1)),
     (4, 128): Blocks(16, 16, Tuning(8, 1)),
