@@ -15,6 +15,8 @@ from .conftest import ROOT
 
 pytest.importorskip("setuptools", reason="building needs setuptools")
 
+SAFELY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.2, Debian's, has no filters
+
 
 def python(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -30,7 +32,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished = python(code, ROOT)
     assert finished.returncode == 0, finished.stderr
     with tarfile.open(folder / finished.stdout.splitlines()[-1]) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **SAFELY)
     return next(path for path in folder.iterdir() if path.is_dir())
 
 
