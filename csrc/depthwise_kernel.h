@@ -73,8 +73,8 @@ inline void depthwise(const Window& in, int64_t step, int64_t kernel, const floa
     rows(in, first, step, kernel, weights, bias, out, out_pitch);
 }
 
-// For Taps rows of the kernel from `tap_row` on, and Rows rows of the gradient, `step` apart: sums over a row of
-// grad[y][x] * in[y + ky][x + kx], added to slots[ky][kx].
+// For Taps rows of the kernel, and Rows rows of the gradient, `step` apart: the sums over those rows of
+// grad[y][x] * in[y + ky step][x + kx step], added to slots[ky][kx].
 template <int Rows, int Taps, int K>
 inline void weight_sums_tile(const float* grad, int64_t grad_pitch, const float* in, int64_t in_pitch, int64_t columns,
                              int64_t step, float* slots) {

@@ -18,10 +18,11 @@ ARROWS = {
     "ops": {"backends", "reference", "patterns", "checks"},
     "backends": {"reference", "cpp", "triton", "patterns", "checks"},
     "reference": {"patterns", "checks"},
-    "cpp": {"patterns", "checks"},
-    "triton": {"patterns", "checks"},
+    "cpp": {"patterns", "checks", "layouts"},
+    "triton": {"patterns", "checks", "layouts"},
     "checks": {"patterns"},
     "patterns": set(),
+    "layouts": set(),
 }
 ALLOWED_THIRD_PARTY = {"fermt_kernels": {"torch", "triton"}}
 PUBLIC_TO_FERMT = {"fermt_kernels", "fermt_kernels.modules", "fermt_kernels.flops", "fermt_kernels.patterns"}

@@ -27,11 +27,6 @@ LAYOUTS = {
 }
 
 
-def last_contiguous(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy where its last dimension is not contiguous."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 def tensor_fields(tensor: Tensor) -> tuple[int, int, int, int]:
     """A `fermt_tensor` of a four-dimensional tensor whose last dimension is contiguous."""
     first, second, third, _ = tensor.stride()

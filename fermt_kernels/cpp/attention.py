@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..layouts import last_contiguous
 from ..patterns import key_spans
 from . import library
-from .abi import DTYPES, last_contiguous, tensor_fields
+from .abi import DTYPES, tensor_fields
 
 
 def attention_forward(

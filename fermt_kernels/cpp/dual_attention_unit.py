@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..layouts import last_contiguous
 from . import library
-from .abi import DTYPES, last_contiguous, tensor_fields
+from .abi import DTYPES, tensor_fields
 
 
 def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:

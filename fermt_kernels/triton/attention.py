@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton import cdiv, next_power_of_2
 
+from ..layouts import last_contiguous
 from ..patterns import key_spans
 from .kernels.attention_backward import attention_backward_kernel
 from .kernels.attention_backward_long import attention_backward_keys_kernel, attention_backward_queries_kernel
 from .kernels.attention_forward import attention_forward_kernel
-from .launch import Tuning, dot_precision, last_contiguous, launch, power_of_two
+from .launch import Tuning, dot_precision, launch
 
 LOG2E = math.log2(math.e)
 
@@ -65,8 +67,10 @@ BACKWARD_KEYS = {
 }
 
 
-def _strides(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.stride(0), tensor.stride(1), tensor.stride(2)
+def _with_strides(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Kernels' tensors by name, and the first three strides of those that have a head dim after them."""
+    strides = {name.replace("_ptr", "_strides"): t.stride()[:3] for name, t in tensors.items() if t.dim() == 4}
+    return tensors | strides
 
 
 def _shape(q: Tensor, num_template: int, pattern: str) -> dict[str, Any]:
@@ -81,16 +85,12 @@ def _shape(q: Tensor, num_template: int, pattern: str) -> dict[str, Any]:
 
 def _key(q: Tensor) -> tuple[int, int]:
     """Bytes a value and padded head dim: what the tables of blocks go by."""
-    return q.element_size(), power_of_two(q.shape[3], least=16)
-
-
-def _blocks(count: int, size: int) -> int:
-    return -(-count // size)
+    return q.element_size(), max(16, next_power_of_2(q.shape[3]))
 
 
 def _query_blocks(q: Tensor, num_template: int, size: int) -> int:
     """Blocks of queries in a head: no block holds queries of both groups."""
-    return _blocks(num_template, size) + _blocks(q.shape[2] - num_template, size)
+    return cdiv(num_template, size) + cdiv(q.shape[2] - num_template, size)
 
 
 def attention_forward(
@@ -107,15 +107,7 @@ def attention_forward(
         attention_forward_kernel,
         (batch * heads * count,),
         {
-            "q_ptr": q,
-            "k_ptr": k,
-            "v_ptr": v,
-            "out_ptr": out,
-            "lse_ptr": lse,
-            "q_strides": _strides(q),
-            "k_strides": _strides(k),
-            "v_strides": _strides(v),
-            "out_strides": _strides(out),
+            **_with_strides({"q_ptr": q, "k_ptr": k, "v_ptr": v, "out_ptr": out, "lse_ptr": lse}),
             **shape,
             "blocks": count,
             "abs_scale": abs(scale),
@@ -161,16 +153,15 @@ def attention_backward(
     }
 
     def run(kernel: Any, grid: int, tensors: dict[str, Tensor], blocks: Blocks, more: dict, sizes: dict) -> None:
-        strides = {name.replace("_ptr", "_strides"): _strides(t) for name, t in tensors.items() if t.dim() == 4}
         sizes = constants | sizes | {"BLOCK_N": blocks.n}
-        launch(kernel, (grid,), tensors | strides | numbers | more, sizes, blocks.tuning)
+        launch(kernel, (grid,), _with_strides(tensors) | numbers | more, sizes, blocks.tuning)
 
     outputs = {"grad_q_ptr": grad_q, "grad_k_ptr": grad_k, "grad_v_ptr": grad_v}
     groups = num_template, tokens - num_template
     if key in BACKWARD and max(groups) <= BACKWARD[key].m:
         sizes = {
-            "BLOCK_TEMPLATE": power_of_two(groups[0], least=16),
-            "BLOCK_SEARCH": power_of_two(groups[1], least=16),
+            "BLOCK_TEMPLATE": max(16, next_power_of_2(groups[0])),
+            "BLOCK_SEARCH": max(16, next_power_of_2(groups[1])),
         }
         run(attention_backward_kernel, batch * heads, inputs | outputs, BACKWARD[key], {}, sizes)
         return
@@ -185,6 +176,6 @@ def attention_backward(
     run(attention_backward_queries_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, sizes)
 
     blocks = BACKWARD_KEYS[key]
-    count, sizes = _blocks(tokens, blocks.n), {"BLOCK_M": blocks.m}
+    count, sizes = cdiv(tokens, blocks.n), {"BLOCK_M": blocks.m}
     tensors = {name: tensor for name, tensor in (inputs | outputs).items() if name != "out_ptr"}
     run(attention_backward_keys_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, sizes)

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from triton import cdiv, next_power_of_2
 
+from ..layouts import last_contiguous
 from .kernels.channel_attention import channel_backward_kernel
 from .kernels.depthwise import depthwise_backward_kernel, depthwise_kernel
 from .kernels.dual_attention_unit_backward import gate_backward_kernel, input_backward_kernel, total_sums_kernel
 from .kernels.dual_attention_unit_forward import activation_kernel, output_kernel
-from .launch import Tuning, last_contiguous, launch, power_of_two
+from .launch import Tuning, launch
 
 BLOCK = 256  # positions of a plane that a program takes: a 256 x 256 image still gives 275 programs
 MANY_CHANNELS_BLOCK = 64  # above 8 channels, where all channels of more positions do not fit in registers
@@ -63,17 +65,17 @@ class Sizes(NamedTuple):
         return (self.conv0 + 1) // 2
 
     def channel_constants(self) -> dict[str, int]:
-        return {"CHANNELS": self.channels, "CHANNELS_P2": power_of_two(self.channels)}
+        return {"CHANNELS": self.channels, "CHANNELS_P2": next_power_of_2(self.channels)}
 
     def attention_constants(self) -> dict[str, int]:
-        hidden = {"HIDDEN": self.hidden, "HIDDEN_P2": power_of_two(self.hidden)}
+        hidden = {"HIDDEN": self.hidden, "HIDDEN_P2": next_power_of_2(self.hidden)}
         return {**self.channel_constants(), **hidden, "ROWS": TILE_SUMS}
 
     def conv0_constants(self) -> dict[str, int]:
-        return {"SIZE": self.conv0, "TAPS_P2": power_of_two(self.conv0**2)}
+        return {"SIZE": self.conv0, "TAPS_P2": next_power_of_2(self.conv0**2)}
 
     def spatial_constants(self) -> dict[str, int]:
-        return {"SIZE": self.spatial, "TAPS_P2": power_of_two(self.spatial**2), "DILATION": self.dilation}
+        return {"SIZE": self.spatial, "TAPS_P2": next_power_of_2(self.spatial**2), "DILATION": self.dilation}
 
 
 class Maps(NamedTuple):
@@ -102,7 +104,7 @@ def _planes(x: Tensor, sizes: Sizes) -> Planes:
     pitch, block = width + margin, BLOCK if channels <= 8 else MANY_CHANNELS_BLOCK
     origin = (margin * pitch + margin) | 1
     needed = origin + (height + margin) * pitch + margin
-    plane = (needed + block - 1) // block * block
+    plane = cdiv(needed, block) * block
     return Planes(batch, channels, height, width, pitch, origin, plane, block)
 
 
@@ -139,7 +141,7 @@ def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tenso
     planes = _planes(x, sizes)
     maps = _maps(x, weights, sizes, planes)
     first_tile = planes.origin // planes.block  # those before it, and after the last pixel's, are margin
-    tiles = (planes.origin + planes.height * planes.pitch - 1) // planes.block + 1 - first_tile
+    tiles = cdiv(planes.origin + planes.height * planes.pitch, planes.block) - first_tile
     arguments = {
         "x_ptr": x, **_spatial_arguments(maps, weights), "proj_2_weight_ptr": weights[10],
         "proj_2_bias_ptr": weights[11], "out_ptr": out, **_strides("x", x), **_strides("out", out),
@@ -171,7 +173,7 @@ def dual_attention_unit_backward(
     }  # fmt: skip
     constants = {
         **sizes.channel_constants(), **sizes.spatial_constants(),
-        "FC_SIZE": fc_size, "FC_SIZE_P2": power_of_two(fc_size), "BLOCK": planes.block,
+        "FC_SIZE": fc_size, "FC_SIZE_P2": next_power_of_2(fc_size), "BLOCK": planes.block,
     }  # fmt: skip
     launch(gate_backward_kernel, (programs,), arguments, constants, TAPS)
     arguments = {
@@ -209,4 +211,4 @@ def dual_attention_unit_backward(
         "CHANNELS": sizes.channels, "HIDDEN": sizes.hidden, "SIZE": sizes.conv0, "SPATIAL_SIZE": sizes.spatial,
         "ROWS": TOTAL_ROWS, "COLUMNS": TOTAL_COLUMNS,
     }  # fmt: skip
-    launch(total_sums_kernel, ((firsts[-1] + TOTAL_COLUMNS - 1) // TOTAL_COLUMNS,), arguments, constants, TOTALS)
+    launch(total_sums_kernel, (cdiv(firsts[-1], TOTAL_COLUMNS),), arguments, constants, TOTALS)

@@ -65,16 +65,6 @@ def launch(
         kernel[grid](**arguments, **constants, **options)
 
 
-def last_contiguous(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy where its last dimension is not contiguous."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def power_of_two(count: int, least: int = 1) -> int:
-    """The smallest power of two that is at least `count` and `least`."""
-    return max(least, 1 << max(count - 1, 0).bit_length())
-
-
 def dot_precision(dtype: torch.dtype) -> str:
     """How `tl.dot` multiplies: float32 in full, or in TF32 where `torch.set_float32_matmul_precision` allows it."""
     allowed = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .attention_primitives import head_of, load_lse_log2, load_rows, score_gradients, store_rows
+from .attention_primitives import head_of, load_lse_log2, load_rows, probabilities, score_gradients, store_rows
 
 
 @triton.jit
@@ -70,8 +70,6 @@ def attention_backward_kernel(
     lse_s = load_lse_log2(lse_ptr + head_index * tokens, rows_s, tokens)
     single_t = spans[1] - spans[0] == 1
     single_s = spans[3] - spans[2] == 1
-    ones_t = tl.full([BLOCK_TEMPLATE], 1.0, tl.float32)
-    ones_s = tl.full([BLOCK_SEARCH], 1.0, tl.float32)
     grad_q_t = tl.zeros([BLOCK_TEMPLATE, BLOCK_D], tl.float32)
     grad_q_s = tl.zeros([BLOCK_SEARCH, BLOCK_D], tl.float32)
     for start in range(0, tokens, BLOCK_N):
@@ -82,17 +80,15 @@ def attention_backward_kernel(
         grad_v = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
         if (start < spans[1]) & (start + BLOCK_N > spans[0]) & (num_template > 0):
             seen = ((keys >= spans[0]) & (keys < spans[1]))[None, :]
-            p, grad_s = score_gradients(
-                q_t, grad_out_t, k, v, scale_log2, lse_t, delta_t, ones_t, seen, single_t, PRECISION
-            )
+            p = probabilities(q_t, k, scale_log2, lse_t, seen, PRECISION)
+            grad_s = score_gradients(p, grad_out_t, v, delta_t, single_t, PRECISION)
             grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out_t, grad_v, input_precision=PRECISION)
             grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q_t, grad_k, input_precision=PRECISION)
             grad_q_t = tl.dot(grad_s.to(v.dtype), k, grad_q_t, input_precision=PRECISION)
         if (start < spans[3]) & (start + BLOCK_N > spans[2]) & (num_template < tokens):
             seen = ((keys >= spans[2]) & (keys < spans[3]))[None, :]
-            p, grad_s = score_gradients(
-                q_s, grad_out_s, k, v, scale_log2, lse_s, delta_s, ones_s, seen, single_s, PRECISION
-            )
+            p = probabilities(q_s, k, scale_log2, lse_s, seen, PRECISION)
+            grad_s = score_gradients(p, grad_out_s, v, delta_s, single_s, PRECISION)
             grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out_s, grad_v, input_precision=PRECISION)
             grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q_s, grad_k, input_precision=PRECISION)
             grad_q_s = tl.dot(grad_s.to(v.dtype), k, grad_q_s, input_precision=PRECISION)

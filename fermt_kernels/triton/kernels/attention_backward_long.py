@@ -14,6 +14,7 @@ from .attention_primitives import (
     inverse_row_sums,
     load_lse_log2,
     load_rows,
+    probabilities,
     query_block,
     score_gradients,
     store_rows,
@@ -69,7 +70,6 @@ def attention_backward_queries_kernel(
     delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), 1)
     tl.store(delta_ptr + statistics, delta, mask=rows < query_stop)
     lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, rows, query_stop)
-    inverse_sum = tl.full([BLOCK_M], 1.0, tl.float32)
     if ROW_SUMS:
         inverse_sum = inverse_row_sums(
             q, lse_log2, k_base, k_strides, key_start, key_stop, scale_log2,
@@ -82,10 +82,10 @@ def attention_backward_queries_kernel(
         keys = start + tl.arange(0, BLOCK_N)
         k = load_rows(k_base, k_strides, keys, key_stop, HEAD_DIM, BLOCK_D, False)
         v = load_rows(v_base, v_strides, keys, key_stop, HEAD_DIM, BLOCK_D, False)
-        seen = (keys < key_stop)[None, :]
-        _, grad_s = score_gradients(
-            q, grad_out, k, v, scale_log2, lse_log2, delta, inverse_sum, seen, single, PRECISION
-        )
+        p = probabilities(q, k, scale_log2, lse_log2, (keys < key_stop)[None, :], PRECISION)
+        if ROW_SUMS:
+            p *= inverse_sum[:, None]
+        grad_s = score_gradients(p, grad_out, v, delta, single, PRECISION)
         grad_q = tl.dot(grad_s.to(k.dtype), k, grad_q, input_precision=PRECISION)
     grad_q_base = head_of(grad_q_ptr, grad_q_strides, batch, head)
     store_rows(grad_q_base, grad_q_strides, rows, query_stop, grad_q * scale, HEAD_DIM, BLOCK_D)
@@ -148,12 +148,10 @@ def attention_backward_keys_kernel(
             grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
             lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, rows, query_stop)
             delta = tl.load(delta_ptr + statistics, mask=rows < query_stop, other=0.0)
-            inverse_sum = tl.full([BLOCK_M], 1.0, tl.float32)
+            p = probabilities(q, k, scale_log2, lse_log2, seen, PRECISION)
             if ROW_SUMS:
-                inverse_sum = tl.load(inverse_sum_ptr + statistics, mask=rows < query_stop, other=1.0)
-            p, grad_s = score_gradients(
-                q, grad_out, k, v, scale_log2, lse_log2, delta, inverse_sum, seen, single, PRECISION
-            )
+                p *= tl.load(inverse_sum_ptr + statistics, mask=rows < query_stop, other=1.0)[:, None]
+            grad_s = score_gradients(p, grad_out, v, delta, single, PRECISION)
             grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out, grad_v, input_precision=PRECISION)
             grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q, grad_k, input_precision=PRECISION)
     grad_k_base = head_of(grad_k_ptr, grad_k_strides, batch, head)

@@ -87,8 +87,7 @@ def inverse_row_sums(
 
 
 @triton.jit
-def score_gradients(q, grad_out, k, v, scale_log2, lse_log2, delta, inverse_sum, seen, single, PRECISION: tl.constexpr):
-    """P and dS. The soft-max over a single key is 1 whatever its score: dS is 0 then, exactly."""
-    p = probabilities(q, k, scale_log2, lse_log2, seen, PRECISION) * inverse_sum[:, None]
+def score_gradients(p, grad_out, v, delta, single, PRECISION: tl.constexpr):
+    """dS from P. The soft-max over a single key is 1 whatever its score: dS is 0 then, exactly."""
     grad_p = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
-    return p, tl.where(single, 0.0, p * (grad_p - delta[:, None]))
+    return tl.where(single, 0.0, p * (grad_p - delta[:, None]))

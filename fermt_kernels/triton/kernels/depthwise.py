@@ -33,6 +33,25 @@ def kernel_of(weight_ptr, channel, SIZE: tl.constexpr, TAPS_P2: tl.constexpr):
 
 
 @triton.jit
+def convolved(
+    image_ptr,
+    weight_ptr,
+    bias_ptr,
+    channel,
+    at,
+    inside,
+    pitch,
+    DILATION: tl.constexpr,
+    SIZE: tl.constexpr,
+    TAPS_P2: tl.constexpr,
+):
+    """The depth-wise convolution of the channel whose plane `image_ptr` begins: (BLOCK,)."""
+    seen = under_taps(image_ptr, at, inside, pitch, DILATION, SIZE, TAPS_P2)
+    weight = kernel_of(weight_ptr, channel, SIZE, TAPS_P2)
+    return tl.sum(weight[:, None] * seen, 0) + tl.load(bias_ptr + channel).to(tl.float32)
+
+
+@triton.jit
 def depthwise_kernel(
     u_ptr,
     conv0_weight_ptr,
@@ -67,9 +86,8 @@ def depthwise_kernel(
             CHANNELS, CHANNELS_P2, HIDDEN, HIDDEN_P2, ROWS,
         )  # fmt: skip
     at, _, _, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
-    seen = under_taps(u_ptr + image * plane + origin, at, inside, pitch, 1, SIZE, TAPS_P2)
-    weight = kernel_of(conv0_weight_ptr, channel, SIZE, TAPS_P2)
-    a = tl.sum(weight[:, None] * seen, 0) + tl.load(conv0_bias_ptr + channel).to(tl.float32)
+    u_plane = u_ptr + image * plane + origin
+    a = convolved(u_plane, conv0_weight_ptr, conv0_bias_ptr, channel, at, inside, pitch, 1, SIZE, TAPS_P2)
     tl.store(a_ptr + image * plane + origin + at, tl.where(inside, a, 0.0))
 
 

@@ -7,7 +7,7 @@ the unit's order and then the gate; the last kernel adds up the rows. No atomics
 import triton
 import triton.language as tl
 
-from .depthwise import kernel_of, pixels_of, under_taps
+from .depthwise import convolved, pixels_of
 from .dual_attention_unit_forward import pointwise
 
 
@@ -69,9 +69,10 @@ def gate_backward_kernel(
     f = tl.zeros((CHANNELS_P2, BLOCK), tl.float32)
     f += tl.load(conv1_bias_ptr + channels, known, other=0.0).to(tl.float32)[:, None]
     for i in range(CHANNELS):
-        seen = under_taps(a_ptr + (batch * CHANNELS + i) * plane + origin, at, inside, pitch, DILATION, SIZE, TAPS_P2)
-        kernel = kernel_of(conv_spatial_weight_ptr, i, SIZE, TAPS_P2)
-        dilated = tl.sum(kernel[:, None] * seen, 0) + tl.load(conv_spatial_bias_ptr + i).to(tl.float32)
+        dilated = convolved(
+            a_ptr + (batch * CHANNELS + i) * plane + origin, conv_spatial_weight_ptr, conv_spatial_bias_ptr, i,
+            at, inside, pitch, DILATION, SIZE, TAPS_P2,
+        )  # fmt: skip
         weight = tl.load(conv1_weight_ptr + channels * CHANNELS + i, known, other=0.0).to(tl.float32)
         f += weight[:, None] * dilated[None, :]
         grad_dilated = tl.where(inside, tl.sum(weight[:, None] * grad_f, 0), 0.0)
