@@ -28,7 +28,7 @@ lint: $(VENV)/.linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.cpp examples/*.cpp
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest benchmarks
@@ -48,7 +48,7 @@ aarch64: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info
 	rm -f .ninja_deps .ninja_log
-	find fermt_kernels -name "*.so" -delete
+	find fermt_kernels \( -name "*.so" -o -name fermt.h \) -delete
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "Python has no venv module here. Debian, Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }

@@ -16,6 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 LIBRARY = "fermt_kernels.cpp.libfermt_kernels"
+HEADER = "fermt.h"  # csrc/abi.h as C and C++ programs find it, beside the library
 CXXFLAGS = (
     "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -ffp-contract=fast -fno-math-errno "
     "-Wall -Wextra -Icsrc"
@@ -106,6 +107,13 @@ class BuildLibrary(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(build_dir / "library", target.with_suffix(".part"))
         os.replace(target.with_suffix(".part"), target)
+        shutil.copy(ROOT / "csrc" / "abi.h", target.with_name(HEADER))
+
+    def copy_extensions_to_source(self) -> None:
+        """What an editable install does with the library; the header goes with it."""
+        super().copy_extensions_to_source()
+        for ext in self.extensions:
+            shutil.copy(ROOT / "csrc" / "abi.h", Path(self.get_ext_fullpath(ext.name)).with_name(HEADER))
 
 
 class PlatformWheel(bdist_wheel):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -75,14 +76,20 @@ _PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
 def plain_model(model: FERMT) -> FERMT:
     """A copy of `model` with the same weights and without our ops."""
     plain = copy.deepcopy(model)
+    plain.backend = "reference"  # a tracker would pack it otherwise
     for name, module in list(plain.named_modules()):
         if build := _PLAIN.get(type(module)):
             plain.set_submodule(name, build(module))
     return plain
 
 
-def _outputs_only(model: FERMT) -> tuple[nn.Module, list[str]]:
-    """`model` as a module that returns a tuple, and the names of its items: what an exporter wants."""
+def map_names(model: FERMT) -> list[str]:
+    """Names of the maps that the model's head gives, in its order."""
+    return ["score_map", "size_map", "offset_map"] if model.config.head == "center" else ["prob_tl", "prob_br"]
+
+
+def _outputs_only(model: FERMT) -> nn.Module:
+    """`model` as a module that returns a tuple, the maps and then the tokens: what an exporter wants."""
 
     class Tuple(nn.Module):
         def __init__(self) -> None:
@@ -93,41 +100,74 @@ def _outputs_only(model: FERMT) -> tuple[nn.Module, list[str]]:
             tokens = self.model.backbone(template, search)
             return (*self.model.box_head(tokens).values(), tokens)
 
-    names = ["score_map", "size_map", "offset_map"] if model.config.head == "center" else ["prob_tl", "prob_br"]
-    return Tuple().eval(), [*names, "tokens"]
+    return Tuple().eval()
 
 
-def export_onnx(model: FERMT, path: Path) -> list[str]:
-    """Writes the plain model to an ONNX file and returns its outputs' names."""
+def export_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path) -> None:
+    """Writes a module that takes `inputs` in order, and returns a tuple of `outputs`, to an ONNX file.
+
+    Raises:
+        PeerMissingError: the exporter's packages are not installed.
+    """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise PeerMissingError(f"{error.name} is not installed: {HOW_TO_INSTALL}") from error
-    module, names = _outputs_only(plain_model(model))
-    sizes = (model.config.template_size, model.config.search_size)
-    images = tuple(torch.zeros(1, 3, size, size) for size in sizes)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         torch.onnx.export(
-            module, images, str(path), input_names=["template", "search"], output_names=names, dynamo=True
+            module,
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamo=True,
         )
-    return names
 
 
-def onnxruntime_peer(model: FERMT, threads: int) -> Run:
-    """The plain model in ONNX Runtime, all graph optimisations on."""
+def onnxruntime_session(path: Path, threads: int) -> Any:
+    """An ONNX file in ONNX Runtime, all graph optimisations on."""
     try:
         import onnxruntime
     except ImportError as error:
         raise PeerMissingError(f"onnxruntime is not installed: {HOW_TO_INSTALL}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def openvino_request(path: Path, threads: int, precision: str = "f32") -> Any:
+    """An ONNX file in OpenVINO in its latency setting, computed in `precision`, f32 or bf16."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise PeerMissingError(f"openvino is not installed: {HOW_TO_INSTALL}") from error
+    core = openvino.Core()
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    return core.compile_model(core.read_model(str(path)), "CPU", settings).create_infer_request()
+
+
+def _exported(model: FERMT, folder: str) -> tuple[Path, list[str]]:
+    """The plain model's ONNX file, written to `folder`, and its outputs' names."""
+    path, names = Path(folder) / "model.onnx", [*map_names(model), "tokens"]
+    sizes = {"template": model.config.template_size, "search": model.config.search_size}
+    images = {name: torch.zeros(1, 3, size, size) for name, size in sizes.items()}
+    export_onnx(_outputs_only(plain_model(model)), images, names, path)
+    return path, names
+
+
+def onnxruntime_peer(model: FERMT, threads: int) -> Run:
+    """The plain model in ONNX Runtime."""
     with TemporaryDirectory() as folder:
-        names = export_onnx(model, Path(folder) / "model.onnx")
-        session = onnxruntime.InferenceSession(
-            str(Path(folder) / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        path, names = _exported(model, folder)
+        session = onnxruntime_session(path, threads)
 
     def run(template: Tensor, search: Tensor) -> dict[str, Tensor]:
         results = session.run(names, {"template": template.numpy(), "search": search.numpy()})
@@ -137,24 +177,10 @@ def onnxruntime_peer(model: FERMT, threads: int) -> Run:
 
 
 def openvino_peer(model: FERMT, threads: int) -> Run:
-    """The plain model in OpenVINO, in float32 and in its latency setting."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise PeerMissingError(f"openvino is not installed: {HOW_TO_INSTALL}") from error
-    core = openvino.Core()
+    """The plain model in OpenVINO, in float32."""
     with TemporaryDirectory() as folder:
-        names = export_onnx(model, Path(folder) / "model.onnx")
-        compiled = core.compile_model(
-            core.read_model(str(Path(folder) / "model.onnx")),
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32",
-                "INFERENCE_NUM_THREADS": threads,
-            },
-        )
-    request = compiled.create_infer_request()
+        path, names = _exported(model, folder)
+        request = openvino_request(path, threads)
 
     def run(template: Tensor, search: Tensor) -> dict[str, Tensor]:
         results = request.infer([template.numpy(), search.numpy()], share_inputs=True)

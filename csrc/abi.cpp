@@ -16,8 +16,14 @@ constexpr const char* kStatusText[] = {
     "the caller's threads reported a failure",
     "no such instruction set",
     "this CPU does not have that instruction set",
+    "a buffer is not aligned to 64 bytes",
+    "this is not a packed model, or it is damaged",
+    "the packed model is of another version",
+    "the packed model is damaged: its checksum is wrong",
+    "a template cache was made by another model, another instruction set or another version",
+    "the workspace or a cache is too small",
 };
-static_assert(sizeof(kStatusText) / sizeof(kStatusText[0]) == FERMT_UNSUPPORTED_ISA + 1, "a text for each status");
+static_assert(sizeof(kStatusText) / sizeof(kStatusText[0]) == FERMT_SMALL_WORKSPACE + 1, "a text for each status");
 
 constexpr int64_t kLargest = int64_t{1} << 40;  // elements of a tensor
 
@@ -99,6 +105,38 @@ int32_t checked_call(const Args* args, fermt_status (*fermt::KernelTable::*kerne
   return (fermt::selected_table().*kernel)(*args);
 }
 
+constexpr int64_t kLargestBatch = 4096;
+
+bool misaligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 64 != 0; }
+
+// Whether a frame's buffers are there, aligned, and as large as the model asks for.
+template <class Args>
+fermt_status check_frame(const fermt::PackedModel& model, const Args& a) {
+  if (a.batch < 0 || a.batch > kLargestBatch) return FERMT_BAD_SIZE;
+  int64_t cache_bytes = 0, workspace_bytes = 0;
+  fermt::selected_table().frame_info(model, a.batch, &cache_bytes, &workspace_bytes);
+  if (a.cache_bytes < cache_bytes || a.workspace_bytes < workspace_bytes) return FERMT_SMALL_WORKSPACE;
+  if (a.batch == 0) return FERMT_OK;
+  if (!a.workspace || !a.crops || !a.caches) return FERMT_NULL_POINTER;
+  if (misaligned(a.workspace)) return FERMT_BAD_ALIGNMENT;
+  for (int64_t b = 0; b < a.batch; ++b) {
+    if (!a.crops[b] || !a.caches[b]) return FERMT_NULL_POINTER;
+    if (misaligned(a.caches[b])) return FERMT_BAD_ALIGNMENT;
+  }
+  return FERMT_OK;
+}
+
+template <class Args>
+int32_t frame_call(const Args* args,
+                   fermt_status (*fermt::KernelTable::*kernel)(const fermt::PackedModel&, const Args&)) {
+  if (!args) return FERMT_NULL_POINTER;
+  if (args->struct_size != static_cast<int64_t>(sizeof(Args))) return FERMT_BAD_STRUCT_SIZE;
+  fermt::PackedModel model;
+  if (const fermt_status status = fermt::open_model(args->model, args->model_bytes, &model)) return status;
+  if (const fermt_status status = check_frame(model, *args)) return status;
+  return args->batch == 0 ? FERMT_OK : (fermt::selected_table().*kernel)(model, *args);
+}
+
 }  // namespace
 
 extern "C" {
@@ -106,7 +144,7 @@ extern "C" {
 int32_t fermt_abi_version(void) { return FERMT_ABI_VERSION; }
 
 const char* fermt_status_text(int32_t status) {
-  return status >= 0 && status <= FERMT_UNSUPPORTED_ISA ? kStatusText[status] : "unknown status";
+  return status >= 0 && status <= FERMT_SMALL_WORKSPACE ? kStatusText[status] : "unknown status";
 }
 
 const char* fermt_isa_name(int32_t row) {
@@ -137,6 +175,45 @@ int32_t fermt_dual_attention_unit_forward(const fermt_dual_attention_unit_forwar
 
 int32_t fermt_dual_attention_unit_backward(const fermt_dual_attention_unit_backward_args* args) {
   return checked_call(args, &fermt::KernelTable::dual_attention_unit_backward);
+}
+
+int32_t fermt_frame_info(fermt_frame_info_args* args) {
+  if (!args) return FERMT_NULL_POINTER;
+  if (args->struct_size != static_cast<int64_t>(sizeof *args)) return FERMT_BAD_STRUCT_SIZE;
+  fermt::PackedModel model;
+  if (const fermt_status status = fermt::open_model(args->model, args->model_bytes, &model)) return status;
+  if (args->batch < 0 || args->batch > kLargestBatch) return FERMT_BAD_SIZE;
+  if (args->verify)
+    if (const fermt_status status = fermt::verify_model(model)) return status;
+  args->map_channels = model.map_channels();
+  args->grid = model.grid;
+  args->template_size = model.header->template_size;
+  args->search_size = model.header->search_size;
+  args->head = model.header->head;
+  args->dtype = model.header->dtype;
+  args->dim = model.header->dim;
+  args->template_factor = model.header->template_factor;
+  args->search_factor = model.header->search_factor;
+  return fermt::selected_table().frame_info(model, args->batch, &args->cache_bytes, &args->workspace_bytes);
+}
+
+int32_t fermt_encode_template(const fermt_encode_template_args* args) {
+  return frame_call(args, &fermt::KernelTable::encode_template);
+}
+
+int32_t fermt_track_frame(const fermt_track_frame_args* args) {
+  if (args && args->struct_size == static_cast<int64_t>(sizeof *args) && args->batch > 0 && !args->maps)
+    return FERMT_NULL_POINTER;
+  return frame_call(args, &fermt::KernelTable::track_frame);
+}
+
+int32_t fermt_fma_peak(fermt_fma_peak_args* args) {
+  if (!args) return FERMT_NULL_POINTER;
+  if (args->struct_size != static_cast<int64_t>(sizeof *args)) return FERMT_BAD_STRUCT_SIZE;
+  if (args->dtype != FERMT_FLOAT32 && args->dtype != FERMT_BFLOAT16) return FERMT_BAD_DTYPE;
+  if (args->threads < 1 || args->threads > 65536 || args->iterations < 1 || args->iterations > kLargest)
+    return FERMT_BAD_SIZE;
+  return fermt::selected_table().fma_peak(args);
 }
 
 }  // extern "C"

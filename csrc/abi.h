@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-#define FERMT_ABI_VERSION 1
+#define FERMT_ABI_VERSION 2
+#define FERMT_MODEL_VERSION 1
 #define FERMT_EXPORT __attribute__((visibility("default")))
 
 typedef enum {
@@ -26,6 +27,12 @@ typedef enum {
   FERMT_THREADS_FAILED,
   FERMT_UNKNOWN_ISA,
   FERMT_UNSUPPORTED_ISA,
+  FERMT_BAD_ALIGNMENT,
+  FERMT_BAD_MODEL,
+  FERMT_BAD_MODEL_VERSION,
+  FERMT_BAD_MODEL_CHECKSUM,
+  FERMT_BAD_CACHE,
+  FERMT_SMALL_WORKSPACE,
 } fermt_status;
 
 typedef enum { FERMT_FLOAT32 = 0, FERMT_BFLOAT16 = 1, FERMT_FLOAT16 = 2 } fermt_dtype;
@@ -96,6 +103,59 @@ typedef struct {
   float* grad_weights[FERMT_UNIT_WEIGHTS];
 } fermt_dual_attention_unit_backward_args;
 
+// Whole frames, by a packed model (`fk.frame.pack`, or the bytes of a file that it saved). All buffers are the caller's
+// and 64-byte aligned; nothing is kept between calls. Crops are (size, size, 3) bytes, RGB, one pointer a target.
+typedef enum { FERMT_CENTER_HEAD = 0, FERMT_CORNER_HEAD = 1 } fermt_head;
+
+typedef struct {
+  int64_t struct_size;
+  const void* model;
+  int64_t model_bytes;
+  int64_t verify;  // whether to check the model's checksum, too: once, after loading
+  int64_t batch;   // targets in a frame
+  // What the call fills in. Caches and workspaces depend on the selected instruction set.
+  int64_t cache_bytes;  // of one target
+  int64_t workspace_bytes;
+  int64_t map_channels, grid, template_size, search_size, head, dtype, dim;
+  double template_factor, search_factor;  // side of a crop over the square root of the target's area
+} fermt_frame_info_args;
+
+typedef struct {
+  int64_t struct_size;
+  fermt_parallel_for parallel_for;
+  const void* model;
+  int64_t model_bytes, batch;
+  const uint8_t* const* crops;  // template crops
+  void* const* caches;          // one a target
+  int64_t cache_bytes;
+  void* workspace;
+  int64_t workspace_bytes;
+} fermt_encode_template_args;
+
+typedef struct {
+  int64_t struct_size;
+  fermt_parallel_for parallel_for;
+  const void* model;
+  int64_t model_bytes, batch;
+  const uint8_t* const* crops;  // search crops
+  const void* const* caches;
+  int64_t cache_bytes;
+  void* workspace;
+  int64_t workspace_bytes;
+  // (batch, map_channels, grid, grid). Centre head: score, width, height, offset x, offset y. Corner head: the
+  // probabilities of the top left and the bottom right corner.
+  float* maps;
+  float* tokens;  // (batch, grid^2, dim), search tokens after the last norm, or null
+} fermt_track_frame_args;
+
+// Multiply-adds and nothing else, `iterations` rounds on each of `threads` items: how fast this CPU can be.
+typedef struct {
+  int64_t struct_size;
+  fermt_parallel_for parallel_for;
+  int64_t dtype, threads, iterations;
+  int64_t operations;  // filled in: floating-point operations done
+} fermt_fma_peak_args;
+
 FERMT_EXPORT int32_t fermt_abi_version(void);
 FERMT_EXPORT const char* fermt_status_text(int32_t status);
 
@@ -109,6 +169,10 @@ FERMT_EXPORT int32_t fermt_attention_forward(const fermt_attention_forward_args*
 FERMT_EXPORT int32_t fermt_attention_backward(const fermt_attention_backward_args* args);
 FERMT_EXPORT int32_t fermt_dual_attention_unit_forward(const fermt_dual_attention_unit_forward_args* args);
 FERMT_EXPORT int32_t fermt_dual_attention_unit_backward(const fermt_dual_attention_unit_backward_args* args);
+FERMT_EXPORT int32_t fermt_frame_info(fermt_frame_info_args* args);
+FERMT_EXPORT int32_t fermt_encode_template(const fermt_encode_template_args* args);
+FERMT_EXPORT int32_t fermt_track_frame(const fermt_track_frame_args* args);
+FERMT_EXPORT int32_t fermt_fma_peak(fermt_fma_peak_args* args);
 
 #ifdef __cplusplus
 }

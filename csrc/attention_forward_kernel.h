@@ -9,16 +9,21 @@ namespace {
 
 constexpr int64_t kQueryBlock = 256;  // queries of an item: enough to pay for packing its keys
 
-// Room for one item: packed keys and values, and one query tile's Q^T, scores, probabilities, and output of a segment
-// or two. Where Numbers are floats the probabilities take the scores' place.
+// Keys and values of one head, packed; `count` of them.
 template <class Number>
-struct ForwardScratch {
-  Number *k, *v, *qt, *p;
+struct PackedKeys {
+  const Number *k, *v;
+  int64_t count;
+};
+
+// Room for one query tile: Q^T, scores, probabilities, and the output of a segment or two. Where Numbers are floats the
+// probabilities take the scores' place.
+template <class Number>
+struct TileScratch {
+  Number *qt, *p;
   float *scores, *acc, *more;
 
-  ForwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, size_t* bytes = nullptr) {
-    k = carve<Number>(carver, keys * numbers<Number>(dim));
-    v = carve<Number>(carver, numbers<Number>(keys) * dim);
+  TileScratch(fermt::Carver& carver, int64_t dim) {
     qt = carve<Number>(carver, numbers<Number>(dim) * kQueryTile);
     scores = carver.floats(kKeyChunk * kQueryTile);
     if constexpr (kValues<Number> == 1)
@@ -27,6 +32,19 @@ struct ForwardScratch {
       p = carve<Number>(carver, numbers<Number>(kKeyChunk) * kQueryTile);
     acc = carver.floats(dim * kQueryTile);
     more = carver.floats(dim * kQueryTile);
+  }
+};
+
+// Room for one item: all of its packed keys and values, and a tile.
+template <class Number>
+struct ForwardScratch {
+  Number *k, *v;
+  TileScratch<Number> tile;
+
+  ForwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, size_t* bytes = nullptr)
+      : k(carve<Number>(carver, keys * numbers<Number>(dim))),
+        v(carve<Number>(carver, numbers<Number>(keys) * dim)),
+        tile(carver, dim) {
     if (bytes) *bytes = carver.used;
   }
 };
@@ -36,23 +54,23 @@ struct SoftmaxState {
   Vec maximum[kQueryVectors], sum[kQueryVectors];
 };
 
-// The tile over packed keys [begin, end), a chunk at a time: its output before the division in `acc`.
+// The tile over packed keys, a chunk at a time: its output before the division in `acc`.
 template <int Dim, class Number>
-inline SoftmaxState attention_forward_segment(const ForwardScratch<Number>& s, int64_t begin, int64_t end, int64_t dim,
+inline SoftmaxState attention_forward_segment(const TileScratch<Number>& s, const PackedKeys<Number>& keys, int64_t dim,
                                               Vec factor, float* acc) {
   const int64_t dim_numbers = numbers<Number>(dim);
   SoftmaxState state = {};
   for (int c = 0; c < kQueryVectors; ++c) state.maximum[c] = splat(-INFINITY);
   memset(acc, 0, sizeof(float) * dim * kQueryTile);
-  for (int64_t start = begin; start < end; start += kKeyChunk) {
-    const int64_t chunk = end - start < kKeyChunk ? end - start : kKeyChunk;
+  for (int64_t start = 0; start < keys.count; start += kKeyChunk) {
+    const int64_t chunk = keys.count - start < kKeyChunk ? keys.count - start : kKeyChunk;
     Vec larger[kQueryVectors], offset[kQueryVectors];
     for (int c = 0; c < kQueryVectors; ++c) larger[c] = state.maximum[c];
-    product_over_dims<Dim>(s.k + start * dim_numbers, chunk, s.qt, dim_numbers, s.scores,
+    product_over_dims<Dim>(keys.k + start * dim_numbers, chunk, s.qt, dim_numbers, s.scores,
                            [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
     for (int c = 0; c < kQueryVectors; ++c) {
       offset[c] = larger[c] * factor;
-      if (start > begin) {
+      if (start > 0) {
         const Vec correction = exp2_nonpositive(state.maximum[c] * factor - offset[c]);
         state.sum[c] *= correction;
         for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile) store(acc + i, load(acc + i) * correction);
@@ -64,7 +82,7 @@ inline SoftmaxState attention_forward_segment(const ForwardScratch<Number>& s, i
       return exp2_of_score(load(s.scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
     };
     store_probabilities(chunk, probability, s.p, state.sum);
-    add_product_over_keys(s.v + numbers<Number>(start) * dim, dim, s.p, numbers<Number>(chunk), acc);
+    add_product_over_keys(keys.v + numbers<Number>(start) * dim, dim, s.p, numbers<Number>(chunk), acc);
   }
   return state;
 }
@@ -83,25 +101,9 @@ inline void merge_segments(int64_t dim, Vec factor, const SoftmaxState& more, co
   }
 }
 
-// One tile of `count` queries over `keys` packed keys; Dim > 0 is the head dim. Many keys are taken in segments, whose
-// sums are joined: a long sum made of short ones.
-template <class T, int Dim>
-inline void attention_forward_tile(const ForwardScratch<typename NumberOf<T>::type>& s, int64_t keys, int64_t dim,
-                                   double scale, const T* q, int64_t q_stride, int64_t count, T* out,
-                                   int64_t out_stride, float* lse) {
-  if (Dim > 0) dim = Dim;
-  const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
-  pack_columns(q, q_stride, count, dim, scale < 0, s.qt);
-  SoftmaxState state = attention_forward_segment<Dim>(s, 0, keys < kSegment ? keys : kSegment, dim, factor, s.acc);
-  for (int64_t start = kSegment; start < keys; start += kSegment) {
-    const int64_t end = keys - start < kSegment ? keys : start + kSegment;
-    const SoftmaxState more = attention_forward_segment<Dim>(s, start, end, dim, factor, s.more);
-    merge_segments(dim, factor, more, s.more, &state, s.acc);
-  }
-
+// lse of `count` queries: the logarithm of the sum of their scores' exponentials.
+inline void store_lse(const SoftmaxState& state, Vec factor, double scale, int64_t keys, int64_t count, float* lse) {
   for (int c = 0; c < kQueryVectors; ++c) {
-    for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile)
-      store(s.acc + i, load(s.acc + i) / state.sum[c]);
     float largest[kLanes], whole[kLanes], rest[kLanes];  // of the scores; and of log2 of the sum of exponentials
     Vec log_whole, log_rest;
     log2_in_parts(state.sum[c], &log_whole, &log_rest);
@@ -115,6 +117,38 @@ inline void attention_forward_tile(const ForwardScratch<typename NumberOf<T>::ty
     const int64_t first = c * kLanes, missing = first + kLanes - count;
     if (missing < kLanes) memcpy(lse + first, lse_of, sizeof(float) * (missing > 0 ? kLanes - missing : kLanes));
   }
+}
+
+// One tile of `count` queries over the keys of `spans`; Dim > 0 is the head dim. Many keys are taken in segments, whose
+// sums are joined: a long sum made of short ones. lse may be null.
+template <class T, int Dim>
+inline void attention_forward_tile(const TileScratch<typename NumberOf<T>::type>& s,
+                                   const PackedKeys<typename NumberOf<T>::type>* spans, int span_count, int64_t dim,
+                                   double scale, const T* q, int64_t q_stride, int64_t count, T* out,
+                                   int64_t out_stride, float* lse) {
+  using Number = typename NumberOf<T>::type;
+  if (Dim > 0) dim = Dim;
+  const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
+  pack_columns(q, q_stride, count, dim, scale < 0, s.qt);
+  SoftmaxState state = {};
+  int64_t keys = 0;
+  for (const PackedKeys<Number>* span = spans; span < spans + span_count; ++span)
+    for (int64_t start = 0; start < span->count; start += kSegment) {
+      const PackedKeys<Number> segment = {span->k + start * numbers<Number>(dim),
+                                          span->v + numbers<Number>(start) * dim,
+                                          span->count - start < kSegment ? span->count - start : kSegment};
+      if (keys == 0) {
+        state = attention_forward_segment<Dim>(s, segment, dim, factor, s.acc);
+      } else {
+        const SoftmaxState more = attention_forward_segment<Dim>(s, segment, dim, factor, s.more);
+        merge_segments(dim, factor, more, s.more, &state, s.acc);
+      }
+      keys += segment.count;
+    }
+  for (int c = 0; c < kQueryVectors; ++c)
+    for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile)
+      store(s.acc + i, load(s.acc + i) / state.sum[c]);
+  if (lse) store_lse(state, factor, scale, keys, count, lse);
   unpack_columns(s.acc, count, dim, out, out_stride);
 }
 
@@ -138,11 +172,12 @@ inline fermt_status attention_forward_item(const fermt_attention_forward_args& a
   const Scratch scratch(fermt::Carver{base}, keys, dim);
   pack_rows(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys, dim, scratch.k);
   pack_row_pairs(at<T>(a.v, b, h, group.key_start), a.v.strides[2], keys, dim, dim, scratch.v);
+  const PackedKeys<typename NumberOf<T>::type> span = {scratch.k, scratch.v, keys};
   const auto tile = dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;
   for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
     const int64_t left = group.query_stop - i;
-    tile(scratch, keys, dim, a.shape.scale, at<T>(a.q, b, h, i), a.q.strides[2], left < kQueryTile ? left : kQueryTile,
-         at<T>(a.out, b, h, i), a.out.strides[2], lse + i);
+    tile(scratch.tile, &span, 1, dim, a.shape.scale, at<T>(a.q, b, h, i), a.q.strides[2],
+         left < kQueryTile ? left : kQueryTile, at<T>(a.out, b, h, i), a.out.strides[2], lse + i);
   }
   return FERMT_OK;
 }

@@ -14,6 +14,7 @@
 #include "abi.h"
 #include "bfloat16_pair.h"
 #include "parallel.h"
+#include "product_kernel.h"
 #include "simd.h"
 
 namespace {
@@ -48,36 +49,7 @@ constexpr int64_t numbers(int64_t count) {
   return (count + kValues<Number> - 1) / kValues<Number>;
 }
 
-// For Rows rows and Vectors vectors: sink(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is made of Chains
-// interleaved ones, of which two keep float32's error smaller than one does.
-template <int Rows, int Vectors, int Chains, class Number, class Sink>
-inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_stride, const Number* columns,
-                         int64_t column_stride, int64_t inner, Sink&& sink) {
-  Vec acc[Chains][Rows][Vectors] = {};
-  const auto step = [&](int64_t i, int chain) {
-    decltype(load(columns)) column[Vectors];
-    FERMT_UNROLL
-    for (int c = 0; c < Vectors; ++c) column[c] = load(columns + i * column_stride + c * kLanes);
-    FERMT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      const auto value = splat(rows[r * row_stride + i * inner_stride]);
-      FERMT_UNROLL
-      for (int c = 0; c < Vectors; ++c) acc[chain][r][c] = multiply_add(acc[chain][r][c], value, column[c]);
-    }
-  };
-  for (int64_t i = 0; i + Chains <= inner; i += Chains) {
-    FERMT_UNROLL
-    for (int chain = 0; chain < Chains; ++chain) step(i + chain, chain);
-  }
-  if (inner % Chains) step(inner - 1, 0);
-  FERMT_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    FERMT_UNROLL
-    for (int c = 0; c < Vectors; ++c) sink(r, c, Chains == 2 ? acc[0][r][c] + acc[Chains - 1][r][c] : acc[0][r][c]);
-  }
-}
-
-// The same for `count` rows; sink's r counts from the first.
+// product_tile for `count` rows; sink's r counts from the first.
 template <int Vectors, int Chains, class Number, class Sink>
 inline void product(const Number* rows, int64_t count, int64_t row_stride, int64_t inner_stride, const Number* columns,
                     int64_t column_stride, int64_t inner, Sink&& sink) {
@@ -168,24 +140,6 @@ inline void pack_row_pairs(const T* from, int64_t stride, int64_t count, int64_t
     row_to_float(from + row * stride, dim, to + row * width);
     for (int64_t d = dim; d < width; ++d) to[row * width + d] = 0.0f;
   }
-}
-
-inline Vec load_vector(const float* p) { return load(p); }
-
-template <class T>
-inline Vec load_vector(const T* p) {
-  float lanes[kLanes];
-  row_to_float(p, kLanes, lanes);
-  return load(lanes);
-}
-
-inline void store_vector(Vec v, float* p) { store(p, v); }
-
-template <class T>
-inline void store_vector(Vec v, T* p) {
-  float lanes[kLanes];
-  store(lanes, v);
-  row_from_float(lanes, kLanes, p);
 }
 
 // `count` rows of a tensor -> columns of a query tile (dim x kQueryTile), negated or not; missing queries are 0.

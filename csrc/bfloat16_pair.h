@@ -6,13 +6,9 @@
 
 namespace {
 
-struct BFloat16Pair {
+struct __attribute__((may_alias)) BFloat16Pair {  // rows of bfloat16 are read as pairs
   uint32_t bits;
 };
-
-#if defined(__AVX512BF16__)
-
-typedef uint16_t Halves __attribute__((vector_size(64)));
 
 inline VecInt load(const BFloat16Pair* p) {
   VecInt v;
@@ -20,13 +16,17 @@ inline VecInt load(const BFloat16Pair* p) {
   return v;
 }
 
+inline VecInt splat(BFloat16Pair pair) { return static_cast<int32_t>(pair.bits) - VecInt{}; }
+
+#if defined(__AVX512BF16__)
+
+typedef uint16_t Halves __attribute__((vector_size(64)));
+
 inline void store(BFloat16Pair* p, VecInt v) { memcpy(p, &v, sizeof v); }
 
 inline void store(BFloat16Pair* p, VecInt v, int64_t count) {  // the first `count` of them, or all
   _mm512_mask_storeu_epi32(p, count < kLanes ? (1u << count) - 1 : 0xffff, (__m512i)v);
 }
-
-inline VecInt splat(BFloat16Pair pair) { return static_cast<int32_t>(pair.bits) - VecInt{}; }
 
 inline Vec multiply_add(Vec sum, VecInt a, VecInt b) {
   return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
@@ -35,7 +35,12 @@ inline Vec multiply_add(Vec sum, VecInt a, VecInt b) {
 // Two vectors rounded to bfloat16, one after the other.
 inline VecInt narrow(Vec first, Vec second) { return (VecInt)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first); }
 
-// The same, lane by lane in pairs.
+inline void store_vector(Vec v, BFloat16* p) {
+  const __m256bh halves = _mm512_cvtneps_pbh((__m512)v);
+  memcpy(p, &halves, sizeof halves);
+}
+
+// Two vectors rounded, lane by lane in pairs.
 inline VecInt narrow_in_pairs(Vec even, Vec odd) {
   constexpr Halves kLaneByLane = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                   8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -50,6 +55,15 @@ inline VecInt load_values(const BFloat16* from, int64_t count) {
 inline VecInt load_wide(const BFloat16* from, int64_t count) {
   return (VecInt)_mm512_maskz_cvtepu16_epi32(
       0xffff, _mm256_maskz_loadu_epi16(count < kLanes ? (1u << count) - 1 : 0xffff, from));
+}
+
+#else
+
+// The same from two products of floats.
+inline Vec multiply_add(Vec sum, VecInt a, VecInt b) {
+  const VecInt even_a = a << 16, even_b = b << 16, odd_a = a & static_cast<int32_t>(0xffff0000),
+               odd_b = b & static_cast<int32_t>(0xffff0000);
+  return sum + (Vec)even_a * (Vec)even_b + (Vec)odd_a * (Vec)odd_b;
 }
 
 #endif

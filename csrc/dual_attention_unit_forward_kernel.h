@@ -11,6 +11,7 @@ struct UnitForwardPlanes {
   float *strip_sums, *gate;  // gate: s in float
   double *pooled, *hidden, *s;
 
+  UnitForwardPlanes() = default;
   UnitForwardPlanes(fermt::Carver carver, const UnitLayout& l, size_t* bytes = nullptr) {
     u = {carver.floats(l.channels * l.plane), &l};
     a = {carver.floats(l.channels * l.plane), &l};

@@ -20,11 +20,12 @@ struct Carver {
   char* base = nullptr;
   size_t used = 0;
 
-  float* floats(int64_t count) {
-    float* piece = base ? reinterpret_cast<float*>(base + used) : nullptr;
-    used += (static_cast<size_t>(count) * sizeof(float) + 63) / 64 * 64;
+  char* bytes(size_t count) {
+    char* piece = base ? base + used : nullptr;
+    used += (count + 63) / 64 * 64;
     return piece;
   }
+  float* floats(int64_t count) { return reinterpret_cast<float*>(bytes(static_cast<size_t>(count) * sizeof(float))); }
   double* doubles(int64_t count) { return reinterpret_cast<double*>(floats(2 * count)); }
 };
 

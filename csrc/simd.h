@@ -260,6 +260,25 @@ inline void row_from_float(const float* from, int64_t count, T* to) {
   for (int64_t i = 0; i < count; ++i) from_float(from[i], to + i);
 }
 
+// A vector of values in any type; bfloat16_pair.h has faster ones for bfloat16 where the instruction set does.
+inline Vec load_vector(const float* p) { return load(p); }
+
+template <class T>
+inline Vec load_vector(const T* p) {
+  float lanes[kLanes];
+  row_to_float(p, kLanes, lanes);
+  return load(lanes);
+}
+
+inline void store_vector(Vec v, float* p) { store(p, v); }
+
+template <class T>
+inline void store_vector(Vec v, T* p) {
+  float lanes[kLanes];
+  store(lanes, v);
+  row_from_float(lanes, kLanes, p);
+}
+
 template <class T>
 inline T* at(const fermt_tensor& tensor, int64_t i, int64_t j, int64_t k) {
   return static_cast<T*>(tensor.data) + i * tensor.strides[0] + j * tensor.strides[1] + k * tensor.strides[2];

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fermt_kernels.flops import attention_macs, dual_attention_unit_macs
-from fermt_kernels.patterns import score_pairs
+from fermt_kernels.patterns import key_spans, score_pairs
 
 from .config import ModelConfig, named_config
 from .model import center_head, corner_head
@@ -86,6 +86,56 @@ def count_flops(config: str | ModelConfig = "fermt") -> FlopCount:
         dau=sum(dual_attention_unit_macs(1, 3, side, side) for side in sides) if c.dau else 0,
         layers=layers,
     )
+
+
+def frame_macs(config: str | ModelConfig = "fermt", *, template: bool = False, winograd: bool = False) -> int:
+    """MACs of one tracked frame, the template cached, without work whose result nothing reads.
+
+    Cached is what the template does in the leading layers, where its queries see no search keys. Nothing reads, for
+    one, what becomes of the template in the last layer, unless the corner head weights by it.
+
+    Args:
+        config: a name or a `ModelConfig`.
+        template: count what is cached too, for a frame that also encodes its template.
+        winograd: count the head's 3x3 convolutions as F(2x2, 3x3) multiplies them, in whole tiles: 16 products for four
+            outputs in place of 36. Its transforms are additions and not counted.
+    """
+    c = named_config(config) if isinstance(config, str) else config
+    n, m, hidden = c.num_template, c.num_search, int(c.dim * c.mlp_ratio)
+    spans = [key_spans(pattern, n, n + m) for pattern in c.patterns]
+    leading = next((i for i, (by_template, _) in enumerate(spans) if by_template[1] > n), len(spans))
+
+    def update(keys: tuple[int, int]) -> int:
+        """A token's query, attention and projection, if it sees any keys, and its MLP."""
+        seen = keys[1] - keys[0]
+        return (2 * c.dim * (c.dim + seen) if seen else 0) + 2 * c.dim * hidden
+
+    searched = encoded = 0
+    template_read = c.reweight  # whether anything reads the template's tokens after this layer
+    for i, (by_template, by_search) in reversed(list(enumerate(spans))):
+        live = (by_search, by_template) if template_read else (by_search,)
+        key_value = 2 * c.dim * c.dim
+        searched += m * (update(by_search) + (key_value if any(stop > n for _, stop in live) else 0))
+        macs = n * (update(by_template) if template_read else 0)
+        macs += n * (key_value if any(start < min(stop, n) for start, stop in live) else 0)
+        searched, encoded = (searched, encoded + macs) if i < leading else (searched + macs, encoded)
+        template_read = template_read or by_search[0] < n
+    searched += _embedding(c, c.search_size) + _head_macs(c, winograd)
+    encoded += _embedding(c, c.template_size) if template_read else 0
+    return searched + encoded if template else searched
+
+
+def _embedding(config: ModelConfig, side: int) -> int:
+    """From an image to its tokens."""
+    return side * side * 3 * config.dim + (dual_attention_unit_macs(1, 3, side, side) if config.dau else 0)
+
+
+def _head_macs(config: ModelConfig, winograd: bool) -> int:
+    cells, tiles = config.search_grid**2, (-(-config.search_grid // 2)) ** 2
+    outputs = _BRANCHES[config.head]
+    weights, last = _head(config)[0], WIDTHS[-1] * sum(outputs)
+    squares = (weights - last) // 9 * 16 * tiles if winograd else (weights - last) * cells
+    return squares + cells * (last + (config.dim if config.reweight else 0))
 
 
 def _head(config: ModelConfig) -> tuple[int, int]:

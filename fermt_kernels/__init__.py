@@ -5,7 +5,7 @@ out = fk.mixed_attention(qkv, num_heads=12, num_template=64)   # (B, N, 3 C) -> 
 print(fk.backends())                                           # what can run here, and why not the rest
 """
 
-from . import flops, modules, patterns, reference
+from . import flops, frame, modules, patterns, reference
 from .backends import backends
 from .ops import (
     DAUWeights,
@@ -30,6 +30,7 @@ __all__ = [
     "cross_attention",
     "dual_attention_unit",
     "flops",
+    "frame",
     "mixed_attention",
     "modules",
     "patterns",

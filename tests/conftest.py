@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from fermt_kernels.backends import ROOMS
+from fermt_kernels.cpp import library
 from fermt_kernels.triton.launch import INTERPRETED
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs them, in a process of their own
 # Those that take CPU tensors; Triton's kernels have lanes of their own (test_triton.py), and benchmarks.gpu on a GPU.
 COMPILED = [name for name, room in ROOMS.items() if name != "reference" and "cpu" in room.DEVICES]
+
+ISA_ROWS = ("avx512_bf16", "avx512", "avx2", "generic")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,3 +70,22 @@ def fresh_python() -> Callable[..., str]:
         return finished.stdout
 
     return run
+
+
+@pytest.fixture
+def loaded(request: pytest.FixtureRequest) -> library.Library:
+    if reason := library.why_not():
+        required = "cpp" in request.config.getoption("--require-backend")
+        (pytest.fail if required else pytest.skip)(reason)
+    return library.load()
+
+
+@pytest.fixture
+def isa(loaded: library.Library, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Forces the instruction set that the test names, for the length of the test."""
+    if not loaded.isas().get(request.param, False):
+        pytest.skip(f"this CPU or this build has no {request.param}")
+    before = loaded.isa
+    loaded.select_isa(request.param)
+    yield request.param
+    loaded.select_isa(before)

@@ -52,6 +52,7 @@ def test_the_sdist_builds_a_wheel_for_every_python(tree: Path, tmp_path: Path) -
     assert not built.name.endswith("-any.whl")
     with zipfile.ZipFile(built) as archive:
         names = archive.namelist()
+        assert archive.read("fermt_kernels/cpp/fermt.h") == (tree / "csrc" / "abi.h").read_bytes()
     assert any(name.startswith("fermt_kernels/cpp/libfermt_kernels.") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fermt", "fermt_kernels"}
 
@@ -96,7 +97,7 @@ def test_without_the_library_on_request(tree: Path, tmp_path: Path) -> None:
     (built,) = tmp_path.glob("*.whl")
     assert built.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(built) as archive:
-        assert not any("libfermt_kernels" in name for name in archive.namelist())
+        assert not any("libfermt_kernels" in name or name.endswith(".h") for name in archive.namelist())
 
 
 def test_another_architecture_builds_the_generic_row_alone(tree: Path, tmp_path: Path) -> None:

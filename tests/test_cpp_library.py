@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,39 +12,19 @@ import torch
 import fermt_kernels as fk
 from fermt_kernels.cpp import abi, library
 
+from .conftest import ISA_ROWS
 from .support.inputs import unit_inputs
 from .test_attention import SHAPES, assert_backend_is_accurate
 from .test_dual_attention_unit import SHAPES as UNIT_SHAPES
 from .test_dual_attention_unit import assert_unit_is_accurate
 
-ROWS = ("avx512_bf16", "avx512", "avx2", "generic")
-
-
-@pytest.fixture
-def loaded(request: pytest.FixtureRequest) -> library.Library:
-    if reason := library.why_not():
-        required = "cpp" in request.config.getoption("--require-backend")
-        (pytest.fail if required else pytest.skip)(reason)
-    return library.load()
-
-
-@pytest.fixture
-def isa(loaded: library.Library, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Forces the instruction set that the test names, for the length of the test."""
-    if not loaded.isas().get(request.param, False):
-        pytest.skip(f"this CPU or this build has no {request.param}")
-    before = loaded.isa
-    loaded.select_isa(request.param)
-    yield request.param
-    loaded.select_isa(before)
-
 
 def test_the_generic_row_is_always_there(loaded: library.Library) -> None:
     assert loaded.isas()["generic"]
-    assert set(loaded.isas()) <= set(ROWS)
+    assert set(loaded.isas()) <= set(ISA_ROWS)
 
 
-@pytest.mark.parametrize("isa", ROWS, indirect=True)
+@pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
 @pytest.mark.parametrize("pattern", fk.PATTERNS)
 def test_each_instruction_set_attends_accurately(isa: str, pattern: str, loaded: library.Library) -> None:
     assert loaded.isa == isa
@@ -52,14 +32,14 @@ def test_each_instruction_set_attends_accurately(isa: str, pattern: str, loaded:
         assert_backend_is_accurate(shape, n, pattern, "cpp")
 
 
-@pytest.mark.parametrize("isa", ROWS, indirect=True)
+@pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
 @pytest.mark.parametrize("shape", [shape for shape in UNIT_SHAPES if math.prod(shape) < 10_000])
 def test_each_instruction_set_has_an_accurate_unit(isa: str, shape: tuple, loaded: library.Library) -> None:
     assert loaded.isa == isa
     assert_unit_is_accurate(shape, 1, 5, "cpp")
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ISA_ROWS)
 def test_the_environment_forces_an_instruction_set(
     row: str, loaded: library.Library, fresh_python: Callable[..., str]
 ) -> None:

@@ -105,15 +105,8 @@ def test_window() -> None:
 
 def tracked(dtype: torch.dtype) -> np.ndarray:
     """Our tracker's boxes on the stored frames."""
-    state = dict(golden.authors_state_dict("center"))
-    # Three weights without which a random network's boxes run away; the stored boxes were computed with them.
-    state["box_head.conv5_size.bias"] = torch.full_like(state["box_head.conv5_size.bias"], -1.1)
-    state["box_head.conv5_ctr.weight"] = state["box_head.conv5_ctr.weight"] * 8
-    state["box_head.conv5_ctr.bias"] = torch.full_like(state["box_head.conv5_ctr.bias"], -1.0)
-    model = fermt.build_model("fermt").to(dtype)
-    fermt.load_state_dict(model, state)
     stored = golden.arrays("track")
-    tracker = fermt.Tracker(model)
+    tracker = fermt.Tracker(golden.tracking_model(dtype))
     tracker.init(stored["frames"][0], stored["boxes_xywh"][0])
     boxes = [tracker.update(frame).box for frame in stored["frames"][1:]]
     return np.array([tuple(stored["boxes_xywh"][0]), *boxes])

@@ -11,10 +11,11 @@ ROOT = Path(__file__).parents[1]
 
 # Each room of fermt_kernels and the rooms it may import; what is not listed may import nothing of the package.
 ARROWS = {
-    "__init__": {"flops", "modules", "patterns", "reference", "backends", "ops", "swap"},
+    "__init__": {"flops", "frame", "modules", "patterns", "reference", "backends", "ops", "swap"},
     "swap": {"modules", "ops", "backends", "checks"},
     "modules": {"ops", "backends", "checks"},
     "flops": {"ops", "patterns"},
+    "frame": {"ops", "backends", "cpp", "checks", "patterns"},
     "ops": {"backends", "reference", "patterns", "checks"},
     "backends": {"reference", "cpp", "triton", "patterns", "checks"},
     "reference": {"patterns", "checks"},
@@ -25,7 +26,7 @@ ARROWS = {
     "layouts": set(),
 }
 ALLOWED_THIRD_PARTY = {"fermt_kernels": {"torch", "triton"}}
-PUBLIC_TO_FERMT = {"fermt_kernels", "fermt_kernels.modules", "fermt_kernels.flops", "fermt_kernels.patterns"}
+PUBLIC_TO_FERMT = {"fermt_kernels", *(f"fermt_kernels.{name}" for name in ("flops", "frame", "modules", "patterns"))}
 
 
 def imported(file: Path) -> set[str]:

@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -23,14 +24,17 @@ def main(output: str, *flags: str) -> None:
     sources = dict.fromkeys(sorted(ROOT.glob("csrc/*.cpp")), "")
     sources |= {ROOT / f"csrc/isa/{row}.cpp": own for row, own in rows.items()}
     sources[ROOT / "csrc/driver/sanitize.cpp"] = ""
-    objects = []
-    for source, own in sources.items():
-        objects.append(f"{output}.{source.stem}.o")
-        command = [*common, *own.split(), "-c", str(source), "-o", objects[-1]]
+    objects = {source: f"{output}.{source.stem}.o" for source in sources}
+
+    def build(source: Path) -> None:
+        command = [*common, *sources[source].split(), "-c", str(source), "-o", objects[source]]
         if source.parent.name == "driver":
             command.remove("-fno-exceptions")
         subprocess.run(command, check=True)
-    subprocess.run([*compiler.split(), *flags, *objects, "-o", output], check=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(build, sources))
+    subprocess.run([*compiler.split(), *flags, *objects.values(), "-o", output], check=True)
 
 
 if __name__ == "__main__":

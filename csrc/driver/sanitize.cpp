@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "abi.h"
+#include "frame_model.h"
 
 namespace {
 
@@ -91,6 +93,117 @@ void unit(int64_t batch, int64_t channels, int64_t height, int64_t width, int64_
   expect(fermt_dual_attention_unit_forward(&forward), FERMT_NULL_POINTER, "unit without a weight");
 }
 
+// Bytes at a multiple of 64, and none more.
+struct Block {
+  char* data;
+  int64_t bytes;
+  explicit Block(int64_t size) : data(static_cast<char*>(std::aligned_alloc(64, (size + 63) / 64 * 64))), bytes(size) {
+    std::memset(data, 0, size);
+  }
+  Block(const Block&) = delete;
+  ~Block() { std::free(data); }
+};
+
+constexpr int64_t kPatternBits[] = {1 | 8, 1 | 4 | 8, 15, 4, 2 | 4};  // self, mixed, full, one-way, cross
+
+struct FrameCase {
+  int64_t dtype, head, reweight, dim, heads, patch, template_size, search_size, dau;
+  std::vector<int> patterns;
+};
+
+fermt::PackedHeader header_of(const FrameCase& c) {
+  fermt::PackedHeader h{};
+  std::memcpy(h.magic, "FERMTPK", 8);
+  h.version = FERMT_MODEL_VERSION;
+  h.dtype = c.dtype, h.head = c.head, h.reweight = c.reweight;
+  h.dim = c.dim, h.heads = c.heads, h.depth = static_cast<int64_t>(c.patterns.size()), h.hidden = 2 * c.dim;
+  h.patch = c.patch, h.template_size = c.template_size, h.search_size = c.search_size;
+  h.dau = c.dau, h.kernel = c.dau ? 5 : 0, h.dilated_kernel = c.dau ? 5 : 0, h.dau_hidden = c.dau ? 1 : 0;
+  const int64_t widths[] = {80, 48, 32, 16};
+  std::memcpy(h.widths, widths, sizeof widths);
+  h.eps = 1e-6, h.scale = 0.3, h.template_factor = 2, h.search_factor = 4;
+  for (size_t i = 0; i < c.patterns.size(); ++i) h.patterns[i] = kPatternBits[c.patterns[i]];
+  return h;
+}
+
+void frame(const FrameCase& c, int64_t batch) {
+  fermt::PackedHeader header = header_of(c);
+  fermt::PackedModel layout;
+  header.total_bytes = fermt::lay_out(header, &layout);
+  Block model(header.total_bytes);
+  std::memcpy(model.data, &header, sizeof header);
+  for (int64_t i = fermt::kHeaderBytes; i < model.bytes; i += 4) {
+    const float value = static_cast<float>(i / 4 * 37 % 101 - 50) / 400.0f;
+    const int32_t pair = 0x3c003c00 | static_cast<int32_t>(i % 3 << 8);
+    std::memcpy(model.data + i, c.dtype ? static_cast<const void*>(&pair) : &value, 4);
+  }
+  fermt_frame_info_args info{};
+  info.struct_size = sizeof info, info.model = model.data, info.model_bytes = model.bytes, info.batch = batch;
+  expect(fermt_frame_info(&info), FERMT_OK, "frame info");
+  info.verify = 1;
+  expect(fermt_frame_info(&info), FERMT_BAD_MODEL_CHECKSUM, "frame info of a model without its checksum");
+
+  Block workspace(info.workspace_bytes), maps(batch * info.map_channels * info.grid * info.grid * 4),
+      tokens(batch * info.grid * info.grid * info.dim * 4);
+  std::vector<std::vector<uint8_t>> templates(batch), searches(batch);
+  std::vector<const uint8_t*> template_crops, search_crops;
+  std::vector<void*> caches;
+  std::vector<Block*> blocks;
+  for (int64_t b = 0; b < batch; ++b) {
+    templates[b].assign(3 * c.template_size * c.template_size, static_cast<uint8_t>(40 + b));
+    searches[b].assign(3 * c.search_size * c.search_size, static_cast<uint8_t>(90 + b));
+    template_crops.push_back(templates[b].data());
+    search_crops.push_back(searches[b].data());
+    blocks.push_back(new Block(info.cache_bytes));
+    caches.push_back(blocks.back()->data);
+  }
+  fermt_encode_template_args encode = {
+      sizeof encode,         halves,        model.data,       model.bytes,    batch,
+      template_crops.data(), caches.data(), info.cache_bytes, workspace.data, workspace.bytes};
+  fermt_track_frame_args track = {sizeof track,
+                                  halves,
+                                  model.data,
+                                  model.bytes,
+                                  batch,
+                                  search_crops.data(),
+                                  caches.data(),
+                                  info.cache_bytes,
+                                  workspace.data,
+                                  workspace.bytes,
+                                  reinterpret_cast<float*>(maps.data),
+                                  reinterpret_cast<float*>(tokens.data)};
+  if (batch > 0) expect(fermt_track_frame(&track), FERMT_BAD_CACHE, "a frame with an empty cache");
+  expect(fermt_encode_template(&encode), FERMT_OK, "encode template");
+  expect(fermt_track_frame(&track), FERMT_OK, "track frame");
+  track.workspace_bytes -= 64;
+  expect(fermt_track_frame(&track), FERMT_SMALL_WORKSPACE, "a frame in too small a workspace");
+  track.workspace_bytes += 64;
+  for (int64_t i = 0; i < fermt::kHeaderBytes; i += 4) {  // damaged headers: refused, or harmless
+    fermt_frame_info_args damaged = info;
+    damaged.verify = 0;
+    for (char flip : {1, 64, -128}) {
+      model.data[i] = static_cast<char>(model.data[i] ^ flip);
+      fermt_frame_info(&damaged);
+      model.data[i] = static_cast<char>(model.data[i] ^ flip);
+    }
+  }
+  track.model_bytes -= 64;
+  expect(fermt_track_frame(&track), FERMT_BAD_MODEL, "a truncated model");
+  for (Block* block : blocks) delete block;
+}
+
+void frames() {
+  for (int64_t dtype : {FERMT_FLOAT32, FERMT_BFLOAT16}) {
+    frame({dtype, FERMT_CENTER_HEAD, 0, 32, 2, 16, 32, 64, 1, {1, 1, 4, 4}}, 2);
+    frame({dtype, FERMT_CENTER_HEAD, 0, 48, 3, 16, 48, 80, 1, {1, 4}}, 1);  // odd grids, 9 and 25 tokens
+    frame({dtype, FERMT_CORNER_HEAD, 1, 32, 4, 8, 24, 56, 0, {0, 2, 3}}, 3);
+    frame({dtype, FERMT_CORNER_HEAD, 1, 16, 1, 4, 12, 20, 0, {1, 1}}, 1);
+    frame({dtype, FERMT_CORNER_HEAD, 0, 80, 2, 5, 35, 45, 1, {3}}, 1);
+    frame({dtype, FERMT_CENTER_HEAD, 0, 64, 4, 16, 128, 272, 1, {4}}, 1);
+    frame({dtype, FERMT_CENTER_HEAD, 0, 32, 2, 16, 16, 16, 1, {2, 0}}, 0);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -109,6 +222,7 @@ int main() {
           for (int64_t kernel : {1, 3, 5, 7})
             unit(2, 1 + (height + kernel) % 4, height, width, kernel, 1 + width % 2, dtype);
     }
+    frames();
     std::printf("%s: ok\n", fermt_isa_name(row));
   }
   std::printf("%d calls passed, 0 failed\n", g_calls);

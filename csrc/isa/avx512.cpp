@@ -7,6 +7,8 @@
 #include "cpu.h"
 #include "dual_attention_unit_backward_kernel.h"
 #include "dual_attention_unit_forward_kernel.h"
+#include "frame_kernel.h"
+#include "peak_kernel.h"
 
 namespace {
 
@@ -22,4 +24,8 @@ const fermt::KernelTable fermt::kAvx512Table = {"avx512",
                                                 attention_forward,
                                                 attention_backward,
                                                 dual_attention_unit_forward,
-                                                dual_attention_unit_backward};
+                                                dual_attention_unit_backward,
+                                                frame_info,
+                                                encode_template,
+                                                track_frame,
+                                                fma_peak};

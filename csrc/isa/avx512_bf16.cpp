@@ -7,6 +7,8 @@
 #include "cpu.h"
 #include "dual_attention_unit_backward_kernel.h"
 #include "dual_attention_unit_forward_kernel.h"
+#include "frame_kernel.h"
+#include "peak_kernel.h"
 
 namespace {
 
@@ -23,4 +25,8 @@ const fermt::KernelTable fermt::kAvx512Bf16Table = {"avx512_bf16",
                                                     attention_forward,
                                                     attention_backward,
                                                     dual_attention_unit_forward,
-                                                    dual_attention_unit_backward};
+                                                    dual_attention_unit_backward,
+                                                    frame_info,
+                                                    encode_template,
+                                                    track_frame,
+                                                    fma_peak};

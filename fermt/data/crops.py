@@ -21,7 +21,16 @@ class Crop(NamedTuple):
 
     image: np.ndarray  # (size, size, 3) uint8
     resize_factor: float  # pixels of the crop for one pixel of the image
-    padding: np.ndarray  # (size, size) bool, true where the crop lies outside the image
+    side: int  # of the square, in pixels of the image
+    margins: tuple[int, int, int, int]  # of it that lie outside the image: top, bottom, left, right
+
+    @property
+    def padding(self) -> np.ndarray:
+        """(size, size) bool, true where the crop lies outside the image."""
+        top, bottom, left, right = self.margins
+        outside = np.ones((self.side, self.side))
+        outside[top : self.side - bottom, left : self.side - right] = 0
+        return cv2.resize(outside, self.image.shape[:2], interpolation=cv2.INTER_LINEAR).astype(bool)
 
 
 def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
@@ -51,12 +60,11 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     if inside.size == 0:
         raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")
     square = cv2.copyMakeBorder(inside, pad_top, pad_bottom, pad_left, pad_right, cv2.BORDER_CONSTANT)
-    outside = np.ones((side, side))
-    outside[pad_top : side - pad_bottom, pad_left : side - pad_right] = 0
     return Crop(
         cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR),
         size / side,
-        cv2.resize(outside, (size, size), interpolation=cv2.INTER_LINEAR).astype(bool),
+        side,
+        (pad_top, pad_bottom, pad_left, pad_right),
     )
 
 

@@ -38,7 +38,8 @@ class CenterHead(nn.Module):
             "offset_map": offset,
         }
 
-    def decode(self, outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
+    @staticmethod
+    def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
         """Boxes (B, 4), cxcywh in [0, 1] of the search region, at the best cell of the score map.
 
         Args:
@@ -46,14 +47,16 @@ class CenterHead(nn.Module):
             window: (g, g) factor of the score map, or None.
         """
         score_map, size_map, offset_map = (outputs[key] for key in ("score_map", "size_map", "offset_map"))
+        grid = score_map.shape[-1]
         weighted = score_map if window is None else score_map * window
         cell = weighted.flatten(1).argmax(dim=1, keepdim=True)  # (B, 1)
         index = cell.unsqueeze(1).expand(-1, 2, -1)  # (B, 2, 1)
         size = size_map.flatten(2).gather(2, index).squeeze(2)  # (B, 2)
         offset = offset_map.flatten(2).gather(2, index).squeeze(2)
-        corner = torch.cat((cell % self.grid, cell // self.grid), dim=1)
-        return torch.cat(((corner + offset) / self.grid, size), dim=1)
+        corner = torch.cat((cell % grid, cell // grid), dim=1)
+        return torch.cat(((corner + offset) / grid, size), dim=1)
 
-    def confidence(self, outputs: dict[str, Tensor]) -> Tensor:
+    @staticmethod
+    def confidence(outputs: dict[str, Tensor]) -> Tensor:
         """(B,), the highest score before any window, in (0, 1); not calibrated."""
         return outputs["score_map"].flatten(1).amax(dim=1)

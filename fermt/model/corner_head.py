@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -38,13 +40,16 @@ class CornerHead(nn.Module):
         top_left, bottom_right = (run_branch(self, name, features).flatten(1).softmax(dim=1) for name in BRANCHES)
         return {"prob_tl": top_left, "prob_br": bottom_right}
 
-    def decode(self, outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
+    @staticmethod
+    def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
         """Boxes (B, 4), cxcywh in [0, 1] of the search region: the corners' mean cells. `window` has no use here."""
-        cells = torch.arange(self.grid, dtype=outputs["prob_tl"].dtype, device=outputs["prob_tl"].device)
+        grid = math.isqrt(outputs["prob_tl"].shape[1])
+        cells = torch.arange(grid, dtype=outputs["prob_tl"].dtype, device=outputs["prob_tl"].device)
         ys, xs = torch.meshgrid(cells, cells, indexing="ij")
-        places = torch.stack((xs.flatten(), ys.flatten()), dim=1) / self.grid  # (g^2, 2)
+        places = torch.stack((xs.flatten(), ys.flatten()), dim=1) / grid  # (g^2, 2)
         return xyxy_to_cxcywh(torch.cat((outputs["prob_tl"] @ places, outputs["prob_br"] @ places), dim=1))
 
-    def confidence(self, outputs: dict[str, Tensor]) -> Tensor:
+    @staticmethod
+    def confidence(outputs: dict[str, Tensor]) -> Tensor:
         """(B,), the lesser of the two corners' highest probabilities; not calibrated."""
         return torch.minimum(outputs["prob_tl"].amax(dim=1), outputs["prob_br"].amax(dim=1))

@@ -24,6 +24,7 @@ class FERMT(nn.Module):
     def __init__(self, config: ModelConfig, *, backend: str = "auto") -> None:
         super().__init__()
         self.config = config
+        self.backend = backend
         self.backbone = Backbone(config, backend)
         self.box_head = HEADS[config.head](config)
 

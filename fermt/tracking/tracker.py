@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fermt_kernels.frame import PackedModel
+
 from ..boxes import Box, check_box, clip_to_image
-from ..data import crop_target, normalize
+from ..data import crop_target
 from ..model import FERMT
+from .network import network_for
 
 MARGIN = 10.0  # pixels of a box that stay in the image, and its least side
 
@@ -31,21 +34,29 @@ class Tracker:
         tracker.init(image_rgb, (x, y, w, h))
         box, score, lost = tracker.update(next_image_rgb)
 
+    On the CPU the model is packed (`fermt_kernels.frame`): its weights as they are now, so train first. Where there is
+    no packed frame (a GPU, float64, no compiled library, another backend asked for), the model itself runs.
+
     Args:
-        model: a FERMT; it is put into evaluation mode. Its dtype and device are those that tracking runs in.
+        model: a FERMT, whose dtype and device are those that tracking runs in; or a packed model.
+        dtype: of the packed frame's products, torch.float32 or torch.bfloat16; None takes the model's own.
         lost_below: the score under which a frame counts as lost. The score is not calibrated, so the default of 0
             never says so; choose a threshold on your own footage. A lost frame moves the box as any other does.
+
+    Raises:
+        ValueError: `dtype` is asked for and there is no packed frame for it; the message says why.
     """
 
-    def __init__(self, model: FERMT, *, lost_below: float = 0.0) -> None:
-        self.model = model.eval()
+    def __init__(
+        self, model: FERMT | PackedModel, *, dtype: torch.dtype | None = None, lost_below: float = 0.0
+    ) -> None:
+        self.network = network_for(model, dtype)
         self.lost_below = lost_below
-        parameter = next(model.parameters())
-        self._dtype, self._device = parameter.dtype, parameter.device
-        self._window = hann_window(model.config.search_grid).to(self._device, self._dtype)
+        self._window = hann_window(self.network.grid).to(self.network.device, self.network.dtype)
         self._template: Tensor | None = None
         self._box: Box = (0.0, 0.0, 0.0, 0.0)
 
+    @torch.inference_mode()
     def init(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Takes the target in the first frame.
 
@@ -58,9 +69,8 @@ class Tracker:
         """
         height, width = _check_image(image)
         checked = check_box(box, height, width)
-        config = self.model.config
-        crop = crop_target(image, checked, config.template_factor, config.template_size)
-        self._template = normalize(crop.image, dtype=self._dtype, device=self._device)
+        crop = crop_target(image, checked, self.network.template_factor, self.network.template_size)
+        self._template = self.network.encode(crop.image)
         self._box = checked
 
     @torch.inference_mode()
@@ -77,12 +87,12 @@ class Tracker:
         if self._template is None:
             raise RuntimeError("Tracker.update needs a target: call Tracker.init(image, (x, y, w, h)) first")
         height, width = _check_image(image)
-        config, head = self.model.config, self.model.box_head
-        crop = crop_target(image, self._box, config.search_factor, config.search_size)
-        outputs = self.model(self._template, normalize(crop.image, dtype=self._dtype, device=self._device))
-        cx, cy, w, h = (head.decode(outputs, self._window)[0] * (config.search_size / crop.resize_factor)).tolist()
+        head, size = self.network.head, self.network.search_size
+        crop = crop_target(image, self._box, self.network.search_factor, size)
+        outputs = self.network.run(self._template, crop.image)
+        cx, cy, w, h = (head.decode(outputs, self._window)[0] * (size / crop.resize_factor)).tolist()
         x, y, old_w, old_h = self._box
-        half_side = 0.5 * config.search_size / crop.resize_factor
+        half_side = 0.5 * size / crop.resize_factor
         left = x + 0.5 * old_w - half_side + cx - 0.5 * w
         top = y + 0.5 * old_h - half_side + cy - 0.5 * h
         self._box = clip_to_image((left, top, w, h), height, width, MARGIN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import library
-from .abi import DTYPES
+from .abi import DTYPES, FRAME_DTYPES
 from .attention import attention_backward, attention_forward
 from .dual_attention_unit import dual_attention_unit_backward, dual_attention_unit_forward
 
@@ -13,6 +13,7 @@ SUPPORTS = {
     "attention_backward": tuple(DTYPES),
     "dual_attention_unit_forward": tuple(DTYPES),
     "dual_attention_unit_backward": tuple(DTYPES),
+    "track_frame": FRAME_DTYPES,
 }
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
 

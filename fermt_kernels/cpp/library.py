@@ -7,12 +7,13 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .abi import LAYOUTS
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ISA_VARIABLE = "FERMT_ISA"
 PATH = Path(__file__).with_name("libfermt_kernels" + (".dylib" if sys.platform == "darwin" else ".so"))
 HOW_TO_GET_IT = "reinstall with a C++ compiler at hand (g++ or clang++): pip install --force-reinstall --no-deps ."
@@ -57,7 +58,20 @@ class Library:
             RuntimeError: the library refused the call; the message says why.
         """
         function, layout = self._kernels[name]
-        status = function(layout.pack(layout.size, self.parallel_for, *fields))
+        self._check(name, function(layout.pack(layout.size, self.parallel_for, *fields)))
+
+    def query(self, name: str, *fields: float) -> tuple[Any, ...]:
+        """Runs a function that answers in its struct, on all fields but the first; what those are afterwards.
+
+        Raises:
+            RuntimeError: as `call`.
+        """
+        function, layout = self._kernels[name]
+        asked = ctypes.create_string_buffer(layout.pack(layout.size, *fields), layout.size)
+        self._check(name, function(asked))
+        return layout.unpack(asked)[1:]
+
+    def _check(self, name: str, status: int) -> None:
         if status:
             raise RuntimeError(f"{name}: {self._handle.fermt_status_text(status).decode()} (status {status})")
 

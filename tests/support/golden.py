@@ -38,6 +38,17 @@ def model(head: str, dtype: torch.dtype = torch.float64, backend: str = "auto") 
     return built.eval()
 
 
+def tracking_model(dtype: torch.dtype = torch.float64) -> fermt.FERMT:
+    """The model of `track_seed0`: three weights are others, without which a random network's boxes run away."""
+    state = dict(authors_state_dict("center"))
+    state["box_head.conv5_size.bias"] = torch.full_like(state["box_head.conv5_size.bias"], -1.1)
+    state["box_head.conv5_ctr.weight"] = state["box_head.conv5_ctr.weight"] * 8
+    state["box_head.conv5_ctr.bias"] = torch.full_like(state["box_head.conv5_ctr.bias"], -1.0)
+    built = fermt.build_model("fermt").to(dtype)
+    fermt.load_state_dict(built, state)
+    return built.eval()
+
+
 def images(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """The template and the search region."""
     template, search = (

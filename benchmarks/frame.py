@@ -1,0 +1,175 @@
+"""One tracked frame: the packed model of `fermt_kernels.frame` against everything else that runs it on a CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+
+import fermt
+import fermt_kernels as fk
+from fermt.data import crop_target
+from fermt.flops import frame_macs
+from fermt.tracking.video import FrameSource
+
+from . import machine
+from .frame_report import TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
+from .harness import Case
+from .latency import CLIP, TARGET, tracking_case
+from .peers import PeerMissingError, plain_model
+from .peers_frame import COMPILED_PEERS, PEERS, Frame, Peer, cached_frame, whole_frame
+
+PACKED = (torch.float32, torch.bfloat16, torch.int8)
+CAPTION = (
+    "Ours takes the uint8 crop and normalises it; the others get the normalised image, prepared beforehand. "
+    "'Of FMA peak': by the MACs of the convolutions as written / by those that Winograd leaves."
+)
+
+
+def take_scene(config: fermt.ModelConfig, frames: list[Any]) -> Scene:
+    """The target's template in the first frame, and where to look for it in the frames after that."""
+
+    def crop(image: Any, factor: float, size: int) -> Tensor:
+        return torch.from_numpy(crop_target(image, TARGET, factor, size).image)
+
+    template = crop(frames[0], config.template_factor, config.template_size)
+    return Scene(
+        template.expand(len(frames) - 1, -1, -1, -1).contiguous(),
+        torch.stack([crop(image, config.search_factor, config.search_size) for image in frames[1:]]),
+    )
+
+
+def named(dtype: torch.dtype) -> str:
+    return f"ours, {dtype_name(dtype)}"
+
+
+def packed_models(model: fermt.FERMT, say: Callable[[str], None]) -> dict[torch.dtype, fk.frame.PackedModel]:
+    """The model packed in every dtype that can be."""
+    packed = {}
+    for dtype in PACKED:
+        try:
+            packed[dtype] = fk.frame.pack(model, dtype=dtype)
+        except (TypeError, ValueError) as reason:
+            say(f"{named(dtype)}: left out, {reason}")
+    return packed
+
+
+def peaks(dtypes: Iterable[torch.dtype]) -> dict[torch.dtype, float]:
+    """FLOP/s of nothing but multiply-adds, in the dtypes in which that can be measured."""
+    measured = {}
+    for dtype in dtypes:
+        with suppress(TypeError):
+            measured[dtype] = fk.frame.peak_flops(dtype)
+    return measured
+
+
+def ours(packed: fk.frame.PackedModel, scene: Scene, *, whole: bool = False) -> Case:
+    """A frame of each of the scene's targets, on a workspace that is kept from call to call."""
+    space = fk.frame.Workspace()
+    encode = partial(fk.frame.encode_template, packed, scene.template, workspace=space)
+    track = partial(fk.frame.track_frame, packed, workspace=space)
+    if whole:
+        return Case(lambda: track(encode(), scene.search))
+    return Case(partial(track, encode(), scene.search))
+
+
+def peers(
+    make: Callable[[fermt.FERMT, Tensor, Tensor], Frame],
+    chosen: Mapping[str, Peer],
+    model: fermt.FERMT,
+    scene: Scene,
+    say: Callable[[str], None],
+) -> dict[str, Runner]:
+    """Everyone else, those that are installed."""
+    dtypes = {peer.takes for peer in chosen.values()}
+    frames = {dtype: make(in_dtype(model, dtype), *scene.images(dtype)) for dtype in dtypes}
+    runners = {}
+    for name, peer in chosen.items():
+        try:
+            runners[name] = Runner(Case(peer.build(frames[peer.takes], torch.get_num_threads())), peer.dtype)
+        except PeerMissingError as reason:
+            say(f"{name}: left out, {reason}")
+    return runners
+
+
+@torch.inference_mode()
+def main(
+    config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend on each runner and each table.")] = 3.0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")] = 0,
+    compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (minutes of compiling).")] = False,
+    batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone.")] = "1,2,4,8",
+    tables: Annotated[str, typer.Option(help="Which tables to measure.")] = ",".join(TITLES),
+    only: Annotated[str, typer.Option(help="Only the peers whose name contains this; ours always runs.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
+) -> None:
+    """Milliseconds of one tracked frame on the CPU, at batch 1 beside other runtimes, and ours at larger batches.
+
+    Every runner's maps are checked against float64 first, with eager PyTorch's of the same dtype as the yardstick, and
+    then the runners of a table take turns. Ours takes the uint8 crop, so that its time includes the normalisation; the
+    others get the normalised image, prepared beforehand, in the dtype that they take. "Against ours" is how many times
+    as long as ours of the same dtype a target takes. GFLOP/s count two for each MAC of `fermt.flops.frame_macs`.
+    """
+    console = Console(width=max(Console().width, 112))
+    say = partial(console.print, highlight=False, markup=False)
+    if threads:
+        torch.set_num_threads(threads)
+    facts = machine.facts() | {"config": config}
+    say(machine.headline(facts))
+    torch.manual_seed(0)
+    model = fermt.build_model(config).eval()
+    batches = [int(size) for size in batch.split(",")]
+    images = list(islice(FrameSource(CLIP), 1 + max(batches)))
+    scenes = take_scene(model.config, images)
+    scene = scenes.first(1)
+
+    packed = packed_models(model, say)
+    bench = Bench(model, Judge(model, scenes), partial(peaks, packed), console)
+    chosen = {name: peer for name, peer in (PEERS | (COMPILED_PEERS if compiled else {})).items() if only in name}
+    macs = {whole: frame_macs(config, template=whole) for whole in (False, True)}
+
+    def beside(make: Callable[[fermt.FERMT, Tensor, Tensor], Frame], whole: bool) -> Runners:
+        mine = {named(d): Runner(ours(packed[d], scene, whole=whole), d, macs[whole]) for d in packed}
+        return mine | peers(make, chosen, model, scene, say)
+
+    def batched() -> Runners:
+        return {
+            f"{named(d)}, B = {size}": Runner(ours(packed[d], scenes.first(size)), d, macs[False], size)
+            for d in packed
+            for size in batches
+        }
+
+    def tracked() -> Runners:
+        models: dict[str, tuple[Any, torch.dtype]] = {"eager PyTorch": (plain_model(model), torch.float32)}
+        models |= {named(d): (packed[d], d) for d in packed}
+        updates = {
+            f"Tracker.update, {name}": Runner(tracking_case(network, *images[:2]), d, maps=False)
+            for name, (network, d) in models.items()
+        }
+        return updates | {f"{named(d)}, model only": Runner(ours(packed[d], scene), d, macs[False]) for d in packed}
+
+    todo: dict[str, Callable[[], Runners]] = {
+        "cached": lambda: beside(cached_frame, False),
+        "whole": lambda: beside(whole_frame, True),
+        "batch": batched,
+        "tracking": tracked,
+    }
+    for name in tables.split(","):
+        bench.measure(name, todo[name](), seconds)
+    say(CAPTION)
+    if out is not None:
+        with out.open("a") as file:
+            file.writelines(json.dumps(line | facts) + "\n" for line in bench.lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)

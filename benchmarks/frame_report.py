@@ -1,0 +1,194 @@
+"""Tables of `benchmarks.frame`: what is timed, the check that every result passes first, and the columns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import fermt
+from fermt.data import normalize
+from fermt.flops import frame_macs
+from tests.support.tolerance import inaccuracy
+
+from .harness import Case, Timing, interleave
+from .peers import map_names
+from .peers_frame import Maps, WholeFrame
+
+JUDGED_AS = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
+WINOGRAD = (torch.float32,)  # packed models of these dtypes have the head's convolutions in that form
+TITLES = {
+    "cached": "template cached",
+    "whole": "template encoded in every frame",
+    "batch": "ours, several targets at once, template cached",
+    "tracking": "Tracker.update on a frame in memory, and ours alone",
+}
+
+
+class Runner(NamedTuple):
+    """Something to time: `macs`, of one target, are 0 for all but ours; `maps` says whether a call returns maps."""
+
+    case: Case
+    dtype: torch.dtype
+    macs: int = 0
+    batch: int = 1
+    maps: bool = True
+
+
+Runners = dict[str, Runner]
+
+
+class Scene(NamedTuple):
+    """Crops of one target, uint8 RGB: template (B, Sz, Sz, 3), search regions (B, Sx, Sx, 3)."""
+
+    template: Tensor
+    search: Tensor
+
+    def images(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Both normalised, (B, 3, S, S); in bfloat16 rounded once, at the end."""
+        exact = dtype if dtype == torch.float64 else torch.float32
+        template, search = (torch.cat([normalize(crop.numpy(), dtype=exact) for crop in crops]) for crops in self)
+        return template.to(dtype), search.to(dtype)
+
+    def first(self, count: int) -> Scene:
+        return Scene(self.template[:count], self.search[:count])
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def in_dtype(model: fermt.FERMT, dtype: torch.dtype) -> fermt.FERMT:
+    """A copy of the model."""
+    return copy.deepcopy(model).to(dtype)
+
+
+class Row(NamedTuple):
+    """A runner's timing, ours of its dtype at batch 1 (seconds), and the FMA peak of its dtype (FLOP/s)."""
+
+    runner: Runner
+    timing: Timing
+    config: fermt.ModelConfig
+    ours: float | None
+    peak: float | None
+
+    def rate(self) -> float:
+        return 2 * self.runner.macs * self.runner.batch / self.timing.median
+
+    def against(self) -> str:
+        """How many times as long as ours a target takes."""
+        return f"{self.timing.median / self.runner.batch / self.ours:.2f}x" if self.ours else "-"
+
+    def of_peak(self) -> str:
+        if not (self.runner.macs and self.peak):
+            return "-"
+        left = 1.0
+        if self.runner.dtype in WINOGRAD:
+            saved = frame_macs(self.config) - frame_macs(self.config, winograd=True)
+            left = (self.runner.macs - saved) / self.runner.macs
+        return f"{self.rate() / self.peak:.0%} / {self.rate() * left / self.peak:.0%}"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "median ms": lambda row: f"{row.timing.median * 1e3:.2f}",
+    "p20-p80 ms": lambda row: f"{row.timing.p20 * 1e3:.2f}-{row.timing.p80 * 1e3:.2f}",
+    "frames/s": lambda row: f"{row.runner.batch / row.timing.median:.1f}",
+    "ms a target": lambda row: f"{row.timing.median / row.runner.batch * 1e3:.2f}",
+    "against ours": Row.against,
+    "GFLOP/s": lambda row: f"{row.rate() / 1e9:.0f}" if row.runner.macs else "-",
+    "of FMA peak": Row.of_peak,
+}
+SHOWN = {name: [column for column in COLUMNS if column != "ms a target"] for name in ("cached", "whole")} | {
+    "batch": list(COLUMNS),
+    "tracking": ["median ms", "p20-p80 ms", "frames/s", "against ours"],
+}
+
+
+class Judge:
+    """The maps of a scene in float64, and eager PyTorch's in each dtype: what results are checked against."""
+
+    def __init__(self, model: fermt.FERMT, scene: Scene) -> None:
+        def maps(dtype: torch.dtype) -> Maps:
+            outputs = WholeFrame(in_dtype(model, dtype))(*scene.images(dtype))
+            return dict(zip(map_names(model), outputs, strict=True))
+
+        self.truth = maps(torch.float64)
+        self.eager = {dtype: maps(dtype) for dtype in set(JUDGED_AS.values())}
+
+    def reason(self, runner: Runner) -> str | None:
+        """Why the runner's maps break the accuracy rule of its dtype, or None."""
+        dtype, found = JUDGED_AS[runner.dtype], runner.case.run()
+        assert isinstance(found, dict)
+        yardstick = {name: maps[: runner.batch].to(dtype) for name, maps in self.eager[dtype].items()}
+        reasons = (
+            f"{name}: {reason}"
+            for name, eager in yardstick.items()
+            if (reason := inaccuracy(found[name].to(dtype), eager, self.truth[name][: runner.batch]))
+        )
+        return "; ".join(reasons) or None
+
+
+class Bench:
+    """Checks and times tables of runners and prints them; `lines` are the records of all of them.
+
+    `measure_peaks` gives the FMA peak of each dtype. It is called before and after each table and the highest so far
+    counts: whatever else the machine does can only lower it.
+    """
+
+    def __init__(
+        self,
+        model: fermt.FERMT,
+        judge: Judge,
+        measure_peaks: Callable[[], Mapping[torch.dtype, float]],
+        console: Console,
+    ) -> None:
+        self.config, self.judge, self.measure_peaks, self.console = model.config, judge, measure_peaks, console
+        self.peaks: dict[torch.dtype, float] = {}
+        self.lines: list[dict[str, Any]] = []
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def _update_peaks(self) -> None:
+        for dtype, peak in self.measure_peaks().items():
+            self.peaks[dtype] = max(peak, self.peaks.get(dtype, 0.0))
+
+    def measure(self, name: str, runners: Mapping[str, Runner], seconds: float) -> None:
+        """Prints the table called `name`. A wrong result of ours gets no number; a peer's gets one, and a note."""
+        reasons = {who: reason for who, r in runners.items() if r.maps and (reason := self.judge.reason(r))}
+        passed = {who: runner for who, runner in runners.items() if who not in reasons or not runner.macs}
+        for who in runners.keys() - passed.keys():
+            self.say(f"{who}: no number, its result is wrong ({reasons[who]})")
+        if not passed:
+            return
+        self._update_peaks()
+        timings = interleave({who: runner.case for who, runner in passed.items()}, seconds=seconds)
+        self._update_peaks()
+        ours = {r.dtype: timings[who].median for who, r in passed.items() if r.macs and r.batch == 1}
+        table = Table(title=TITLES[name], box=box.SIMPLE, padding=(0, 0), pad_edge=False)
+        table.add_column("runner", no_wrap=True)
+        for heading in SHOWN[name]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for who, runner in passed.items():
+            base, peak = ours.get(JUDGED_AS[runner.dtype]), self.peaks.get(runner.dtype)
+            row = Row(runner, timings[who], self.config, base, peak)
+            table.add_row(who + (" *" if who in reasons else ""), *(COLUMNS[heading](row) for heading in SHOWN[name]))
+            self.lines.append(
+                {"benchmark": f"frame/{name}", "dtype": dtype_name(runner.dtype)}
+                | {"batch": runner.batch, "runner": who}
+                | timings[who]._asdict()
+                | ({"gflops": row.rate() / 1e9, "peak_gflops": peak and peak / 1e9} if runner.macs else {})
+                | ({"unchecked": reasons[who]} if who in reasons else {})
+            )
+        self.console.print(table)
+        if "of FMA peak" in SHOWN[name]:
+            known = (f"{dtype_name(dtype)} {peak / 1e9:.0f} GFLOP/s" for dtype, peak in self.peaks.items())
+            self.say(f"FMA peak, highest so far: {', '.join(known)}")
+        for who in reasons.keys() & passed.keys():
+            self.say(f"* {who}: less accurate than eager {dtype_name(JUDGED_AS[passed[who].dtype])}: {reasons[who]}")

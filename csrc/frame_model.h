@@ -1,0 +1,89 @@
+// A packed model as it lies in memory or in a file, and what of it a frame computes.
+//
+// The model is one block: a header, then sections at multiples of 64 bytes whose order and sizes follow from the
+// header.
+
+#pragma once
+
+#include "abi.h"
+
+namespace fermt {
+
+constexpr int kMaxDepth = 64;
+constexpr int kHeadLayers = 4;
+constexpr int kMaxBranches = 3;
+constexpr int64_t kHeaderBytes = 1024;
+constexpr int64_t kPanel = 64;  // columns of a panel of weights; the last may be narrower
+
+struct PackedHeader {
+  char magic[8];
+  int64_t version, total_bytes, checksum;
+  int64_t dtype, head, reweight;
+  int64_t dim, heads, depth, hidden, patch;
+  int64_t template_size, search_size;
+  int64_t dau, kernel, dilated_kernel, dau_hidden;
+  int64_t widths[kHeadLayers];
+  double eps, scale;
+  double template_factor, search_factor;  // side of a crop over the square root of the target's area
+  int64_t patterns[kMaxDepth];            // bits of PatternBit
+};
+
+enum PatternBit { kTemplateSeesTemplate = 1, kTemplateSeesSearch = 2, kSearchSeesTemplate = 4, kSearchSeesSearch = 8 };
+
+// The weights of a linear layer: panels of up to 64 outputs, each `words(inputs)` rows of that many 4-byte words.
+struct PackedMatrix {
+  const float* bias;
+  const char* panels;
+  int64_t outputs, inputs;
+};
+
+struct PackedLayer {
+  PackedMatrix q, kv, proj, fc1, fc2;
+};
+
+struct PackedModel {
+  const PackedHeader* header;
+  int64_t grid, num_template, num_search, head_dim, branches;
+  int64_t values_per_word;
+  const float* normalise;  // factor[3], offset[3]
+  const float* dau[FERMT_UNIT_WEIGHTS];
+  const float *pos_template, *pos_search;
+  PackedMatrix patch_embed;
+  PackedLayer layers[kMaxDepth];
+  const float *norm_weight, *norm_bias;
+  PackedMatrix head[kHeadLayers][kMaxBranches];  // float32: inputs are channels, 16 panel sets; else 9 x channels, one
+  const float *last_weight[kMaxBranches], *last_bias[kMaxBranches];
+
+  int64_t leading;                     // layers before the first in which template queries see search keys
+  bool template_input[kMaxDepth + 1];  // whether template tokens are needed as input of a layer, or after the last
+
+  int64_t words(int64_t inputs) const { return (inputs + values_per_word - 1) / values_per_word; }
+  int64_t head_groups(int layer) const { return layer == 0 ? 1 : branches; }
+  int64_t map_channels() const { return header->head == FERMT_CENTER_HEAD ? 5 : 2; }
+  static int64_t branch_outputs(int64_t head, int64_t branch) {
+    return head == FERMT_CENTER_HEAD && branch > 0 ? 2 : 1;
+  }
+
+  bool sees(int layer, PatternBit bit) const { return header->patterns[layer] & bit; }
+  bool template_updated(int layer) const { return template_input[layer + 1]; }
+  bool template_queries(int layer) const {
+    return template_updated(layer) && (sees(layer, kTemplateSeesTemplate) || sees(layer, kTemplateSeesSearch));
+  }
+  bool template_keys(int layer) const {
+    return sees(layer, kSearchSeesTemplate) || (template_updated(layer) && sees(layer, kTemplateSeesTemplate));
+  }
+  bool search_keys(int layer) const {
+    return sees(layer, kSearchSeesSearch) || (template_updated(layer) && sees(layer, kTemplateSeesSearch));
+  }
+};
+
+// Lays out the sections that follow a plausible header, and returns the bytes of header and sections.
+int64_t lay_out(const PackedHeader& header, PackedModel* model);
+
+// Reads a packed model's header and lays out its sections; nothing outside [data, data + bytes) is touched.
+fermt_status open_model(const void* data, int64_t bytes, PackedModel* model);
+
+// Whether the model's checksum is that of its bytes; after open_model only.
+fermt_status verify_model(const PackedModel& model);
+
+}  // namespace fermt

@@ -1,0 +1,156 @@
+"""The packed model's bytes: its header, its matrices in panels of 64 outputs, its sections. All little-endian.
+
+A packed model is the header, then sections. Every section starts at a multiple of 64 bytes and is padded with zeros to
+the next. Which sections there are, and in what order, follows from the header (`pack.py` writes them).
+
+A matrix of N outputs and K inputs is two sections: the bias, round_up(N, 16) floats, and a panel set. A panel set takes
+the outputs 64 at a time, the last panel being narrower; a panel has a row for each word of inputs and a column for each
+output. A word of 4 bytes is one float32 input, or two bfloat16 inputs, the even one in the low half.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import zlib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAGIC = b"FERMTPK\0"
+VERSION = 1
+HEADER_BYTES = 1024
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+PANEL = 64  # outputs of a full panel
+LANES = 16  # outputs are padded to a multiple of it
+WORD_BYTES = 4
+CHECKSUM_FIELD = slice(24, 32)  # after magic, version and total
+MOST_LAYERS = 64
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+BRANCHES = {"center": {"ctr": 1, "offset": 2, "size": 2}, "corner": {"tl": 1, "br": 1}}  # outputs of each branch
+HEADS = {name: code for code, name in enumerate(BRANCHES)}
+
+# magic; 17 sizes and codes; 4 widths; eps, scale, the crops' factors; a pattern for each layer
+_LAYOUT = struct.Struct(f"<8s17q4q4d{MOST_LAYERS}q")
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the first 1024 bytes say, in their order; `dtype`, `head` and `patterns` are codes."""
+
+    total_bytes: int
+    checksum: int  # CRC-32 of the sections, continued over the header with this field 0
+    dtype: int  # of `DTYPES`
+    head: int  # of `HEADS`
+    reweight: int  # 0 or 1
+    dim: int
+    heads: int
+    depth: int
+    hidden: int  # of the MLP
+    patch: int
+    template_size: int
+    search_size: int
+    dau: int  # 0 or 1; without it the next three are 0
+    kernel: int
+    dilated_kernel: int
+    dau_hidden: int
+    widths: tuple[int, ...]  # of the head's four 3x3 convolutions
+    eps: float  # of the layer norms
+    scale: float  # of the scores, in the soft-max
+    template_factor: float  # side of a crop over the square root of the target's area
+    search_factor: float
+    patterns: tuple[int, ...]  # for each layer, bits: template sees template, search; search sees template, search
+
+    def to_bytes(self) -> bytes:
+        *numbers, patterns = (getattr(self, field.name) for field in dataclasses.fields(self))
+        sizes, widths, factors = numbers[:16], numbers[16], numbers[17:]
+        padded = (*patterns, *[0] * (MOST_LAYERS - len(patterns)))
+        return _LAYOUT.pack(MAGIC, VERSION, *sizes, *widths, *factors, *padded).ljust(HEADER_BYTES, b"\0")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Header:
+        """The header that `data` starts with; it says nothing of whether the rest is there.
+
+        Raises:
+            ValueError: the data is no packed model, of another version, or shorter than a header.
+        """
+        if not data.startswith(MAGIC):
+            raise ValueError(f"not a packed model: it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}")
+        version = int.from_bytes(data[8:16], "little", signed=True)
+        if len(data) >= 16 and version != VERSION:
+            raise ValueError(f"of version {version}, expected {VERSION}; pack the model again with this package")
+        if len(data) < HEADER_BYTES:
+            raise ValueError(f"cut short: {len(data)} bytes, less than the header's {HEADER_BYTES}")
+        _, _, *numbers = _LAYOUT.unpack_from(data)
+        sizes, widths, factors, patterns = numbers[:16], numbers[16:20], numbers[20:24], numbers[24:]
+        names = [field.name for field in dataclasses.fields(cls)]
+        depth = max(0, sizes[names.index("depth")])
+        values = (*sizes, tuple(widths), *factors, tuple(patterns[:depth]))
+        return cls(**dict(zip(names, values, strict=True)))
+
+    def check(self) -> None:
+        """ValueError if a code is one that this version does not have."""
+        codes = {"dtype": DTYPES.values(), "head": HEADS.values(), "reweight": (0, 1), "dau": (0, 1)}
+        for name, known in codes.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"its {name} is {getattr(self, name)}, expected one of {', '.join(map(str, known))}")
+        if not 1 <= self.depth <= MOST_LAYERS:
+            raise ValueError(f"it has {self.depth} layers, expected 1 to {MOST_LAYERS}")
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def aligned_empty(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
+    """An uninitialised CPU tensor that starts at a multiple of 64 bytes."""
+    made = torch.empty(shape, dtype=dtype)
+    if made.data_ptr() % ALIGNMENT == 0:  # as torch's allocator on CPUs usually has it
+        return made
+    spacious = torch.empty(made.nbytes + ALIGNMENT, dtype=torch.uint8)
+    start = -spacious.data_ptr() % ALIGNMENT
+    return spacious[start : start + made.nbytes].view(dtype).view(made.shape)
+
+
+def panel_set(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Matrices (..., N, K) of any float dtype -> their panel sets (..., words), int32."""
+    per_word = WORD_BYTES // dtype.itemsize
+    outputs, inputs = matrix.shape[-2:]
+    padded = F.pad(matrix, (0, -inputs % per_word, 0, -outputs % LANES)).to(dtype)
+    words = padded.contiguous().view(torch.int32)  # (..., Np, KW)
+    return torch.cat([panel.mT.flatten(-2) for panel in words.split(PANEL, dim=-2)], dim=-1)
+
+
+def bias_section(bias: Tensor) -> Tensor:
+    """(N,) -> (round_up(N, 16),) float32, padded with zeros."""
+    return F.pad(bias, (0, -bias.numel() % LANES)).float()
+
+
+def matrix_sections(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight (N, K) and bias (N,) -> the two sections of a matrix."""
+    return bias_section(bias), panel_set(weight, dtype)
+
+
+def checksum(blob: Tensor) -> int:
+    """CRC-32 of a blob's sections, continued over its header with the field for it as 0."""
+    content = blob.numpy().data
+    header = bytearray(content[:HEADER_BYTES])
+    header[CHECKSUM_FIELD] = bytes(8)
+    return zlib.crc32(header, zlib.crc32(content[HEADER_BYTES:]))
+
+
+def assemble(header: Header, sections: Sequence[Tensor]) -> Tensor:
+    """The blob: `header`, its total and checksum filled in, and the sections; uint8, aligned."""
+    sizes = [round_up(section.nbytes, ALIGNMENT) for section in sections]
+    blob = aligned_empty((HEADER_BYTES + sum(sizes),)).zero_()
+    start = HEADER_BYTES
+    for section, size in zip(sections, sizes, strict=True):
+        blob[start : start + section.nbytes] = section.contiguous().view(-1).view(torch.uint8)
+        start += size
+    content = blob.numpy().data
+    complete = dataclasses.replace(header, total_bytes=start, checksum=0)
+    content[:HEADER_BYTES] = complete.to_bytes()
+    content[:HEADER_BYTES] = dataclasses.replace(complete, checksum=checksum(blob)).to_bytes()
+    return blob

@@ -1,0 +1,29 @@
+"""Where the C header and the compiled library are, for programs that track without Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..cpp import library
+
+HEADER = "fermt.h"  # csrc/abi.h, which setup.py copies beside the library
+
+
+class Native(NamedTuple):
+    """What a C or C++ program is built with."""
+
+    include_dir: Path  # holds fermt.h
+    library: Path
+
+
+def native() -> Native:
+    """The folder of `fermt.h` and the path of the library, for a compiler's command line.
+
+    Raises:
+        RuntimeError: the compiled library is not usable, or the header is not installed; the message says why.
+    """
+    library.load()
+    if not library.PATH.with_name(HEADER).exists():
+        raise RuntimeError(f"{HEADER} is missing beside {library.PATH.name}; {library.HOW_TO_GET_IT}")
+    return Native(library.PATH.parent, library.PATH)

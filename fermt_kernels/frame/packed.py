@@ -1,0 +1,148 @@
+"""The packed model in memory, and its way to a file and back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..cpp import frame as compiled
+from ..cpp import library
+from .format import ALIGNMENT, DTYPES, HEADER_BYTES, HEADS, Header, aligned_empty, checksum
+
+_DTYPES = {code: dtype for dtype, code in DTYPES.items()}
+_HEADS = {code: head for head, code in HEADS.items()}
+
+
+class PackedModel:
+    """A model as one block of bytes that the compiled library reads in place; made by `pack` or `load`.
+
+    It needs neither torch modules nor the compiled library until it is run, and may be shared between threads.
+
+    Args:
+        blob: uint8 (bytes,) on the CPU; copied only if it does not start at a multiple of 64 bytes.
+
+    Raises:
+        TypeError: the blob is not such a tensor.
+        ValueError: it is no packed model, of another version, or of another size than its header says.
+    """
+
+    def __init__(self, blob: Tensor) -> None:
+        if not isinstance(blob, Tensor) or blob.dtype != torch.uint8 or blob.dim() != 1 or blob.device.type != "cpu":
+            kind = f"{tuple(blob.shape)} {blob.dtype}" if isinstance(blob, Tensor) else type(blob).__name__
+            raise TypeError(f"PackedModel: blob must be a uint8 tensor (bytes,) on the CPU, got {kind}")
+        if not blob.is_contiguous() or blob.data_ptr() % ALIGNMENT:
+            blob = aligned_empty(blob.shape).copy_(blob)
+        self._blob = blob
+        self._header = Header.from_bytes(bytes(blob.numpy().data[:HEADER_BYTES]))
+        if blob.nbytes != self._header.total_bytes:
+            raise ValueError(
+                f"cut short or damaged: {blob.nbytes} bytes, expected {self._header.total_bytes} as its header says"
+            )
+        self._header.check()
+        self._info: dict[tuple[str, int], compiled.FrameInfo] = {}
+
+    @property
+    def blob(self) -> Tensor:
+        """The model's bytes, uint8 (nbytes,); not to be written to."""
+        return self._blob
+
+    @property
+    def header(self) -> Header:
+        """What the blob says of itself."""
+        return self._header
+
+    @property
+    def nbytes(self) -> int:
+        return self._blob.nbytes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrices: torch.float32 or torch.bfloat16."""
+        return _DTYPES[self._header.dtype]
+
+    @property
+    def head(self) -> str:
+        """ "center" or "corner"."""
+        return _HEADS[self._header.head]
+
+    @property
+    def template_size(self) -> int:
+        """Pixels along a side of the template's crop."""
+        return self._header.template_size
+
+    @property
+    def search_size(self) -> int:
+        """Pixels along a side of the search region's crop."""
+        return self._header.search_size
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of the head's maps."""
+        return self._header.search_size // self._header.patch
+
+    @property
+    def template_factor(self) -> float:
+        """Side of the template's crop over the square root of the target's area."""
+        return self._header.template_factor
+
+    @property
+    def search_factor(self) -> float:
+        """The same of the search region's crop."""
+        return self._header.search_factor
+
+    def info(self, batch: int) -> compiled.FrameInfo:
+        """Sizes of caches and workspace for `batch` samples on the instruction set in use; asked of the library once.
+
+        Raises:
+            RuntimeError: there is no compiled library, or it refuses the model; the message says why.
+        """
+        key = (library.load().isa, batch)
+        if key not in self._info:
+            self._info[key] = compiled.frame_info(self._blob, batch)
+        return self._info[key]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model to one file, aside first and then renamed."""
+        target = Path(path)
+        aside = target.with_name(target.name + ".part")
+        try:
+            aside.write_bytes(self._blob.numpy().data)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def __reduce__(self) -> tuple[type[PackedModel], tuple[Tensor]]:
+        return PackedModel, (self._blob,)  # a copy's blob has an address of its own, and is aligned anew
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedModel({self.head} head, {str(self.dtype).removeprefix('torch.')}, template {self.template_size}, "
+            f"search {self.search_size}, {self.nbytes / 2**20:.1f} MiB)"
+        )
+
+
+def load(path: str | os.PathLike[str]) -> PackedModel:
+    """The model in a file that `PackedModel.save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no packed model, of another version, cut short, or damaged; the message names the file.
+    """
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no packed model at {name!r}")
+    with open(path, "rb") as file:
+        blob = aligned_empty((os.fstat(file.fileno()).st_size,))
+        blob = blob[: file.readinto(blob.numpy().data)]
+    try:
+        header = Header.from_bytes(bytes(blob.numpy().data[:HEADER_BYTES]))
+        if blob.nbytes == header.total_bytes and checksum(blob) != header.checksum:
+            raise ValueError(
+                f"damaged: the checksum of its contents is {checksum(blob):#010x}, expected {header.checksum:#010x}"
+            )
+        return PackedModel(blob)
+    except ValueError as error:
+        raise ValueError(f"{name!r} cannot be loaded as a packed model: {error}") from error

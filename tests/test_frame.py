@@ -1,0 +1,225 @@
+"""The packed frame against float64: every configuration, instruction set and number of threads, and the golden clip."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import fermt
+import fermt_kernels as fk
+from benchmarks.peers import plain_model
+from fermt.data import normalize
+from fermt.tracking.network import ModuleNetwork, PackedNetwork
+from fermt_kernels.cpp import library
+
+from .conftest import ISA_ROWS
+from .support import golden
+from .support.tolerance import assert_accurate
+
+DTYPES = (torch.float32, torch.bfloat16)
+SMALL = {"dim": 48, "num_heads": 3, "template_size": 48, "search_size": 80}
+DRAWS = 4  # the crops of a batch
+
+pytestmark = pytest.mark.usefixtures("loaded")
+
+
+def lively(model: fermt.FERMT) -> fermt.FERMT:
+    """Norms that all do something, in evaluation mode."""
+    generator = torch.Generator().manual_seed(5)
+    for name, tensor in model.state_dict().items():
+        if "norm" in name or name.endswith((".1.weight", ".1.bias", "running_mean")):
+            tensor += 0.2 * torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var"):
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    return model.eval()
+
+
+def crops(model: fermt.FERMT, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    template, search = (
+        torch.randint(256, (count, size, size, 3), generator=generator, dtype=torch.uint8)
+        for size in (model.config.template_size, model.config.search_size)
+    )
+    return template, search
+
+
+def by_module(model: fermt.FERMT, images: tuple[Tensor, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The plain model in `dtype` on the crops, in the form of `track_frame`."""
+    plain = plain_model(model).to(dtype)
+    batches = [torch.cat([normalize(crop.numpy(), dtype=dtype) for crop in batch]) for batch in images]
+    with torch.inference_mode():
+        outputs = plain(*batches)
+    outputs.pop("pred_boxes")
+    outputs["tokens"] = outputs["tokens"][:, model.config.num_template :]
+    return outputs
+
+
+def by_frame(model: fermt.FERMT, images: tuple[Tensor, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    packed = fk.frame.pack(model, dtype)
+    return fk.frame.track_frame(packed, fk.frame.encode_template(packed, images[0]), images[1], tokens=True)
+
+
+def assert_frame_is_accurate(model: fermt.FERMT, dtype: torch.dtype, count: int = DRAWS) -> None:
+    images = crops(model, count)
+    actual, truth = by_frame(model, images, dtype), by_module(model, images, torch.float64)
+    eager = by_module(model, images, dtype)
+    assert actual.keys() == truth.keys()
+    for name, value in actual.items():
+        assert value.dtype == torch.float32
+        # The rule's one rounding is that of the dtype in which the frame was computed.
+        assert_accurate(value.to(dtype), eager[name].to(dtype), truth[name], name, draws=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", fermt.CONFIGS)
+def test_every_configuration(name: str, dtype: torch.dtype) -> None:
+    assert_frame_is_accurate(lively(fermt.build_model(name, **SMALL)), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"dau": False},
+        {"head": "corner", "reweight": True},
+        {"head": "corner", "reweight": True, "patterns": ("mixed", "self")},
+        {"patterns": ("one_way_cross",)},
+        {"patterns": ("cross", "mixed")},
+        {"patterns": ("full", "self", "cross"), "template_size": 80, "search_size": 112},
+        {"patch_size": 8, "template_size": 40, "search_size": 72, "mlp_ratio": 1.0},
+        {"dim": 64, "num_heads": 2, "search_size": 208},
+        {"dim": 80, "num_heads": 8, "patterns": ("mixed", "cross")},
+    ],
+    ids=str,
+)
+def test_every_choice(choices: dict, dtype: torch.dtype) -> None:
+    assert_frame_is_accurate(lively(fermt.build_model("fermt", **SMALL | choices)), dtype)
+
+
+@pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["fermt", "fermt-corner"])
+def test_each_instruction_set(isa: str, name: str, dtype: torch.dtype, loaded: library.Library) -> None:
+    assert loaded.isa == isa
+    assert_frame_is_accurate(lively(fermt.build_model(name, **SMALL, patterns=("mixed", "cross"))), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_model_itself(dtype: torch.dtype) -> None:
+    assert_frame_is_accurate(lively(fermt.build_model("fermt")), dtype, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.usefixtures("two_threads")
+def test_threads_and_batches_do_not_change_a_bit(dtype: torch.dtype) -> None:
+    model = lively(fermt.build_model("fermt", **SMALL))
+    images = crops(model, 5)
+    whole = by_frame(model, images, dtype)
+    torch.set_num_threads(1)
+    for other in (by_frame(model, images, dtype), by_frame(model, images, dtype)):
+        assert all(torch.equal(value, other[name]) for name, value in whole.items())
+    one_by_one = [by_frame(model, (images[0][i : i + 1], images[1][i : i + 1]), dtype) for i in range(5)]
+    for name, value in whole.items():
+        assert torch.equal(value, torch.cat([result[name] for result in one_by_one]))
+
+
+def test_a_used_workspace_and_targets_in_any_order() -> None:
+    model = lively(fermt.build_model("fermt", **SMALL))
+    packed, workspace = fk.frame.pack(model), fk.frame.Workspace()
+    templates, searches = crops(model, 3)
+    caches = fk.frame.encode_template(packed, templates, workspace=workspace)
+    expected = fk.frame.track_frame(packed, caches, searches)["score_map"]
+    before = caches.clone()
+    for _ in range(2):
+        chosen = [caches[2], caches[0].clone()]
+        got = fk.frame.track_frame(packed, chosen, searches[[2, 0]], workspace=workspace)["score_map"]
+        assert torch.equal(got, expected[[2, 0]])
+    assert torch.equal(caches, before)  # a frame reads a cache and leaves it as it is
+
+
+def test_a_cache_of_another_model_or_instruction_set_is_refused(loaded: library.Library) -> None:
+    model = lively(fermt.build_model("fermt", **SMALL, patterns=("mixed", "cross")))
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.backbone.norm.bias += 1
+    images = crops(model, 1)
+    packed = fk.frame.pack(model)
+    cache = fk.frame.encode_template(packed, images[0])
+    with pytest.raises(RuntimeError, match="another model"):
+        fk.frame.track_frame(fk.frame.pack(other), cache, images[1])
+    before = loaded.isa
+    try:
+        loaded.select_isa("generic")
+        with pytest.raises((RuntimeError, ValueError), match=r"another model|cache"):
+            fk.frame.track_frame(packed, cache, images[1])
+    finally:
+        loaded.select_isa(before)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    template=st.integers(1, 7),
+    search=st.integers(1, 11),
+    patch=st.sampled_from([3, 8, 16]),
+    heads=st.sampled_from([1, 2, 6]),
+    patterns=st.lists(st.sampled_from(fk.PATTERNS), min_size=1, max_size=4).map(tuple),
+    head=st.sampled_from(["center", "corner"]),
+    dau=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_drawn_models_agree_with_the_module(
+    template: int, search: int, patch: int, heads: int, patterns: tuple, head: str, dau: bool, dtype: torch.dtype
+) -> None:
+    config = fermt.ModelConfig(
+        patterns=patterns,
+        head=head,
+        dau=dau,
+        template_size=template * patch,
+        search_size=search * patch,
+        patch_size=patch,
+        dim=48,
+        num_heads=heads,
+    )
+    model = lively(fermt.build_model(config))
+    images = crops(model, 2)
+    actual, truth = by_frame(model, images, dtype), by_module(model, images, torch.float64)
+    for name, value in actual.items():
+        size = max(1.0, truth[name].abs().max().item())
+        bound = {torch.float32: 2e-5, torch.bfloat16: 0.1}[dtype]  # of a wrong index, not of rounding
+        assert (value - truth[name]).abs().max().item() <= bound * size, name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "updates", "bound"),
+    # With random weights two cells of the score map are now and then as good as equal, and bfloat16 takes the other.
+    [(torch.float32, 11, 0.05), (torch.bfloat16, 1, 0.5)],
+)
+def test_golden_tracking(dtype: torch.dtype, updates: int, bound: float) -> None:
+    stored = golden.arrays("track")
+    tracker = fermt.Tracker(golden.tracking_model(torch.float32), dtype=dtype)
+    assert isinstance(tracker.network, PackedNetwork)
+    tracker.init(stored["frames"][0], stored["boxes_xywh"][0])
+    boxes = [tracker.update(frame).box for frame in stored["frames"][1 : 1 + updates]]
+    assert np.abs(np.array(boxes) - stored["boxes_xywh"][1 : 1 + updates]).max() <= bound
+
+
+def test_the_tracker_takes_the_model_where_there_is_no_packed_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fermt.build_model("fermt", **SMALL, patterns=("mixed",))
+    assert isinstance(fermt.Tracker(model).network, PackedNetwork)
+    assert isinstance(fermt.Tracker(copy.deepcopy(model).double()).network, ModuleNetwork)
+    with pytest.raises(ValueError, match=r"no packed frame in torch.float16: .*takes torch.float32"):
+        fermt.Tracker(model, dtype=torch.float16)
+    with pytest.raises(ValueError, match="packed in torch.float32, and cannot run in torch.bfloat16"):
+        fermt.Tracker(fk.frame.pack(model), dtype=torch.bfloat16)
+    monkeypatch.setenv("FERMT_BACKEND", "reference")
+    assert isinstance(fermt.Tracker(model).network, ModuleNetwork)
+
+
+def test_peak_is_above_what_a_frame_can_use() -> None:
+    assert 1e9 < fk.frame.peak_flops(torch.float32) < 1e14

@@ -1,0 +1,235 @@
+"""What a frame's calls check, and what they hand to the compiled library, which a stand-in replaces here."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fermt_kernels as fk
+from fermt_kernels.cpp import abi, library
+from fermt_kernels.frame import run
+
+from .support.packed import small_model
+
+CACHE, WORKSPACE, CHANNELS, GRID, DIM = 192, 4096, {"center": 5, "corner": 2}, 4, 32
+TEMPLATE, SEARCH = (16, 16, 3), (32, 32, 3)
+
+
+class StandIn:
+    """Answers as the library would, and remembers what it was given."""
+
+    isa, parallel_for = "stand-in", 7
+
+    def __init__(self) -> None:
+        self.queries: list[tuple] = []
+        self.calls: list[dict[str, Any]] = []
+        self.map_channels, self.clock = 5, 0.0
+
+    def query(self, name: str, *fields: float) -> tuple[float, ...]:
+        self.queries.append((name, *fields))
+        if name == "fermt_fma_peak":
+            _, _, threads, iterations, _ = fields
+            self.clock += iterations * 1e-6
+            return (*fields[:-1], 1000 * threads * iterations)
+        return (*fields[:4], CACHE, WORKSPACE * fields[3], self.map_channels, GRID, 16, 32, 0, 0, DIM, 2.0, 4.0)
+
+    def call(self, name: str, *fields: int) -> None:
+        model, _, batch, crops, caches, cache_bytes, workspace, workspace_bytes, *outputs = fields
+        assert cache_bytes == CACHE
+        assert workspace_bytes >= WORKSPACE * batch
+        assert not any(address % 64 for address in (model, workspace, *outputs))
+        crops, caches = ((ctypes.c_uint64 * batch).from_address(address)[:] for address in (crops, caches))
+        assert not any(address % 64 for address in caches)
+        size = {"fermt_encode_template": TEMPLATE, "fermt_track_frame": SEARCH}[name]
+        seen = [ctypes.string_at(address, torch.Size(size).numel()) for address in crops]
+        if outputs:
+            maps = (ctypes.c_float * (batch * self.map_channels * GRID**2)).from_address(outputs[0])
+            maps[:] = range(len(maps))
+            cached = [ctypes.string_at(address, CACHE) for address in caches]
+            self.calls.append({"crops": seen, "caches": cached, "tokens": outputs[1], "workspace": workspace})
+        else:
+            for i, address in enumerate(caches):
+                ctypes.memset(address, i + 1, CACHE)
+            self.calls.append({"crops": seen})
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    made = StandIn()
+    monkeypatch.setattr(library, "load", lambda: made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def center() -> fk.frame.PackedModel:
+    return fk.frame.pack(small_model("center"))
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randint(256, shape, dtype=torch.uint8)
+
+
+def raw(tensor: Tensor) -> list[bytes]:
+    return [bytes(row.flatten().tolist()) for row in tensor]
+
+
+def unaligned(tensor: Tensor) -> Tensor:
+    return torch.cat((tensor.new_zeros(1), tensor.flatten()))[1:].view(tensor.shape)
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels first": lambda x: x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
+    "a window": lambda x: torch.nn.functional.pad(x, (0, 0, 3, 3))[:, :, 3:-3],
+    "unaligned": unaligned,
+    "expanded": lambda x: x[:1].expand(x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_templates_of_any_layout_reach_the_library(
+    center: fk.frame.PackedModel, stand_in: StandIn, layout: str
+) -> None:
+    crops = LAYOUTS[layout](draw(2, *TEMPLATE))
+    caches = fk.frame.encode_template(center, crops)
+    assert stand_in.calls == [{"crops": raw(crops)}]
+    assert torch.equal(caches, torch.tensor([[1], [2]], dtype=torch.uint8).expand(2, CACHE))
+    assert fk.frame.encode_template(center, crops[0]).shape == (1, CACHE)
+
+
+def test_caches_may_be_rows_of_different_templates(center: fk.frame.PackedModel, stand_in: StandIn) -> None:
+    crops, caches = draw(3, *SEARCH), draw(3, CACHE)
+    for given in (
+        caches,
+        unaligned(caches),
+        torch.nn.functional.pad(caches, (1, 1))[:, 1:-1],
+        list(caches),
+        tuple(cache[None] for cache in caches),
+        [caches[0], unaligned(caches[1]), caches[2].repeat_interleave(2)[::2]],
+    ):
+        fk.frame.track_frame(center, given, crops)
+        assert stand_in.calls.pop()["caches"] == raw(caches)
+
+
+def test_the_maps_are_as_the_head_gives_them(center: fk.frame.PackedModel, stand_in: StandIn) -> None:
+    caches, crops = draw(2, CACHE), draw(2, *SEARCH)
+    numbers = torch.arange(2.0 * 5 * 16).view(2, 5, 4, 4)
+    maps = fk.frame.track_frame(center, caches, crops)
+    assert list(maps) == ["score_map", "size_map", "offset_map"]
+    assert torch.equal(torch.cat(list(maps.values()), dim=1), numbers)
+    assert stand_in.calls.pop()["tokens"] == 0
+    with_tokens = fk.frame.track_frame(center, caches, crops, tokens=True)
+    assert with_tokens["tokens"].shape == (2, 16, 32)
+    assert stand_in.calls.pop()["tokens"] == with_tokens["tokens"].data_ptr()
+    stand_in.map_channels = 2
+    corner = fk.frame.track_frame(fk.frame.pack(small_model("corner")), caches, crops)
+    assert list(corner) == ["prob_tl", "prob_br"]
+    assert torch.equal(torch.stack(list(corner.values()), dim=1), torch.arange(64.0).view(2, 2, 16))
+
+
+def test_a_workspace_grows_and_is_used_again(center: fk.frame.PackedModel, stand_in: StandIn) -> None:
+    workspace = fk.frame.Workspace()
+    places = []
+    for batch in (2, 1, 2, 3):
+        fk.frame.track_frame(center, draw(batch, CACHE), draw(batch, *SEARCH), workspace=workspace)
+        places.append(stand_in.calls.pop()["workspace"])
+    assert places[0] == places[1] == places[2]
+    assert workspace.nbytes == 3 * WORKSPACE
+
+
+def test_sizes_are_asked_for_once(stand_in: StandIn) -> None:
+    packed = fk.frame.pack(small_model("center"))
+    for batch in (1, 2, 1, 2):
+        fk.frame.encode_template(packed, draw(batch, *TEMPLATE))
+    asked = [("fermt_frame_info", packed.blob.data_ptr(), packed.nbytes, False, batch, *[0] * 11) for batch in (1, 2)]
+    assert stand_in.queries == asked
+    stand_in.isa = "another"
+    fk.frame.encode_template(packed, draw(1, *TEMPLATE))
+    assert len(stand_in.queries) == 3
+
+
+@pytest.mark.parametrize(
+    ("crops", "error", "message"),
+    [
+        (draw(1, *TEMPLATE).numpy(), TypeError, r"a uint8 tensor \(B, 16, 16, 3\), RGB; got ndarray"),
+        (torch.zeros(1, *TEMPLATE), TypeError, "crops must be uint8, RGB; got torch.float32"),
+        (draw(1, *SEARCH), ValueError, r"\(B, 16, 16, 3\) or \(16, 16, 3\), got \(1, 32, 32, 3\)"),
+        (draw(1, 3, 16, 16), ValueError, r"got \(1, 3, 16, 16\)"),
+        (draw(0, *TEMPLATE), ValueError, r"got \(0, 16, 16, 3\)"),
+        (draw(16, 16), ValueError, r"got \(16, 16\)"),
+        (torch.zeros(TEMPLATE, dtype=torch.uint8, device="meta"), ValueError, "crops must be on the CPU, got meta"),
+    ],
+)
+def test_crops_that_are_refused(
+    center: fk.frame.PackedModel, stand_in: StandIn, crops: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"encode_template: .*{message}"):
+        fk.frame.encode_template(center, crops)
+    assert not stand_in.calls
+
+
+@pytest.mark.parametrize(
+    ("caches", "error", "message"),
+    [
+        (draw(1, CACHE), ValueError, r"must have shape \(2, 192\), one row for each of 2 crops.*got \(1, 192\)"),
+        (draw(2, CACHE + 64), ValueError, r"must have shape \(2, 192\).*got \(2, 256\)"),
+        (torch.zeros(2, CACHE), TypeError, "a uint8 tensor, got torch.float32"),
+        (torch.zeros(2, CACHE, dtype=torch.uint8, device="meta"), ValueError, "on the CPU, got meta"),
+        ([draw(CACHE)], ValueError, "caches must be 2, one for each crop; got 1"),
+        ([draw(CACHE), draw(2, CACHE)], ValueError, r"\(192,\) or \(1, 192\).*got \(2, 192\)"),
+        ([draw(CACHE), None], TypeError, "a uint8 tensor, got NoneType"),
+        (None, TypeError, "a tensor or a sequence of tensors, got NoneType"),
+        ("no", TypeError, "a tensor or a sequence of tensors, got str"),
+    ],
+)
+def test_caches_that_are_refused(
+    center: fk.frame.PackedModel, stand_in: StandIn, caches: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"track_frame: .*{message}"):
+        fk.frame.track_frame(center, caches, draw(2, *SEARCH))
+    assert not stand_in.calls
+
+
+def test_other_arguments_that_are_refused(center: fk.frame.PackedModel, stand_in: StandIn) -> None:
+    with pytest.raises(TypeError, match="packed must be a PackedModel .*, got FERMT"):
+        fk.frame.encode_template(small_model("center"), draw(*TEMPLATE))
+    with pytest.raises(TypeError, match="workspace must be a Workspace or None, got Tensor"):
+        fk.frame.encode_template(center, draw(*TEMPLATE), workspace=draw(WORKSPACE))
+    with pytest.raises(TypeError, match="one of torch.float32, torch.bfloat16; got torch.float64"):
+        fk.frame.peak_flops(torch.float64)
+
+
+def test_without_the_library_the_reason_is_given(center: fk.frame.PackedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_open", lambda: "the compiled library is not installed")
+    with pytest.raises(RuntimeError, match="the compiled library is not installed"):
+        fk.frame.encode_template(center, draw(*TEMPLATE))
+
+
+def test_the_peak_is_operations_over_seconds(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: stand_in.clock))
+    threads = torch.get_num_threads()
+    assert fk.frame.peak_flops(torch.bfloat16) == pytest.approx(1e9 * threads)
+    *_, iterations, _ = stand_in.queries[-1]
+    assert stand_in.queries[-1] == ("fermt_fma_peak", 7, 1, threads, iterations, 0)
+    assert iterations * 1e-6 == pytest.approx(run.PEAK_SECONDS, rel=1e-3)
+
+
+def test_a_query_returns_what_the_library_wrote() -> None:
+    layout = abi.LAYOUTS["fermt_frame_info"]
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+    def answer(address: int) -> int:
+        fields = (ctypes.c_int64 * 14).from_address(address)
+        assert fields[:5] == [layout.size, 64, 128, 1, 3]
+        fields[5:14] = range(1, 10)
+        (ctypes.c_double * 2).from_address(address + 14 * 8)[:] = (10.5, 11.5)
+        return 0
+
+    loaded = object.__new__(library.Library)
+    loaded._kernels = {"fermt_frame_info": (answer, layout)}
+    assert loaded.query("fermt_frame_info", 64, 128, True, 3, *[0] * 11)[4:] == (*range(1, 10), 10.5, 11.5)

@@ -1,0 +1,166 @@
+"""What is folded into a packed model, and which models are refused. Needs no compiled library."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import fermt
+import fermt_kernels as fk
+from fermt.data import crops
+from fermt.model import vit
+from fermt_kernels.frame.pack import (
+    BATCH_NORM_EPS,
+    DEVIATION,
+    LAYER_NORM_EPS,
+    MEAN,
+    fold_batch_norm,
+    fold_norm,
+    pattern_bits,
+    winograd_filters,
+)
+
+from .support import packed
+
+
+@pytest.fixture(scope="module")
+def model() -> fermt.FERMT:
+    return packed.small_model("center")
+
+
+def test_a_norm_folds_into_the_linear_layer_after_it() -> None:
+    norm, linear = nn.LayerNorm(24, eps=1e-6).double(), nn.Linear(24, 7).double()
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(5, 24, dtype=torch.float64)
+    folded = F.linear(F.layer_norm(x, (24,), eps=1e-6), *fold_norm(*linear.parameters(), *norm.parameters()))
+    torch.testing.assert_close(folded, linear(norm(x)), rtol=0, atol=1e-12)
+
+
+def test_a_batch_norm_folds_into_the_convolution_before_it() -> None:
+    convolution, norm = nn.Conv2d(5, 6, 3, padding=1).double(), nn.BatchNorm2d(6).double().eval()
+    for tensor in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(tensor)
+    nn.init.uniform_(norm.running_var, 0.1, 3)
+    assert norm.eps == BATCH_NORM_EPS
+    x = torch.randn(2, 5, 8, 8, dtype=torch.float64)
+    weight, bias = fold_batch_norm(
+        *convolution.parameters(), norm.weight, norm.bias, norm.running_mean, norm.running_var
+    )
+    torch.testing.assert_close(F.conv2d(x, weight, bias, padding=1), norm(convolution(x)), rtol=0, atol=1e-12)
+
+
+def test_winograd_filters_convolve() -> None:
+    x, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 3, 8, 6), (4, 3, 3, 3), (4,)))
+    result = packed.winograd(x, winograd_filters(weight), bias)
+    torch.testing.assert_close(result, F.conv2d(x, weight, bias, padding=1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("head", packed.CONFIGS)
+def test_a_packed_model_computes_what_the_model_does(head: str, dtype: torch.dtype, tolerance: float) -> None:
+    model = packed.small_model(head)
+    template, search = (torch.randint(256, (s, s, 3), dtype=torch.uint8) for s in (16, 32))
+    images = [crops.normalize(crop.numpy(), dtype=torch.float64) for crop in (template, search)]
+    with torch.no_grad():
+        truth = copy.deepcopy(model).double()(*images)
+        found = packed.frame(fk.frame.pack(model, dtype).blob, template, search)
+    for name, result in found.items():
+        expected = truth[name][:, model.config.num_template :] if name == "tokens" else truth[name]
+        error = (result - expected).abs().max() / expected.abs().max()
+        assert error < tolerance, f"{name}: {error}"
+
+
+def test_patterns_and_constants_are_the_models() -> None:
+    assert {pattern_bits(pattern): pattern for pattern in fk.PATTERNS} == packed.PATTERNS
+    assert (MEAN, DEVIATION, LAYER_NORM_EPS) == (crops.MEAN, crops.DEVIATION, vit.LAYER_NORM_EPS)
+
+
+def test_packing_leaves_the_model_as_it_is_and_takes_any_float_dtype(model: fermt.FERMT) -> None:
+    training = copy.deepcopy(model).train()
+    before = copy.deepcopy(training.state_dict())
+    blob = fk.frame.pack(training).blob
+    assert training.training
+    assert all(torch.equal(before[key], value) for key, value in training.state_dict().items())
+    assert torch.equal(blob, fk.frame.pack(model).blob)
+    assert torch.equal(blob, fk.frame.pack(copy.deepcopy(model).double()).blob)
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = copy.deepcopy(model).to(dtype)
+        assert torch.equal(fk.frame.pack(rounded).blob, fk.frame.pack(copy.deepcopy(rounded).double()).blob)
+
+
+def test_anything_with_a_config_and_the_authors_weights_is_packed(model: fermt.FERMT) -> None:
+    state = model.state_dict() | {"backbone.cls_token": torch.zeros(1), "backbone.pos_embed": torch.zeros(1)}
+    stranger = SimpleNamespace(config=model.config, state_dict=lambda: state)
+    assert torch.equal(fk.frame.pack(stranger).blob, fk.frame.pack(model).blob)
+
+
+def changed(model: fermt.FERMT, weights: dict[str, Any] | None = None, **config: Any) -> SimpleNamespace:
+    """The model with some weights replaced (None: left out), and some fields of its configuration."""
+    state = {k: v for k, v in (model.state_dict() | (weights or {})).items() if v is not None}
+    return SimpleNamespace(config=SimpleNamespace(**(vars(model.config) | config)), state_dict=lambda: state)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"dim": 40}, ValueError, "dim must be a multiple of 16 and at most 8192, got 40"),
+        ({"dim": 8208}, ValueError, "dim must be a multiple of 16 and at most 8192, got 8208"),
+        ({"dim": 32.0}, TypeError, "dim must be an int, got 32.0"),
+        ({"num_heads": 3}, ValueError, "dim must be a multiple of 3"),
+        ({"num_heads": 0}, ValueError, "num_heads must be at least 1 and at most 32, got 0"),
+        ({"mlp_ratio": 1.25}, ValueError, r"the MLP's width, dim \* mlp_ratio, must be a multiple of 16 .*got 40"),
+        ({"template_size": 20}, ValueError, "template_size must be a multiple of 8 and at most 2048, got 20"),
+        ({"search_size": 0}, ValueError, "search_size must be a multiple of 8 and at most 2048, got 0"),
+        ({"patch_size": 128}, ValueError, "patch_size must be at least 1 and at most 64, got 128"),
+        ({"patterns": ("mixed",) * 65}, ValueError, "1 to 64 layers, got 65 patterns"),
+        ({"patterns": ()}, ValueError, "1 to 64 layers, got 0 patterns"),
+        ({"patterns": ("mixed", "diagonal")}, ValueError, "unknown pattern 'diagonal'; expected one of self, mixed"),
+        ({"head": "anchor"}, ValueError, "head must be one of center, corner; got 'anchor'"),
+        ({"reweight": True}, ValueError, "reweight belongs to the corner head; got head 'center'"),
+        ({"patterns": ("mixed",) * 4}, ValueError, "the model has no weight 'backbone.blocks.3"),
+        ({"patterns": ("mixed",) * 2}, ValueError, "no place for backbone.blocks.2.attn.proj.bias, "),
+        ({"dau": False}, ValueError, "no place for backbone.dau.proj_1.bias, "),
+        ({"mlp_ratio": 2.0}, ValueError, r"'backbone.blocks.0.mlp.fc1.weight' must have shape \(64, 32\), got \(48, 3"),
+    ],
+)
+def test_a_configuration_that_is_refused(
+    model: fermt.FERMT, config: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"pack: .*{message}"):
+        fk.frame.pack(changed(model, **config))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error", "message"),
+    [
+        ("backbone.norm.bias", None, ValueError, "no weight 'backbone.norm.bias'"),
+        ("backbone.norm.bias", torch.zeros(3), ValueError, r"'backbone.norm.bias' must have shape \(32,\), got \(3,\)"),
+        ("backbone.norm.bias", torch.zeros(32, dtype=torch.int8), TypeError, "a tensor of floats, got torch.int8"),
+        ("backbone.norm.bias", [0.0] * 32, TypeError, "a tensor of floats, got list"),
+        ("backbone.norm.bias", torch.zeros(32, device="meta"), ValueError, "on the CPU, got one on meta"),
+        ("box_head.conv9_x.weight", torch.zeros(1), ValueError, "no place for box_head.conv9_x.weight"),
+        ("box_head.conv2_ctr.0.weight", torch.zeros(40, 48, 3, 3), ValueError, "convolution 2 must be .* 16 .*got 40"),
+        ("backbone.dau.proj_1.weight", torch.zeros(2, 3, 1, 1), ValueError, r"proj_1_weight must have shape \(3, 3,"),
+    ],
+)
+def test_weights_that_are_refused(
+    model: fermt.FERMT, key: str, value: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"pack: .*{message}"):
+        fk.frame.pack(changed(model, {key: value}))
+
+
+def test_what_is_no_model_is_refused(model: fermt.FERMT) -> None:
+    with pytest.raises(TypeError, match=r"dtype must be one of float32, bfloat16; got torch.float16"):
+        fk.frame.pack(model, torch.float16)
+    with pytest.raises(TypeError, match=r"config like fermt.ModelConfig; that of Linear lacks \['patterns', "):
+        fk.frame.pack(nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"must have a state_dict\(\); SimpleNamespace has none"):
+        fk.frame.pack(SimpleNamespace(config=model.config))
