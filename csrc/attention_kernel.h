@@ -56,11 +56,13 @@ inline void product(const Number* rows, int64_t count, int64_t row_stride, int64
   constexpr int kRows = kAccumulators / (Vectors * Chains);
   int64_t first = 0;
   for (; first + kRows <= count; first += kRows)
-    product_tile<kRows, Vectors, Chains>(rows + first * row_stride, row_stride, inner_stride, columns, column_stride,
-                                         inner, [&](int64_t r, int c, Vec sum) { sink(first + r, c, sum); });
+    product_tile<kRows, Vectors, Chains>(
+        rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
+        [&](int64_t r, int c, Vec sum) { sink(first + r, c, sum); }, [](int64_t) {});
   for (; first < count; ++first)
-    product_tile<1, Vectors, Chains>(rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
-                                     [&](int64_t, int c, Vec sum) { sink(first, c, sum); });
+    product_tile<1, Vectors, Chains>(
+        rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
+        [&](int64_t, int c, Vec sum) { sink(first, c, sum); }, [](int64_t) {});
 }
 
 // out[d] += values[:, d] @ scores over the keys of a chunk, `keys` of them in Numbers. A sum starts from 0 and joins

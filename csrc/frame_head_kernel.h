@@ -107,13 +107,15 @@ struct Head {
     const fermt::PackedMatrix& matrix = model.head[layer][group];
     const int64_t inputs = channels(layer), count = (last - first) * tiles;
     const int64_t start = panel * fermt::kPanel, width = panel_width(matrix.outputs, start);
+    const auto weights = [&](int64_t position, int64_t column) {
+      return reinterpret_cast<const float*>(matrix.panels) + (position * matrix.outputs + column) * inputs;
+    };
     for (int64_t position = 0; position < 16; ++position) {
       const float* a = maps.inputs + ((group * 16 + position) * tiles * tiles + first * tiles) * inputs;
-      const float* weights =
-          reinterpret_cast<const float*>(matrix.panels) + (position * matrix.outputs + start) * inputs;
+      const float* after = position < 15 ? weights(position + 1, start) : weights(0, start + width);
       float* to = sums + position * count * width;
-      gemm_panel(a, inputs, count, weights, width, inputs,
-                 [&](int64_t row, int64_t column, Vec sum) { store(to + row * width + column, sum); });
+      gemm_panel(a, inputs, count, weights(position, start), width, inputs, after,
+                 [=](int64_t row, int64_t column, Vec sum) { store(to + row * width + column, sum); });
     }
     for (int64_t tile = 0; tile < count; ++tile)
       for (int64_t column = 0; column < width; column += kLanes) {
@@ -136,7 +138,8 @@ struct Head {
     for (int64_t ky = 0; ky < 3; ++ky)
       for (int64_t y = first; y < last; ++y)
         gemm_panel(words_of(pixel(maps.maps[layer], layer, group, y + ky - 1, -1)), inputs / kValuesPerWord<T>, grid,
-                   weights + ky * words * width, width, words, [&](int64_t x, int64_t column, Vec sum) {
+                   weights + ky * words * width, width, words, weights + (ky + 1) * words * width,
+                   [&](int64_t x, int64_t column, Vec sum) {
                      float* place = sums + ((y - first) * grid + x) * width + column;
                      if (ky > 0) sum += load(place);
                      if (ky < 2)

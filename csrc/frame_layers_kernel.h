@@ -173,16 +173,20 @@ struct Layers {
     normalise(t, u0, u1);
     for_groups(u0, u1, model.template_queries(layer), true, [&](int64_t first, int64_t last) {
       T* q = t.q + first * kUnit * dim;
+      const int64_t stride = dim;
+      const float* bias = weights.q.bias;
       gemm(t.rows + first * kUnit * dim, dim, (last - first) * kUnit, weights.q,
-           [&](int64_t row, int64_t column, Vec sum) {
-             store_vector(sum + load(weights.q.bias + column), q + row * dim + column);
+           [=](int64_t row, int64_t column, Vec sum) {
+             store_vector(sum + load(bias + column), q + row * stride + column);
            });
     });
     for_groups(u0, u1, model.template_keys(layer), model.search_keys(layer), [&](int64_t first, int64_t last) {
       T* kv = t.kv + first * kUnit * 2 * dim;
+      const int64_t stride = 2 * dim;
+      const float* bias = weights.kv.bias;
       gemm(t.rows + first * kUnit * dim, dim, (last - first) * kUnit, weights.kv,
-           [&](int64_t row, int64_t column, Vec sum) {
-             store_vector(sum + load(weights.kv.bias + column), kv + row * 2 * dim + column);
+           [=](int64_t row, int64_t column, Vec sum) {
+             store_vector(sum + load(bias + column), kv + row * stride + column);
            });
       for (int64_t u = first; u < last; ++u) pack_keys(t, layer, u);
     });
@@ -197,8 +201,10 @@ struct Layers {
     attend(t, layer, u0, u1);
     gemm_add(in, dim, rows, weights.proj, x, dim);
     normalise(t, u0, u1);
-    gemm(in, dim, rows, weights.fc1, [&](int64_t row, int64_t column, Vec sum) {
-      store_vector(gelu(sum + load(weights.fc1.bias + column)), hidden_rows + row * hidden + column);
+    const int64_t stride = hidden;
+    const float* bias = weights.fc1.bias;
+    gemm(in, dim, rows, weights.fc1, [=](int64_t row, int64_t column, Vec sum) {
+      store_vector(gelu(sum + load(bias + column)), hidden_rows + row * stride + column);
     });
     gemm_add(hidden_rows, hidden, rows, weights.fc2, x, dim);
     if (layer + 1 < model.header->depth) project(t, layer + 1, u0, u1);

@@ -8,10 +8,11 @@
 namespace {
 
 // For Rows rows and Vectors vectors: sink(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is made of Chains
-// interleaved ones, of which two keep float32's error smaller than one does.
-template <int Rows, int Vectors, int Chains, class Number, class Sink>
+// interleaved ones, of which two keep float32's error smaller than one does. The sink is a copy: its pointers stay in
+// registers, where a compiler would otherwise fear that what it stores changes them. meanwhile(i) is called on the way.
+template <int Rows, int Vectors, int Chains, class Number, class Sink, class Meanwhile>
 inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_stride, const Number* columns,
-                         int64_t column_stride, int64_t inner, Sink&& sink) {
+                         int64_t column_stride, int64_t inner, Sink sink, Meanwhile meanwhile) {
   Vec acc[Chains][Rows][Vectors] = {};
   const auto step = [&](int64_t i, int chain) {
     decltype(load(columns)) column[Vectors];
@@ -25,6 +26,7 @@ inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_s
     }
   };
   for (int64_t i = 0; i + Chains <= inner; i += Chains) {
+    meanwhile(i);
     FERMT_UNROLL
     for (int chain = 0; chain < Chains; ++chain) step(i + chain, chain);
   }
