@@ -28,7 +28,7 @@ ISA_FLAGS = {  # one object each; a compiler for another architecture builds the
     "generic": "",
     "avx2": "-mavx2 -mfma",
     "avx512": AVX512_FLAGS,
-    "avx512_bf16": f"{AVX512_FLAGS} -mavx512bf16",
+    "avx512_bf16": f"{AVX512_FLAGS} -mavx512bf16 -mavx512vnni",
 }
 GO_ON = "To install without the compiled kernels (slower, same results), set FERMT_KERNELS_NO_CPP=1 and try again."
 

@@ -35,7 +35,8 @@ typedef enum {
   FERMT_SMALL_WORKSPACE,
 } fermt_status;
 
-typedef enum { FERMT_FLOAT32 = 0, FERMT_BFLOAT16 = 1, FERMT_FLOAT16 = 2 } fermt_dtype;
+// FERMT_INT8 is a packed model's: weights and activations of its products in bytes, the rest in bfloat16 and float32.
+typedef enum { FERMT_FLOAT32 = 0, FERMT_BFLOAT16 = 1, FERMT_FLOAT16 = 2, FERMT_INT8 = 3 } fermt_dtype;
 
 // The caller's threads: runs body over disjoint chunks that cover [begin, end), returns when all are done.
 // The signature is that of torch_parallel_for. Null means: run on the calling thread.

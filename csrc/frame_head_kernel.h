@@ -13,18 +13,31 @@ namespace {
 
 constexpr int64_t kLeastItems = 12;  // of a layer, if it has so many rows: enough for a few cores
 
-template <class T>
+// What the inputs of a layer are.
+template <class P>
+struct MapOf {
+  typedef typename P::Value type;
+};
+template <>
+struct MapOf<Int8Products> {
+  typedef uint8_t type;
+};
+
+template <class P>
 struct HeadMaps {
-  T* maps[fermt::kHeadLayers + 1];  // inputs of each layer, and the last one's output
-  float* inputs;                    // Winograd: (group, position, tile, channel)
-  char* items;                      // Winograd: outputs' positions of an item; directly: its sums
+  typename MapOf<P>::type* maps[fermt::kHeadLayers];  // inputs of each layer
+  typename P::Value* last;                            // output of the last
+  float* inputs;                                      // Winograd: (group, position, tile, channel)
+  char* items;                                        // Winograd: outputs' positions of an item; directly: its sums
   size_t item_bytes;
 };
 
-template <class T>
+template <class P>
 struct Head {
-  static constexpr bool kWinograd = sizeof(T) == sizeof(float);
-  using Word = typename WordOf<T>::type;
+  static constexpr bool kWinograd = sizeof(typename P::Value) == sizeof(float);
+  using Value = typename P::Value;
+  using Map = typename MapOf<P>::type;
+  using Word = typename P::Word;
   const fermt::PackedModel& model;
   int64_t grid, tiles, pitch;  // tiles: along a side; pitch: pixels of a padded row
 
@@ -34,7 +47,8 @@ struct Head {
   int64_t channels(int layer) const { return layer == 0 ? model.header->dim : model.header->widths[layer - 1]; }
   int64_t groups(int layer) const { return layer == 0 ? 1 : model.branches; }
   int64_t map_size(int layer) const { return pitch * pitch * channels(layer); }
-  T* pixel(T* map, int layer, int64_t group, int64_t y, int64_t x) const {  // of the image; -1 is the padding
+  template <class M>
+  M* pixel(M* map, int layer, int64_t group, int64_t y, int64_t x) const {  // of the image; -1 is the padding
     return map + group * map_size(layer) + ((y + 1) * pitch + x + 1) * channels(layer);
   }
 
@@ -50,13 +64,13 @@ struct Head {
   int64_t blocks(int layer) const { return (row_count() + block_rows(layer) - 1) / block_rows(layer); }
   int64_t items(int layer) const { return model.head_groups(layer) * panels(layer) * blocks(layer); }
 
-  HeadMaps<T> carve(fermt::Carver& carver) const {
-    HeadMaps<T> to{};
+  HeadMaps<P> carve(fermt::Carver& carver) const {
+    HeadMaps<P> to{};
     size_t inputs = 0;
     int64_t most_items = 0;
-    for (int layer = 0; layer <= fermt::kHeadLayers; ++layer) {
-      to.maps[layer] = reinterpret_cast<T*>(carver.bytes(groups(layer) * map_size(layer) * sizeof(T)));
-      if (layer == fermt::kHeadLayers) break;
+    to.last = reinterpret_cast<Value*>(carver.bytes(model.branches * map_size(fermt::kHeadLayers) * sizeof(Value)));
+    for (int layer = 0; layer < fermt::kHeadLayers; ++layer) {
+      to.maps[layer] = reinterpret_cast<Map*>(carver.bytes(groups(layer) * map_size(layer) * sizeof(Map)));
       const size_t floats = groups(layer) * 16 * tiles * tiles * channels(layer);
       if (floats > inputs) inputs = floats;
       if (items(layer) > most_items) most_items = items(layer);
@@ -69,9 +83,11 @@ struct Head {
     return to;
   }
 
-  void clear_padding(T* map, int layer, int64_t group, int64_t first, int64_t count) const {
+  // Pixels around a layer's inputs: zeros, or the byte that stands for 0.
+  void clear_padding(Map* map, int layer, int64_t group, int64_t first, int64_t count) const {
+    const int zero = kQuantised<P> && layer == 0 ? static_cast<int>(model.head_input[1]) : 0;
     const auto clear = [&](int64_t y, int64_t x) {
-      memset(pixel(map, layer, group, y, x) + first, 0, count * sizeof(T));
+      memset(static_cast<void*>(pixel(map, layer, group, y, x) + first), zero, count * sizeof(Map));
     };
     const int64_t end = pitch - 1;  // beyond `grid` there is one more row and column where that is odd
     for (int64_t x = -1; x < end; ++x) {
@@ -84,16 +100,39 @@ struct Head {
     }
   }
 
-  // ReLU of a vector of a layer's outputs, from `column` of its matrix on.
-  void finish(const HeadMaps<T>& maps, int layer, int64_t group, int64_t y, int64_t x, int64_t column, Vec sum) const {
-    const int64_t width = channels(layer + 1);
-    const int64_t branch = layer == 0 ? column / width : group;
-    const Vec bias = load(model.head[layer][group].bias + column);
-    store_vector(max(Vec{}, sum + bias),
-                 pixel(maps.maps[layer + 1], layer + 1, branch, y, x) + column - (layer == 0 ? branch * width : 0));
+  // A vector of a token's channels as the first layer takes them.
+  void store_input(Vec v, Map* to) const {
+    if constexpr (kQuantised<P>)
+      store_bytes(v * model.head_input[0] + model.head_input[1], to);
+    else
+      store_vector(v, to);
   }
 
-  void transform_inputs(const HeadMaps<T>& maps, int layer, int64_t group, int64_t tile_row) const {
+  // ReLU of a vector of a layer's outputs, from `column` of its matrix on.
+  template <class Sum>
+  void finish(const HeadMaps<P>& maps, int layer, int64_t group, int64_t y, int64_t x, int64_t column, Sum sum) const {
+    const fermt::PackedMatrix& matrix = model.head[layer][group];
+    const int64_t width = channels(layer + 1);
+    const int64_t branch = layer == 0 ? column / width : group;
+    const int64_t channel = layer == 0 ? column - branch * width : column;
+    Vec value;
+    if constexpr (kQuantised<P>)
+      value = as_floats(sum) * load(matrix.scales + column);
+    else
+      value = sum;
+    value += load(matrix.bias + column);
+    if (layer + 1 == fermt::kHeadLayers) {
+      store_vector(max(value, Vec{}), pixel(maps.last, layer + 1, branch, y, x) + channel);
+      return;
+    }
+    Map* to = pixel(maps.maps[layer + 1], layer + 1, branch, y, x) + channel;
+    if constexpr (kQuantised<P>)
+      store_bytes(value, to);
+    else
+      store_vector(max(value, Vec{}), to);
+  }
+
+  void transform_inputs(const HeadMaps<P>& maps, int layer, int64_t group, int64_t tile_row) const {
     const int64_t width = channels(layer), position = tiles * tiles * width;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const float* from = pixel(maps.maps[layer], layer, group, 2 * tile_row - 1, 2 * tile - 1);
@@ -102,7 +141,7 @@ struct Head {
     }
   }
 
-  void winograd_item(const HeadMaps<T>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
+  void winograd_item(const HeadMaps<P>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
                      float* sums) const {
     const fermt::PackedMatrix& matrix = model.head[layer][group];
     const int64_t inputs = channels(layer), count = (last - first) * tiles;
@@ -129,19 +168,19 @@ struct Head {
       }
   }
 
-  void direct_item(const HeadMaps<T>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
+  void direct_item(const HeadMaps<P>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
                    float* sums) const {
     const fermt::PackedMatrix& matrix = model.head[layer][group];
-    const int64_t inputs = channels(layer), words = 3 * inputs / kValuesPerWord<T>;
+    const int64_t inputs = channels(layer), words = words_for<Word>(3 * inputs);
     const int64_t start = panel * fermt::kPanel, width = panel_width(matrix.outputs, start);
     const Word* weights = reinterpret_cast<const Word*>(matrix.panels) + start * 3 * words;
     for (int64_t ky = 0; ky < 3; ++ky)
       for (int64_t y = first; y < last; ++y)
-        gemm_panel(words_of(pixel(maps.maps[layer], layer, group, y + ky - 1, -1)), inputs / kValuesPerWord<T>, grid,
-                   weights + ky * words * width, width, words, weights + (ky + 1) * words * width,
-                   [&](int64_t x, int64_t column, Vec sum) {
+        gemm_panel(reinterpret_cast<const Word*>(pixel(maps.maps[layer], layer, group, y + ky - 1, -1)),
+                   words_for<Word>(inputs), grid, weights + ky * words * width, width, words,
+                   weights + (ky + 1) * words * width, [&](int64_t x, int64_t column, auto sum) {
                      float* place = sums + ((y - first) * grid + x) * width + column;
-                     if (ky > 0) sum += load(place);
+                     if (ky > 0) sum += load_as<decltype(sum)>(place);
                      if (ky < 2)
                        store(place, sum);
                      else
@@ -149,12 +188,12 @@ struct Head {
                    });
   }
 
-  void item(const HeadMaps<T>& maps, int layer, int64_t index, float* sums) const {
+  void item(const HeadMaps<P>& maps, int layer, int64_t index, float* sums) const {
     const int64_t block = index % blocks(layer), panel = index / blocks(layer) % panels(layer),
                   group = index / blocks(layer) / panels(layer);
     const int64_t first = block * block_rows(layer);
     const int64_t last = first + block_rows(layer) < row_count() ? first + block_rows(layer) : row_count();
-    if (block == 0) {
+    if (block == 0 && layer + 1 < fermt::kHeadLayers) {
       const int64_t width = channels(layer + 1), start = panel * fermt::kPanel;
       const int64_t stop = start + panel_width(model.head[layer][group].outputs, start);
       for (int64_t column = start; column < stop;) {

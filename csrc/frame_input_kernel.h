@@ -9,17 +9,18 @@
 namespace {
 
 // Room for one crop: its normalised planes, the unit's maps and output, and the patches, (tokens, 3 x patch x patch).
-template <class T>
+template <class P>
 struct InputPlanes {
   float *image, *out;
   UnitForwardPlanes unit;
   char* strips;  // a StripScratch each
   size_t strip_bytes;
-  T* patches;
+  typename P::Value* patches;
 };
 
-template <class T>
+template <class P>
 struct Input {
+  using Value = typename P::Value;
   const fermt::PackedModel& model;
   UnitLayout layout;
   int64_t size, patch, grid, inputs, stride;  // stride: from a patch to the next, whole words
@@ -31,7 +32,7 @@ struct Input {
         patch(m.header->patch),
         grid(size / patch),
         inputs(3 * patch * patch),
-        stride(round_up(inputs, kValuesPerWord<T>)) {
+        stride(round_up(inputs, kValuesPerWord<typename P::Word>)) {
     // Whole rows of patches to a strip, so that a patch is written in one go.
     layout.strip_rows = patch * (1 + (layout.strip_rows - 1) / patch);
     layout.strips = (size + layout.strip_rows - 1) / layout.strip_rows;
@@ -42,8 +43,8 @@ struct Input {
         1, 3, size, size, h.dau ? h.kernel : 1, h.dau ? h.dilated_kernel : 1, h.dau ? h.dau_hidden : 1, FERMT_FLOAT32};
   }
 
-  InputPlanes<T> carve(fermt::Carver& carver) const {
-    InputPlanes<T> planes{};
+  InputPlanes<P> carve(fermt::Carver& carver) const {
+    InputPlanes<P> planes{};
     planes.image = carver.floats(3 * size * size);
     StripScratch(fermt::Carver{}, layout, &planes.strip_bytes);
     if (model.header->dau) {
@@ -55,14 +56,14 @@ struct Input {
     } else {
       planes.out = planes.image;
     }
-    planes.patches = reinterpret_cast<T*>(carver.bytes(grid * grid * stride * sizeof(T)));
+    planes.patches = reinterpret_cast<Value*>(carver.bytes(grid * grid * stride * sizeof(Value)));
     return planes;
   }
 
   fermt_tensor tensor(float* planes) const { return {planes, {3 * size * size, size * size, size}}; }
 
   // Rows of bytes, RGB RGB ..., into normalised planes.
-  void read(const uint8_t* crop, const Strip& strip, const InputPlanes<T>& planes) const {
+  void read(const uint8_t* crop, const Strip& strip, const InputPlanes<P>& planes) const {
     for (int64_t y = strip.start; y < strip.stop; ++y)
       for (int64_t c = 0; c < 3; ++c) {
         const uint8_t* from = crop + y * size * 3 + c;
@@ -73,11 +74,11 @@ struct Input {
   }
 
   // A strip of the unit's output (or of the image) in the order of patches.
-  void write_patches(const Strip& strip, const InputPlanes<T>& planes) const {
+  void write_patches(const Strip& strip, const InputPlanes<P>& planes) const {
     for (int64_t y = strip.start; y < strip.stop; ++y)
       for (int64_t c = 0; c < 3; ++c) {
         const float* from = planes.out + (c * size + y) * size;
-        T* to = planes.patches + y / patch * grid * stride + (c * patch + y % patch) * patch;
+        Value* to = planes.patches + y / patch * grid * stride + (c * patch + y % patch) * patch;
         for (int64_t i = 0; i < grid; ++i, from += patch, to += stride) {
           for (int64_t x = 0; x < patch; x += kLanes) {
             if (x + kLanes <= patch)
@@ -85,7 +86,8 @@ struct Input {
             else
               row_from_float(from + x, patch - x, to + x);
           }
-          if (c == 2 && y % patch == patch - 1 && stride > inputs) from_float(0.0f, to + patch);
+          for (int64_t x = patch; c == 2 && y % patch == patch - 1 && x < patch + stride - inputs; ++x)
+            from_float(0.0f, to + x);
         }
       }
   }
@@ -94,7 +96,7 @@ struct Input {
   template <class PlanesOf, class Body>
   fermt_status for_strips(fermt_parallel_for run, int64_t batch, PlanesOf&& planes_of, Body&& body) const {
     auto chunk = [&](int64_t begin, int64_t end) {
-      const InputPlanes<T>& own = planes_of(begin / layout.strips);
+      const InputPlanes<P>& own = planes_of(begin / layout.strips);
       const StripScratch scratch(
           fermt::Carver{own.strips ? own.strips + begin % layout.strips * own.strip_bytes : nullptr}, layout);
       for (int64_t i = begin; i < end; ++i)
@@ -109,13 +111,13 @@ struct Input {
     const float* const* w = model.dau;
     if (!model.header->dau)
       return for_strips(run, batch, planes_of,
-                        [&](const InputPlanes<T>& planes, int64_t b, const Strip& strip, const StripScratch&) {
+                        [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch&) {
                           read(crops[b], strip, planes);
                           write_patches(strip, planes);
                         });
     fermt_status status =
         for_strips(run, batch, planes_of,
-                   [&](const InputPlanes<T>& planes, int64_t b, const Strip& strip, const StripScratch& scratch) {
+                   [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch& scratch) {
                      if (strip.index == 0) {
                        planes.unit.u.clear_margin_rows();
                        planes.unit.a.clear_margin_rows();
@@ -126,7 +128,7 @@ struct Input {
                    });
     if (status) return status;
     status = for_strips(run, batch, planes_of,
-                        [&](const InputPlanes<T>& planes, int64_t, const Strip& strip, const StripScratch&) {
+                        [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch&) {
                           compute_a(layout, w, strip, planes.unit.u, planes.unit.a);
                         });
     if (status) return status;
@@ -136,7 +138,7 @@ struct Input {
       channel_attention(layout, w, unit.pooled, unit.hidden, unit.s, unit.gate);
     }
     return for_strips(run, batch, planes_of,
-                      [&](const InputPlanes<T>& planes, int64_t, const Strip& strip, const StripScratch& scratch) {
+                      [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch& scratch) {
                         fermt_dual_attention_unit_forward_args args{};
                         args.x = tensor(planes.image);
                         args.out = tensor(planes.out);

@@ -19,12 +19,13 @@ struct CacheHeader {
   int64_t checksum, lanes, values_per_number, bytes;
 };
 
-template <class T>
+template <class P>
 struct Cache {
-  using Number = typename NumberOf<T>::type;
+  using Value = typename P::Value;
+  using Number = typename NumberOf<Value>::type;
   CacheHeader* header;
   float* x;  // template tokens after the leading layers, and the next layer's queries
-  T* q;
+  Value* q;
   KeysAndValues<Number> layers[fermt::kMaxDepth];
   size_t bytes;
 
@@ -33,7 +34,7 @@ struct Cache {
     const int64_t rows = Units(model.num_template, 0).rows(), dim = model.header->dim;
     header = reinterpret_cast<CacheHeader*>(carver.bytes(sizeof(CacheHeader)));
     x = carver.floats(rows * dim);
-    q = reinterpret_cast<T*>(carver.bytes(rows * dim * sizeof(T)));
+    q = reinterpret_cast<Value*>(carver.bytes(rows * dim * sizeof(Value)));
     for (int layer = 0; layer <= model.leading && layer < model.header->depth; ++layer)
       layers[layer] = KeysAndValues<Number>::carve_from(carver, model.template_keys(layer) ? model.num_template : 0,
                                                         dim, model.header->heads);
@@ -49,25 +50,26 @@ struct Cache {
 };
 
 // Room for one target.
-template <class T>
+template <class P>
 struct Target {
-  InputPlanes<T> input;
-  Tokens<T> tokens;
-  HeadMaps<T> head;
-  KeysAndValues<typename NumberOf<T>::type> cached[fermt::kMaxDepth];
+  InputPlanes<P> input;
+  Tokens<P> tokens;
+  HeadMaps<P> head;
+  KeysAndValues<typename NumberOf<typename P::Value>::type> cached[fermt::kMaxDepth];
 };
 
-template <class T>
+template <class P>
 struct Frame {
-  using Number = typename NumberOf<T>::type;
+  using Value = typename P::Value;
+  using Number = typename NumberOf<Value>::type;
   const fermt::PackedModel& model;
   fermt_parallel_for threads;
   int64_t batch;
   bool tracking;  // or encoding a template
   Units units;
-  Input<T> input;
-  Layers<T> layers;
-  Head<T> head;
+  Input<P> input;
+  Layers<P> layers;
+  Head<P> head;
 
   Frame(const fermt::PackedModel& m, fermt_parallel_for t, int64_t b, bool is_tracking)
       : model(m),
@@ -80,17 +82,13 @@ struct Frame {
         head(m) {}
   Frame(const Frame&) = delete;
 
-  void carve_target(fermt::Carver& carver, Target<T>* to) const {
+  void carve_target(fermt::Carver& carver, Target<P>* to) const {
     const int64_t dim = model.header->dim, heads = model.header->heads, rows = units.rows();
-    const auto values = [&](int64_t count) { return reinterpret_cast<T*>(carver.bytes(count * sizeof(T))); };
+    const auto values = [&](int64_t count) { return reinterpret_cast<Value*>(carver.bytes(count * sizeof(Value))); };
     to->input = input.carve(carver);
-    Tokens<T>& t = to->tokens;
+    Tokens<P>& t = to->tokens;
     t.x = tracking ? carver.floats(rows * dim) : nullptr;  // a template's are its cache's
     t.q = tracking ? values(rows * dim) : nullptr;
-    t.rows = values(rows * dim);
-    t.kv = values(rows * 2 * dim);
-    t.hidden = values(rows * model.header->hidden);
-    t.tiles = carver.bytes(units.total() * tile_bytes<T>(model.head_dim));
     for (int i = 0; tracking && i < 2; ++i) {
       t.search[i] = KeysAndValues<Number>::carve_from(carver, model.num_search, dim, heads);
       t.template_own[i] = KeysAndValues<Number>::carve_from(carver, model.num_template, dim, heads);
@@ -98,29 +96,35 @@ struct Frame {
     if (tracking) to->head = head.carve(carver);
   }
 
-  // All targets, one after the other, behind their descriptions; `base` may be null to learn the size.
-  size_t carve(char* base, Target<T>** targets) const {
+  // All targets, one after the other, behind their descriptions, and room for tiles of their units; `base` may be null
+  // to learn the size.
+  size_t carve(char* base, Target<P>** targets, char** tiles) const {
     fermt::Carver carver{base};
-    *targets = reinterpret_cast<Target<T>*>(carver.bytes(batch * sizeof(Target<T>)));
+    *targets = reinterpret_cast<Target<P>*>(carver.bytes(batch * sizeof(Target<P>)));
+    *tiles = carver.bytes(batch * units.total() * TileRows<P>::unit_bytes(model));
     for (int64_t b = 0; b < batch; ++b) {
-      Target<T> one{};
+      Target<P> one{};
       carve_target(carver, &one);
       if (base) memcpy(static_cast<void*>(*targets + b), &one, sizeof one);
     }
     return carver.used;
   }
 
-  // body(b, u0, u1) for all units of the batch's targets, or for those of the search regions.
+  // body(b, tile, u0, u1) for all units of the batch's targets, or for those of the search regions.
   template <class Body>
-  fermt_status for_units(bool search_only, Body&& body) const {
+  fermt_status for_units(char* tiles, bool search_only, Body&& body) const {
     const int64_t first = search_only ? units.before : 0, count = search_only ? units.search : units.total();
     auto chunk = [&](int64_t begin, int64_t end) {
+      char* own = tiles + begin * TileRows<P>::unit_bytes(model);
       while (begin < end) {
         const int64_t b = begin / count, u0 = begin % count;
         const int64_t left = end - begin < count - u0 ? end - begin : count - u0;
         const int64_t pieces = (left + kTileUnits - 1) / kTileUnits;
-        for (int64_t i = 0; i < pieces; ++i)
-          body(b, first + u0 + left * i / pieces, first + u0 + left * (i + 1) / pieces);
+        for (int64_t i = 0; i < pieces; ++i) {
+          const int64_t start = first + u0 + left * i / pieces, stop = first + u0 + left * (i + 1) / pieces;
+          fermt::Carver carver{own};
+          body(b, TileRows<P>(carver, model, stop - start), start, stop);
+        }
         begin += left;
       }
     };
@@ -128,7 +132,7 @@ struct Frame {
   }
 
   // Tokens of the crop's patches, with their positions, into the residual stream.
-  void embed(const Target<T>& target, int64_t u0, int64_t u1) const {
+  void embed(const Target<P>& target, const TileRows<P>& tile, int64_t u0, int64_t u1) const {
     const fermt::PackedMatrix& weights = model.patch_embed;
     const float* positions = tracking ? model.pos_search : model.pos_template;
     const int64_t dim = model.header->dim;
@@ -140,24 +144,26 @@ struct Frame {
         else
           memset(row, 0, dim * sizeof(float));
       }
-    gemm_add(target.input.patches + units.first_token(u0) * input.stride, input.stride,
-             (u1 - u0 - 1) * kUnit + units.count(u1 - 1), weights, target.tokens.x + u0 * kUnit * dim, dim);
+    const int64_t rows = (u1 - u0 - 1) * kUnit + units.count(u1 - 1);
+    gemm_add(tile.operand(target.input.patches + units.first_token(u0) * input.stride, rows, input.stride), rows,
+             weights, target.tokens.x + u0 * kUnit * dim, dim);
   }
 
   fermt_status encode(const fermt_encode_template_args& a) const;
   fermt_status track(const fermt_track_frame_args& a) const;
-  void take_template(const Cache<T>& cache, const Target<T>& target) const;
-  void finish_tokens(const Target<T>& target, int64_t u0, int64_t u1, float* tokens) const;
-  void reweight(const Target<T>& target, const Cache<T>& cache) const;
-  fermt_status write_maps(const Target<T>* targets, float* maps) const;
+  void take_template(const Cache<P>& cache, const Target<P>& target) const;
+  void finish_tokens(const Target<P>& target, int64_t u0, int64_t u1, float* tokens) const;
+  void reweight(const Target<P>& target, const Cache<P>& cache) const;
+  fermt_status write_maps(const Target<P>* targets, float* maps) const;
 };
 
-template <class T>
-fermt_status Frame<T>::encode(const fermt_encode_template_args& a) const {
-  Target<T>* targets = nullptr;
-  carve(static_cast<char*>(a.workspace), &targets);
+template <class P>
+fermt_status Frame<P>::encode(const fermt_encode_template_args& a) const {
+  Target<P>* targets = nullptr;
+  char* tiles = nullptr;
+  carve(static_cast<char*>(a.workspace), &targets, &tiles);
   for (int64_t b = 0; b < batch; ++b) {
-    const Cache<T> cache(model, static_cast<char*>(a.caches[b]));
+    const Cache<P> cache(model, static_cast<char*>(a.caches[b]));
     *cache.header = cache.expected(model);
     targets[b].tokens.x = cache.x;
     targets[b].tokens.q = cache.q;
@@ -165,34 +171,35 @@ fermt_status Frame<T>::encode(const fermt_encode_template_args& a) const {
     targets[b].tokens.template_cached = targets[b].cached;
   }
   fermt_status status =
-      input.run(threads, batch, a.crops, [&](int64_t b) -> const InputPlanes<T>& { return targets[b].input; });
+      input.run(threads, batch, a.crops, [&](int64_t b) -> const InputPlanes<P>& { return targets[b].input; });
   if (status) return status;
-  status = for_units(false, [&](int64_t b, int64_t u0, int64_t u1) {
-    embed(targets[b], u0, u1);
-    layers.project(targets[b].tokens, 0, u0, u1);
+  status = for_units(tiles, false, [&](int64_t b, const TileRows<P>& tile, int64_t u0, int64_t u1) {
+    embed(targets[b], tile, u0, u1);
+    layers.project(targets[b].tokens, tile, 0, u0, u1);
   });
   for (int layer = 0; !status && layer < model.leading; ++layer)
     if (model.template_updated(layer))
-      status =
-          for_units(false, [&](int64_t b, int64_t u0, int64_t u1) { layers.run(targets[b].tokens, layer, u0, u1); });
+      status = for_units(tiles, false, [&](int64_t b, const TileRows<P>& tile, int64_t u0, int64_t u1) {
+        layers.run(targets[b].tokens, tile, layer, u0, u1);
+      });
   return status;
 }
 
 // The cached tokens and queries of a target into its rows.
-template <class T>
-void Frame<T>::take_template(const Cache<T>& cache, const Target<T>& target) const {
+template <class P>
+void Frame<P>::take_template(const Cache<P>& cache, const Target<P>& target) const {
   const int64_t before = units.before * kUnit * model.header->dim, after = units.after * kUnit * model.header->dim;
   const int64_t behind = (units.before + units.search) * kUnit * model.header->dim;
   memcpy(target.tokens.x, cache.x, before * sizeof(float));
   memcpy(target.tokens.x + behind, cache.x + before, after * sizeof(float));
-  memcpy(target.tokens.q, cache.q, before * sizeof(T));
-  memcpy(target.tokens.q + behind, cache.q + before, after * sizeof(T));
+  memcpy(target.tokens.q, cache.q, before * sizeof(Value));
+  memcpy(target.tokens.q + behind, cache.q + before, after * sizeof(Value));
 }
 
 // The last norm of search units, to the head's input and to the caller's tokens; where the head weighs tokens, they
 // stay in place for that.
-template <class T>
-void Frame<T>::finish_tokens(const Target<T>& target, int64_t u0, int64_t u1, float* tokens) const {
+template <class P>
+void Frame<P>::finish_tokens(const Target<P>& target, int64_t u0, int64_t u1, float* tokens) const {
   const int64_t dim = model.header->dim, grid = model.grid;
   const float eps = static_cast<float>(model.header->eps);
   for (int64_t u = u0; u < u1; ++u)
@@ -204,13 +211,14 @@ void Frame<T>::finish_tokens(const Target<T>& target, int64_t u0, int64_t u1, fl
       if (units.is_template(u)) continue;
       const int64_t token = units.first_token(u) + i;
       if (tokens) memcpy(tokens + token * dim, row, dim * sizeof(float));
-      row_from_float(row, dim, head.pixel(target.head.maps[0], 0, 0, token / grid, token % grid));
+      auto* pixel = head.pixel(target.head.maps[0], 0, 0, token / grid, token % grid);
+      for (int64_t c = 0; c < dim; c += kLanes) head.store_input(load(row + c), pixel + c);
     }
 }
 
 // Search tokens times their similarity to the mean template token.
-template <class T>
-void Frame<T>::reweight(const Target<T>& target, const Cache<T>& cache) const {
+template <class P>
+void Frame<P>::reweight(const Target<P>& target, const Cache<P>& cache) const {
   const int64_t dim = model.header->dim, grid = model.grid, n = model.num_template;
   const float eps = static_cast<float>(model.header->eps);
   float* mean = target.head.inputs ? target.head.inputs : reinterpret_cast<float*>(target.head.items);
@@ -237,21 +245,22 @@ void Frame<T>::reweight(const Target<T>& target, const Cache<T>& cache) const {
       for (int64_t c = 0; c < dim; c += kLanes) similarity += load(x + c) * load(mean + c);
       const Vec factor = splat(sum_of_lanes(similarity));
       const int64_t token = units.first_token(u) + i;
-      for (int64_t c = 0; c < dim; c += kLanes)
-        store_vector(load(x + c) * factor, head.pixel(target.head.maps[0], 0, 0, token / grid, token % grid) + c);
+      auto* pixel = head.pixel(target.head.maps[0], 0, 0, token / grid, token % grid);
+      for (int64_t c = 0; c < dim; c += kLanes) head.store_input(load(x + c) * factor, pixel + c);
     }
 }
 
-template <class T>
-fermt_status Frame<T>::track(const fermt_track_frame_args& a) const {
-  Target<T>* targets = nullptr;
-  carve(static_cast<char*>(a.workspace), &targets);
+template <class P>
+fermt_status Frame<P>::track(const fermt_track_frame_args& a) const {
+  Target<P>* targets = nullptr;
+  char* tiles = nullptr;
+  carve(static_cast<char*>(a.workspace), &targets, &tiles);
   const int depth = static_cast<int>(model.header->depth);
   const auto cache_of = [&](int64_t b) {
-    return Cache<T>(model, static_cast<char*>(const_cast<void*>(a.caches[b])));  // read only
+    return Cache<P>(model, static_cast<char*>(const_cast<void*>(a.caches[b])));  // read only
   };
   for (int64_t b = 0; b < batch; ++b) {
-    const Cache<T> cache = cache_of(b);
+    const Cache<P> cache = cache_of(b);
     const CacheHeader expected = cache.expected(model);
     if (memcmp(cache.header, &expected, sizeof expected) != 0) return FERMT_BAD_CACHE;
     memcpy(targets[b].cached, cache.layers, sizeof cache.layers);
@@ -259,20 +268,20 @@ fermt_status Frame<T>::track(const fermt_track_frame_args& a) const {
   }
   const bool template_active = model.leading < depth && model.template_updated(static_cast<int>(model.leading));
   fermt_status status =
-      input.run(threads, batch, a.crops, [&](int64_t b) -> const InputPlanes<T>& { return targets[b].input; });
+      input.run(threads, batch, a.crops, [&](int64_t b) -> const InputPlanes<P>& { return targets[b].input; });
   if (status) return status;
-  status = for_units(true, [&](int64_t b, int64_t u0, int64_t u1) {
+  status = for_units(tiles, true, [&](int64_t b, const TileRows<P>& tile, int64_t u0, int64_t u1) {
     if (u0 == units.before) {
       head.clear_padding(targets[b].head.maps[0], 0, 0, 0, model.header->dim);
       if (template_active) take_template(cache_of(b), targets[b]);
     }
-    embed(targets[b], u0, u1);
-    layers.project(targets[b].tokens, 0, u0, u1);
+    embed(targets[b], tile, u0, u1);
+    layers.project(targets[b].tokens, tile, 0, u0, u1);
   });
   for (int layer = 0; !status && layer < depth; ++layer) {
     const bool search_only = layer < model.leading || !model.template_updated(layer);
-    status = for_units(search_only, [&](int64_t b, int64_t u0, int64_t u1) {
-      layers.run(targets[b].tokens, layer, u0, u1);
+    status = for_units(tiles, search_only, [&](int64_t b, const TileRows<P>& tile, int64_t u0, int64_t u1) {
+      layers.run(targets[b].tokens, tile, layer, u0, u1);
       if (layer + 1 == depth)
         finish_tokens(targets[b], u0, u1, a.tokens ? a.tokens + b * model.num_search * model.header->dim : nullptr);
     });
@@ -285,12 +294,12 @@ fermt_status Frame<T>::track(const fermt_track_frame_args& a) const {
     status = fermt::parallel_for(threads, batch, chunk);
     if (status) return status;
   }
-  status = head.run(threads, batch, [&](int64_t b) -> const HeadMaps<T>& { return targets[b].head; });
+  status = head.run(threads, batch, [&](int64_t b) -> const HeadMaps<P>& { return targets[b].head; });
   return status ? status : write_maps(targets, a.maps);
 }
 
-template <class T>
-fermt_status Frame<T>::write_maps(const Target<T>* targets, float* maps) const {
+template <class P>
+fermt_status Frame<P>::write_maps(const Target<P>* targets, float* maps) const {
   const int64_t cells = model.grid * model.grid, branches = model.branches;
   auto chunk = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -302,33 +311,36 @@ fermt_status Frame<T>::write_maps(const Target<T>* targets, float* maps) const {
   return fermt::parallel_for(threads, batch * branches, chunk);
 }
 
-// body(a value of the type that a model's products take).
+// body(the Products of a model's dtype).
 template <class Body>
 inline fermt_status for_model(const fermt::PackedModel& model, Body&& body) {
-  return model.header->dtype == FERMT_BFLOAT16 ? body(BFloat16{}) : body(float{});
+  if (model.header->dtype == FERMT_FLOAT32) return body(Float32Products{});
+  if (model.header->dtype == FERMT_BFLOAT16) return body(BFloat16Products{});
+  return body(Int8Products{});
 }
 
 fermt_status frame_info(const fermt::PackedModel& model, int64_t batch, int64_t* cache_bytes,
                         int64_t* workspace_bytes) {
-  return for_model(model, [&](auto value) {
-    using T = decltype(value);
-    Target<T>* none = nullptr;
-    const size_t encoding = Frame<T>(model, nullptr, batch, false).carve(nullptr, &none);
-    const size_t tracking = Frame<T>(model, nullptr, batch, true).carve(nullptr, &none);
-    *cache_bytes = static_cast<int64_t>(Cache<T>(model, nullptr).bytes);
+  return for_model(model, [&](auto products) {
+    using P = decltype(products);
+    Target<P>* no_targets = nullptr;
+    char* no_tiles = nullptr;
+    const size_t encoding = Frame<P>(model, nullptr, batch, false).carve(nullptr, &no_targets, &no_tiles);
+    const size_t tracking = Frame<P>(model, nullptr, batch, true).carve(nullptr, &no_targets, &no_tiles);
+    *cache_bytes = static_cast<int64_t>(Cache<P>(model, nullptr).bytes);
     *workspace_bytes = static_cast<int64_t>(encoding > tracking ? encoding : tracking);
     return FERMT_OK;
   });
 }
 
 fermt_status encode_template(const fermt::PackedModel& model, const fermt_encode_template_args& a) {
-  return for_model(model,
-                   [&](auto value) { return Frame<decltype(value)>(model, a.parallel_for, a.batch, false).encode(a); });
+  return for_model(
+      model, [&](auto products) { return Frame<decltype(products)>(model, a.parallel_for, a.batch, false).encode(a); });
 }
 
 fermt_status track_frame(const fermt::PackedModel& model, const fermt_track_frame_args& a) {
-  return for_model(model,
-                   [&](auto value) { return Frame<decltype(value)>(model, a.parallel_for, a.batch, true).track(a); });
+  return for_model(
+      model, [&](auto products) { return Frame<decltype(products)>(model, a.parallel_for, a.batch, true).track(a); });
 }
 
 }  // namespace

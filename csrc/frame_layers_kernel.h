@@ -55,24 +55,64 @@ struct KeysAndValues {
   }
 };
 
-// One target's tokens and what is made of them, row by row in the order of its units.
-template <class T>
+// One target's tokens, row by row in the order of its units, and what attention takes of them.
+template <class P>
 struct Tokens {
-  using Number = typename NumberOf<T>::type;
-  float* x;                         // the residual stream
-  T *q, *rows, *kv, *hidden;        // rows: attention's output, or normalised tokens
-  char* tiles;                      // a TileScratch a unit
+  using Number = typename NumberOf<typename P::Value>::type;
+  float* x;  // the residual stream
+  typename P::Value* q;
   KeysAndValues<Number> search[2];  // of this layer and of the next
   KeysAndValues<Number> template_own[2];
   const KeysAndValues<Number>* template_cached;  // by layer, up to the model's `leading`
 };
 
-template <class T>
-inline size_t tile_bytes(int64_t head_dim) {
-  fermt::Carver carver;
-  TileScratch<typename NumberOf<T>::type>(carver, head_dim);
-  return carver.used;
-}
+// What a tile of units needs on the way: nothing of it outlives the tile, so all tiles of a core's share use the same.
+template <class P>
+struct TileRows {
+  using Value = typename P::Value;
+  Value *rows, *kv, *hidden;  // rows: attention's output, or normalised tokens
+  uint8_t* bytes;             // of int8: one of these as bytes, and the scales of its rows
+  ByteScale* scales;
+  TileScratch<typename NumberOf<Value>::type> attention;
+
+  TileRows(fermt::Carver& carver, const fermt::PackedModel& model, int64_t units)
+      : rows(carve<Value>(carver, units * model.header->dim)),
+        kv(carve<Value>(carver, units * 2 * model.header->dim)),
+        hidden(carve<Value>(carver, units * model.header->hidden)),
+        bytes(carve<uint8_t>(carver, units * widest(model))),
+        scales(carve<ByteScale>(carver, units)),
+        attention(carver, model.head_dim) {}
+
+  static int64_t widest(const fermt::PackedModel& model) {
+    if (!kQuantised<P>) return 0;
+    const fermt::PackedHeader& h = *model.header;
+    int64_t most = round_up(model.patch_embed.inputs, 4);
+    most = h.dim > most ? h.dim : most;
+    return h.hidden > most ? h.hidden : most;
+  }
+  template <class V>
+  static V* carve(fermt::Carver& carver, int64_t values) {
+    return reinterpret_cast<V*>(carver.bytes(values * kUnit * sizeof(V)));
+  }
+  // Of one unit; those of several, carved together, need no more than as many times that.
+  static size_t unit_bytes(const fermt::PackedModel& model) {
+    fermt::Carver carver;
+    TileRows(carver, model, 1);
+    return carver.used;
+  }
+
+  // Rows of Values, whole words apart, as a product takes them: as they lie, or in bytes.
+  Operand<typename P::Word> operand(const Value* values, int64_t count, int64_t stride) const {
+    using Word = typename P::Word;
+    if constexpr (kQuantised<P>) {
+      for (int64_t row = 0; row < count; ++row)
+        scales[row] = quantise_row(values + row * stride, stride, bytes + row * stride);
+      return {reinterpret_cast<const Word*>(bytes), words_for<Word>(stride), scales};
+    } else {
+      return {reinterpret_cast<const Word*>(values), words_for<Word>(stride), nullptr};
+    }
+  }
+};
 
 // (x - mean) / sqrt(variance + eps), the weights being folded into what follows.
 template <class T>
@@ -90,9 +130,11 @@ inline void normalise_row(const float* x, int64_t dim, float eps, T* to) {
   for (int64_t i = 0; i < dim; i += kLanes) store_vector((load(x + i) - mean) * factor, to + i);
 }
 
-template <class T>
+template <class P>
 struct Layers {
-  using Number = typename NumberOf<T>::type;
+  using Value = typename P::Value;
+  using Number = typename NumberOf<Value>::type;
+  using Word = typename P::Word;
   const fermt::PackedModel& model;
   const Units& units;
   int64_t dim, hidden, heads, head_dim;
@@ -105,12 +147,12 @@ struct Layers {
         heads(m.header->heads),
         head_dim(m.head_dim) {}
 
-  const KeysAndValues<Number>& template_keys(const Tokens<T>& t, int layer) const {
+  const KeysAndValues<Number>& template_keys(const Tokens<P>& t, int layer) const {
     return layer <= model.leading ? t.template_cached[layer] : t.template_own[layer % 2];
   }
 
   // The spans of keys that a group's queries see in one head.
-  int spans(const Tokens<T>& t, int layer, bool is_template, int64_t head, PackedKeys<Number> (&to)[2]) const {
+  int spans(const Tokens<P>& t, int layer, bool is_template, int64_t head, PackedKeys<Number> (&to)[2]) const {
     int count = 0;
     const auto add = [&](const KeysAndValues<Number>& of) {
       to[count++] = {of.k_at(head, 0, head_dim), of.v_at(head, 0, head_dim), of.tokens};
@@ -122,28 +164,29 @@ struct Layers {
     return count;
   }
 
-  // Attention's output of units [u0, u1) into their rows.
-  void attend(const Tokens<T>& t, int layer, int64_t u0, int64_t u1) const {
-    fermt::Carver carver{t.tiles + u0 * static_cast<int64_t>(tile_bytes<T>(head_dim))};
-    const TileScratch<Number> scratch(carver, head_dim);
-    const auto tile = head_dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;
+  // Attention's output of units [u0, u1) into the tile's rows.
+  void attend(const Tokens<P>& t, const TileRows<P>& tile, int layer, int64_t u0, int64_t u1) const {
+    const auto attend_tile = head_dim == 16 ? attention_forward_tile<Value, 16> : attention_forward_tile<Value, 0>;
     for (int64_t head = 0; head < heads; ++head)
       for (int64_t u = u0; u < u1; ++u) {
         PackedKeys<Number> keys[2];
         const int span_count = spans(t, layer, units.is_template(u), head, keys);
         const int64_t count = span_count ? units.count(u) : 0;
-        const int64_t start = u * kUnit * dim + head * head_dim;
+        const Value* q = t.q + u * kUnit * dim + head * head_dim;
+        Value* out = tile.rows + (u - u0) * kUnit * dim + head * head_dim;
         for (int64_t i = 0; i < count; i += kQueryTile)
-          tile(scratch, keys, span_count, head_dim, model.header->scale, t.q + start + i * dim, dim,
-               count - i < kQueryTile ? count - i : kQueryTile, t.rows + start + i * dim, dim, nullptr);
-        for (int64_t i = count; i < kUnit; ++i) memset(t.rows + start + i * dim, 0, sizeof(T) * head_dim);
+          attend_tile(tile.attention, keys, span_count, head_dim, model.header->scale, q + i * dim, dim,
+                      count - i < kQueryTile ? count - i : kQueryTile, out + i * dim, dim, nullptr);
+        for (int64_t i = count; i < kUnit; ++i) memset(static_cast<void*>(out + i * dim), 0, sizeof(Value) * head_dim);
       }
   }
 
-  void normalise(const Tokens<T>& t, int64_t u0, int64_t u1) const {
+  Operand<Word> normalised(const Tokens<P>& t, const TileRows<P>& tile, int64_t u0, int64_t u1) const {
     const float eps = static_cast<float>(model.header->eps);
-    for (int64_t row = u0 * kUnit; row < u1 * kUnit; ++row)
-      normalise_row(t.x + row * dim, dim, eps, t.rows + row * dim);
+    const int64_t count = (u1 - u0) * kUnit;
+    for (int64_t row = 0; row < count; ++row)
+      normalise_row(t.x + (u0 * kUnit + row) * dim, dim, eps, tile.rows + row * dim);
+    return tile.operand(tile.rows, count, dim);
   }
 
   // body(first, last) over the runs of units [u0, u1) whose group is wanted.
@@ -157,57 +200,52 @@ struct Layers {
     }
   }
 
-  void pack_keys(const Tokens<T>& t, int layer, int64_t u) const {
+  // to[row] = a[row] @ matrix + bias.
+  static void linear(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix& matrix, Value* to) {
+    const int64_t stride = matrix.outputs;
+    const float* bias = matrix.bias;
+    gemm(a, rows, matrix, [=](int64_t row, int64_t column, Vec sum) {
+      store_vector(sum + load(bias + column), to + row * stride + column);
+    });
+  }
+
+  void pack_keys(const Tokens<P>& t, int layer, int64_t u, const Value* kv) const {
     const KeysAndValues<Number>& to = units.is_template(u) ? template_keys(t, layer) : t.search[layer % 2];
     const int64_t token = units.first_token(u), count = units.count(u);
     for (int64_t head = 0; head < heads; ++head) {
-      const T* k = t.kv + u * kUnit * 2 * dim + head * head_dim;
+      const Value* k = kv + head * head_dim;
       pack_rows(k, 2 * dim, count, head_dim, to.k_at(head, token, head_dim));
       pack_row_pairs(k + dim, 2 * dim, count, head_dim, head_dim, to.v_at(head, token, head_dim));
     }
   }
 
   // Queries, keys and values of a layer from its input, as far as anything needs them.
-  void project(const Tokens<T>& t, int layer, int64_t u0, int64_t u1) const {
+  void project(const Tokens<P>& t, const TileRows<P>& tile, int layer, int64_t u0, int64_t u1) const {
     const fermt::PackedLayer& weights = model.layers[layer];
-    normalise(t, u0, u1);
+    const Operand<Word> in = normalised(t, tile, u0, u1);
     for_groups(u0, u1, model.template_queries(layer), true, [&](int64_t first, int64_t last) {
-      T* q = t.q + first * kUnit * dim;
-      const int64_t stride = dim;
-      const float* bias = weights.q.bias;
-      gemm(t.rows + first * kUnit * dim, dim, (last - first) * kUnit, weights.q,
-           [=](int64_t row, int64_t column, Vec sum) {
-             store_vector(sum + load(bias + column), q + row * stride + column);
-           });
+      linear(in.from((first - u0) * kUnit), (last - first) * kUnit, weights.q, t.q + first * kUnit * dim);
     });
     for_groups(u0, u1, model.template_keys(layer), model.search_keys(layer), [&](int64_t first, int64_t last) {
-      T* kv = t.kv + first * kUnit * 2 * dim;
-      const int64_t stride = 2 * dim;
-      const float* bias = weights.kv.bias;
-      gemm(t.rows + first * kUnit * dim, dim, (last - first) * kUnit, weights.kv,
-           [=](int64_t row, int64_t column, Vec sum) {
-             store_vector(sum + load(bias + column), kv + row * stride + column);
-           });
-      for (int64_t u = first; u < last; ++u) pack_keys(t, layer, u);
+      linear(in.from((first - u0) * kUnit), (last - first) * kUnit, weights.kv, tile.kv);
+      for (int64_t u = first; u < last; ++u) pack_keys(t, layer, u, tile.kv + (u - first) * kUnit * 2 * dim);
     });
   }
 
   // One layer of units [u0, u1), and the projections of the next.
-  void run(const Tokens<T>& t, int layer, int64_t u0, int64_t u1) const {
+  void run(const Tokens<P>& t, const TileRows<P>& tile, int layer, int64_t u0, int64_t u1) const {
     const fermt::PackedLayer& weights = model.layers[layer];
-    const int64_t first = u0 * kUnit, rows = (u1 - u0) * kUnit;
-    float* x = t.x + first * dim;
-    T *in = t.rows + first * dim, *hidden_rows = t.hidden + first * hidden;
-    attend(t, layer, u0, u1);
-    gemm_add(in, dim, rows, weights.proj, x, dim);
-    normalise(t, u0, u1);
-    const int64_t stride = hidden;
+    const int64_t rows = (u1 - u0) * kUnit, stride = hidden;
+    float* x = t.x + u0 * kUnit * dim;
+    attend(t, tile, layer, u0, u1);
+    gemm_add(tile.operand(tile.rows, rows, dim), rows, weights.proj, x, dim);
     const float* bias = weights.fc1.bias;
-    gemm(in, dim, rows, weights.fc1, [=](int64_t row, int64_t column, Vec sum) {
-      store_vector(gelu(sum + load(bias + column)), hidden_rows + row * stride + column);
+    Value* to = tile.hidden;
+    gemm(normalised(t, tile, u0, u1), rows, weights.fc1, [=](int64_t row, int64_t column, Vec sum) {
+      store_vector(gelu(sum + load(bias + column)), to + row * stride + column);
     });
-    gemm_add(hidden_rows, hidden, rows, weights.fc2, x, dim);
-    if (layer + 1 < model.header->depth) project(t, layer + 1, u0, u1);
+    gemm_add(tile.operand(tile.hidden, rows, hidden), rows, weights.fc2, x, dim);
+    if (layer + 1 < model.header->depth) project(t, tile, layer + 1, u0, u1);
   }
 };
 

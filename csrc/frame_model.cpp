@@ -17,7 +17,7 @@ bool within(int64_t value, int64_t least, int64_t largest) { return value >= lea
 bool multiple(int64_t value, int64_t of) { return within(value, of, kLargestSize) && value % of == 0; }
 
 bool plausible(const PackedHeader& h) {
-  if (h.dtype != FERMT_FLOAT32 && h.dtype != FERMT_BFLOAT16) return false;
+  if (h.dtype != FERMT_FLOAT32 && h.dtype != FERMT_BFLOAT16 && h.dtype != FERMT_INT8) return false;
   if (!within(h.head, FERMT_CENTER_HEAD, FERMT_CORNER_HEAD) || !within(h.reweight, 0, 1)) return false;
   if (!multiple(h.dim, 16) || !multiple(h.hidden, 16) || !within(h.depth, 1, kMaxDepth)) return false;
   if (!within(h.heads, 1, h.dim) || h.dim % h.heads != 0) return false;
@@ -50,15 +50,18 @@ struct Reader {
   PackedMatrix matrix(int64_t outputs, int64_t inputs, int64_t panel_sets = 1) {
     const int64_t words = (inputs + values_per_word - 1) / values_per_word;
     const float* bias = floats(outputs);
+    const float* scales = values_per_word == 4 ? floats(outputs) : nullptr;
+    const float* sums = values_per_word == 4 ? floats(outputs) : nullptr;
     const char* panels = base + used;
     for (int64_t i = 0; i < panel_sets; ++i) take(outputs * words * 4);
-    return {bias, panels, outputs, inputs};
+    return {bias, scales, sums, panels, outputs, inputs};
   }
 };
 
 void read_head(Reader& reader, PackedModel* m) {
   const PackedHeader& h = *m->header;
   int64_t before = h.dim;
+  if (h.dtype == FERMT_INT8) m->head_input = reader.floats(2);
   for (int layer = 0; layer < kHeadLayers; ++layer) {
     const int64_t outputs = h.widths[layer] * (layer == 0 ? m->branches : 1);
     for (int64_t group = 0; group < m->head_groups(layer); ++group)
@@ -104,7 +107,7 @@ int64_t lay_out(const PackedHeader& h, PackedModel* m) {
   m->num_search = m->grid * m->grid;
   m->head_dim = h.dim / h.heads;
   m->branches = h.head == FERMT_CENTER_HEAD ? 3 : 2;
-  m->values_per_word = h.dtype == FERMT_BFLOAT16 ? 2 : 1;
+  m->values_per_word = h.dtype == FERMT_INT8 ? 4 : h.dtype == FERMT_BFLOAT16 ? 2 : 1;
   Reader reader{reinterpret_cast<const char*>(&h), m->values_per_word};
   m->normalise = reader.floats(6);
   if (h.dau) {

@@ -30,9 +30,11 @@ struct PackedHeader {
 
 enum PatternBit { kTemplateSeesTemplate = 1, kTemplateSeesSearch = 2, kSearchSeesTemplate = 4, kSearchSeesSearch = 8 };
 
-// The weights of a linear layer: panels of up to 64 outputs, each `words(inputs)` rows of that many 4-byte words.
+// The weights of a linear layer: panels of up to 64 outputs, each a row of that many 4-byte words for each word of
+// inputs.
 struct PackedMatrix {
   const float* bias;
+  const float *scales, *sums;  // of int8: a column's scale, and the sum of its bytes
   const char* panels;
   int64_t outputs, inputs;
 };
@@ -52,6 +54,7 @@ struct PackedModel {
   PackedLayer layers[kMaxDepth];
   const float *norm_weight, *norm_bias;
   PackedMatrix head[kHeadLayers][kMaxBranches];  // float32: inputs are channels, 16 panel sets; else 9 x channels, one
+  const float* head_input;  // int8: what tokens are multiplied with, and the byte that stands for 0
   const float *last_weight[kMaxBranches], *last_bias[kMaxBranches];
 
   int64_t leading;                     // layers before the first in which template queries see search keys

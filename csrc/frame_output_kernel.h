@@ -25,15 +25,15 @@ inline void softmax(float* values, int64_t count) {
 }
 
 // One branch of one target: from its last map to `out`, (outputs, grid, grid).
-template <class T>
-inline void write_branch(const Head<T>& head, const HeadMaps<T>& maps, int64_t branch, float* out) {
+template <class P>
+inline void write_branch(const Head<P>& head, const HeadMaps<P>& maps, int64_t branch, float* out) {
   const fermt::PackedModel& model = head.model;
   const int64_t width = head.channels(fermt::kHeadLayers), cells = head.grid * head.grid;
   const int64_t outputs = fermt::PackedModel::branch_outputs(model.header->head, branch);
   for (int64_t o = 0; o < outputs; ++o)
     for (int64_t cell = 0; cell < cells; ++cell) {
-      const T* pixel =
-          head.pixel(maps.maps[fermt::kHeadLayers], fermt::kHeadLayers, branch, cell / head.grid, cell % head.grid);
+      const typename P::Value* pixel =
+          head.pixel(maps.last, fermt::kHeadLayers, branch, cell / head.grid, cell % head.grid);
       Vec sum = {};
       for (int64_t c = 0; c < width; c += kLanes)
         sum += load_vector(pixel + c) * load(model.last_weight[branch] + o * width + c);

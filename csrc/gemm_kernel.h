@@ -21,22 +21,52 @@ template <int Vectors>
 constexpr int kTileRows = kLanes == 16 ? (Vectors == 4 ? 6 : 8) : 6;
 constexpr int rows_after(int rows) { return rows > 4 ? 4 : rows / 2; }
 
-// What activations and weights of a frame in T are multiplied as.
-template <class T>
-struct WordOf {
-  typedef float type;
+// How a frame computes: Values are what lies between the products (attention's operands, too), Words what these take.
+template <class V, class W>
+struct Products {
+  typedef V Value;
+  typedef W Word;
 };
+using Float32Products = Products<float, float>;
+using BFloat16Products = Products<BFloat16, BFloat16Pair>;
+using Int8Products = Products<BFloat16, Int8Quad>;
+
+template <class P>
+constexpr bool kQuantised = false;
 template <>
-struct WordOf<BFloat16> {
-  typedef BFloat16Pair type;
+constexpr bool kQuantised<Int8Products> = true;
+
+template <class Word>
+constexpr int64_t kValuesPerWord = 1;
+template <>
+constexpr int64_t kValuesPerWord<BFloat16Pair> = 2;
+template <>
+constexpr int64_t kValuesPerWord<Int8Quad> = 4;
+
+template <class Word>
+constexpr int64_t words_for(int64_t values) {
+  return (values + kValuesPerWord<Word> - 1) / kValuesPerWord<Word>;
+}
+
+// Rows of activations, `stride` words apart; bytes have a scale each.
+template <class Word>
+struct Operand {
+  const Word* words;
+  int64_t stride;
+  const ByteScale* scales;
+
+  Operand from(int64_t row) const { return {words + row * stride, stride, scales ? scales + row : nullptr}; }
 };
 
-template <class T>
-constexpr int64_t kValuesPerWord = sizeof(float) / sizeof(T);
-
-template <class T>
-inline const typename WordOf<T>::type* words_of(const T* values) {
-  return reinterpret_cast<const typename WordOf<T>::type*>(values);
+// A sum of an operand's row as the number that it stands for; bytes' zeros and scales are taken out.
+template <class Word>
+inline Vec as_numbers(const Operand<Word>&, const fermt::PackedMatrix&, int64_t, int64_t, Vec sum) {
+  return sum;
+}
+inline Vec as_numbers(const Operand<Int8Quad>& a, const fermt::PackedMatrix& matrix, int64_t row, int64_t column,
+                      VecInt sum) {
+  const ByteScale s = a.scales[row];
+  return (as_floats(sum) - s.zero * load(matrix.sums + column)) * (s.scale * load(matrix.scales + column));
 }
 
 // What will be read after a panel. The panel's first tiles fetch it while they compute, a cache line a word.
@@ -55,7 +85,7 @@ inline void gemm_rows(const Word* a, int64_t stride, int64_t first, int64_t rows
     next.bytes -= step * words;
     product_tile<Rows, Vectors, 1>(
         a + first * stride, stride, 1, panel, width, words,
-        [=](int r, int c, Vec sum) { sink(first + r, c * kLanes, sum); },
+        [=](int r, int c, auto sum) { sink(first + r, c * kLanes, sum); },
         [=](int64_t i) { __builtin_prefetch(line + i * step, 0, 2); });
   }
   if constexpr (Rows > 1) gemm_rows<rows_after(Rows), Vectors>(a, stride, first, rows, panel, width, words, next, sink);
@@ -68,7 +98,7 @@ inline void gemm_panel(const Word* a, int64_t stride, int64_t rows, const Word* 
                        const Word* after, Sink sink) {
   int64_t column = 0;
   NextPanel next = {reinterpret_cast<const char*>(after), words * width * static_cast<int64_t>(sizeof(Word))};
-  const auto from = [=](int64_t first) { return [=](int64_t row, int64_t c, Vec sum) { sink(row, first + c, sum); }; };
+  const auto from = [=](int64_t first) { return [=](int64_t row, int64_t c, auto sum) { sink(row, first + c, sum); }; };
   for (; column + kGemmVectors * kLanes <= width; column += kGemmVectors * kLanes)
     gemm_rows<kTileRows<kGemmVectors>, kGemmVectors>(a, stride, 0, rows, panel + column, width, words, next,
                                                      from(column));
@@ -84,38 +114,41 @@ inline int64_t panel_width(int64_t outputs, int64_t start) {
   return outputs - start < fermt::kPanel ? outputs - start : fermt::kPanel;
 }
 
-// `rows` rows of T times all of a matrix, sums over all of its inputs. Matrices lie in the order in which they are
-// used, so what comes next is what lies behind.
-template <class T, class Sink>
-inline void gemm(const T* a, int64_t stride, int64_t rows, const fermt::PackedMatrix& matrix, Sink sink) {
-  using Word = typename WordOf<T>::type;
-  const int64_t words = (matrix.inputs + kValuesPerWord<T> - 1) / kValuesPerWord<T>;
+// sink(row, column, a[row] @ matrix[:, column]) for all of a matrix, without its bias. Matrices lie in the order in
+// which they are used, so what comes next is what lies behind.
+template <class Word, class Sink>
+inline void gemm(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix& matrix, Sink sink) {
+  const int64_t words = words_for<Word>(matrix.inputs);
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
     const Word* panel = reinterpret_cast<const Word*>(matrix.panels) + start * words;
     const int64_t width = panel_width(matrix.outputs, start);
-    gemm_panel(words_of(a), stride / kValuesPerWord<T>, rows, panel, width, words, panel + words * width,
-               [=](int64_t row, int64_t column, Vec sum) { sink(row, start + column, sum); });
+    gemm_panel(a.words, a.stride, rows, panel, width, words, panel + words * width,
+               [=](int64_t row, int64_t column, auto sum) {
+                 sink(row, start + column, as_numbers(a, matrix, row, start + column, sum));
+               });
   }
 }
 
-// to[row] += a[row] @ matrix + bias. Many inputs are taken in blocks: their part of a panel stays in L1.
-template <class T>
-inline void gemm_add(const T* a, int64_t stride, int64_t rows, const fermt::PackedMatrix& matrix, float* to,
+// to[row] += a[row] @ matrix + bias. Many inputs are taken in blocks: their part of a panel stays in L1. (Bytes are so
+// many to a word that one block does, and their zeros want it so.)
+template <class Word>
+inline void gemm_add(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix& matrix, float* to,
                      int64_t to_stride) {
-  using Word = typename WordOf<T>::type;
-  const int64_t words = (matrix.inputs + kValuesPerWord<T> - 1) / kValuesPerWord<T>;
+  const int64_t words = words_for<Word>(matrix.inputs);
+  const int64_t most = kValuesPerWord<Word> == 4 ? words : kWordBlock;
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
     const int64_t width = panel_width(matrix.outputs, start);
-    for (int64_t word = 0; word < words; word += kWordBlock) {
-      const int64_t block = words - word < kWordBlock ? words - word : kWordBlock;
+    for (int64_t word = 0; word < words; word += most) {
+      const int64_t block = words - word < most ? words - word : most;
       const Word* panel = reinterpret_cast<const Word*>(matrix.panels) + start * words + word * width;
-      const float* bias = matrix.bias + start;
-      const auto add = [=](int64_t row, int64_t column, Vec sum) {
+      const bool with_bias = word == 0;
+      const auto add = [=](int64_t row, int64_t column, auto sum) {
         float* place = to + row * to_stride + start + column;
-        if (word == 0) sum += load(bias + column);
-        store(place, load(place) + sum);
+        Vec more = as_numbers(a, matrix, row, start + column, sum);
+        if (with_bias) more += load(matrix.bias + start + column);
+        store(place, load(place) + more);
       };
-      gemm_panel(words_of(a) + word, stride / kValuesPerWord<T>, rows, panel, width, block, panel + block * width, add);
+      gemm_panel(a.words + word, a.stride, rows, panel, width, block, panel + block * width, add);
     }
   }
 }

@@ -3,9 +3,20 @@
 #pragma once
 
 #include "bfloat16_pair.h"
+#include "int8_quad.h"
 #include "simd.h"
 
 namespace {
+
+// What products of Numbers are summed in.
+template <class Number>
+struct SumOf {
+  typedef Vec type;
+};
+template <>
+struct SumOf<Int8Quad> {
+  typedef VecInt type;
+};
 
 // For Rows rows and Vectors vectors: sink(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is made of Chains
 // interleaved ones, of which two keep float32's error smaller than one does. The sink is a copy: its pointers stay in
@@ -13,7 +24,7 @@ namespace {
 template <int Rows, int Vectors, int Chains, class Number, class Sink, class Meanwhile>
 inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_stride, const Number* columns,
                          int64_t column_stride, int64_t inner, Sink sink, Meanwhile meanwhile) {
-  Vec acc[Chains][Rows][Vectors] = {};
+  typename SumOf<Number>::type acc[Chains][Rows][Vectors] = {};
   const auto step = [&](int64_t i, int chain) {
     decltype(load(columns)) column[Vectors];
     FERMT_UNROLL

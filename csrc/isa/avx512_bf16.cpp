@@ -1,4 +1,4 @@
-// 512-bit vectors, and products of bfloat16 in pairs.
+// 512-bit vectors, and products of bfloat16 in pairs and of bytes in quads.
 
 #define FERMT_VECTOR_BYTES 64
 
@@ -15,7 +15,7 @@ namespace {
 bool supported() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bf16");
+         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 }
 
 }  // namespace
