@@ -65,14 +65,19 @@ inline void product(const Number* rows, int64_t count, int64_t row_stride, int64
         [&](int64_t, int c, Vec sum) { sink(first, c, sum); }, [](int64_t) {});
 }
 
+// Sums that a product is made of: pairs add two products at a time already.
+template <class Number>
+constexpr int kChains = kValues<Number> == 1 ? 2 : 1;
+
 // out[d] += values[:, d] @ scores over the keys of a chunk, `keys` of them in Numbers. A sum starts from 0 and joins
 // `out` at its end: short partial sums keep float32's error small.
 template <class Number>
 inline void add_product_over_keys(const Number* values, int64_t dim, const Number* scores, int64_t keys, float* out) {
-  product<kQueryVectors, 2>(values, dim, 1, dim, scores, kQueryTile, keys, [=](int64_t d, int c, Vec sum) {
-    float* to = out + d * kQueryTile + c * kLanes;
-    store(to, load(to) + sum);
-  });
+  product<kQueryVectors, kChains<Number>>(values, dim, 1, dim, scores, kQueryTile, keys,
+                                          [=](int64_t d, int c, Vec sum) {
+                                            float* to = out + d * kQueryTile + c * kLanes;
+                                            store(to, load(to) + sum);
+                                          });
 }
 
 // scores[j] = rows[j] @ columns of `count` keys over the head dim, `dim` Numbers of it, in sums of at most 32;
@@ -82,21 +87,22 @@ inline void product_over_dims(const Number* rows, int64_t count, const Number* c
                               Last&& last) {
   if (Dim > 0 && Dim <= kScoreStep) {
     constexpr int64_t kNumbers = Dim > 0 ? numbers<Number>(Dim) : 1;
-    product<kQueryVectors, 2>(rows, count, kNumbers, 1, columns, kQueryTile, kNumbers, [&](int64_t j, int c, Vec sum) {
-      store(scores + j * kQueryTile + c * kLanes, sum);
-      last(j, c, sum);
-    });
+    product<kQueryVectors, kChains<Number>>(rows, count, kNumbers, 1, columns, kQueryTile, kNumbers,
+                                            [&](int64_t j, int c, Vec sum) {
+                                              store(scores + j * kQueryTile + c * kLanes, sum);
+                                              last(j, c, sum);
+                                            });
     return;
   }
   for (int64_t start = 0; start < dim; start += kScoreStep) {
     const int64_t step = dim - start < kScoreStep ? dim - start : kScoreStep;
-    product<kQueryVectors, 2>(rows + start, count, dim, 1, columns + start * kQueryTile, kQueryTile, step,
-                              [&](int64_t j, int c, Vec sum) {
-                                float* to = scores + j * kQueryTile + c * kLanes;
-                                if (start > 0) sum += load(to);
-                                store(to, sum);
-                                if (start + step == dim) last(j, c, sum);
-                              });
+    product<kQueryVectors, kChains<Number>>(rows + start, count, dim, 1, columns + start * kQueryTile, kQueryTile, step,
+                                            [&](int64_t j, int c, Vec sum) {
+                                              float* to = scores + j * kQueryTile + c * kLanes;
+                                              if (start > 0) sum += load(to);
+                                              store(to, sum);
+                                              if (start + step == dim) last(j, c, sum);
+                                            });
   }
 }
 

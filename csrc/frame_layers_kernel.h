@@ -130,6 +130,10 @@ inline void normalise_row(const float* x, int64_t dim, float eps, T* to) {
   for (int64_t i = 0; i < dim; i += kLanes) store_vector((load(x + i) - mean) * factor, to + i);
 }
 
+inline void store_activated(Vec v, float* to) { store(to, gelu(v)); }
+
+inline void store_activated(Vec v, BFloat16* to) { store_vector(gelu_roughly(v), to); }
+
 template <class P>
 struct Layers {
   using Value = typename P::Value;
@@ -242,7 +246,7 @@ struct Layers {
     const float* bias = weights.fc1.bias;
     Value* to = tile.hidden;
     gemm(normalised(t, tile, u0, u1), rows, weights.fc1, [=](int64_t row, int64_t column, Vec sum) {
-      store_vector(gelu(sum + load(bias + column)), to + row * stride + column);
+      store_activated(sum + load(bias + column), to + row * stride + column);
     });
     gemm_add(tile.operand(tile.hidden, rows, hidden), rows, weights.fc2, x, dim);
     if (layer + 1 < model.header->depth) project(t, tile, layer + 1, u0, u1);

@@ -22,9 +22,7 @@
 
 namespace {
 
-// Those of the default configuration; a packed model does not hold them.
-constexpr double kTemplateFactor = 2, kSearchFactor = 4;  // side of the crop over the square root of the target's area
-constexpr double kMargin = 10;                            // pixels of a box that stay in the image, and its least side
+constexpr double kMargin = 10;  // pixels of a box that stay in the image, and its least side
 
 struct alignas(64) Line {  // the library wants memory that starts at a multiple of 64 bytes
   uint8_t bytes[64];
@@ -199,12 +197,12 @@ void track(const std::string& model_path, const std::string& target, const std::
       sizeof step, on_all_processors, info.model,       info.model_bytes,     info.batch, crops,
       read,        info.cache_bytes,  workspace.data(), info.workspace_bytes, maps,       nullptr};
 
-  crop(image, box, kTemplateFactor, info.template_size, pixels[0].bytes);
+  crop(image, box, info.template_factor, info.template_size, pixels[0].bytes);
   check(fermt_encode_template(&encode), "the template");
   for (size_t i = 1; i < frames.size(); ++i) {
     image = read_image(frames[i]);
     if (image.width != width || image.height != height) fail(frames[i] + ": is not of the first frame's size");
-    const double side = crop(image, box, kSearchFactor, info.search_size, pixels[0].bytes);
+    const double side = crop(image, box, info.search_factor, info.search_size, pixels[0].bytes);
     check(fermt_track_frame(&step), frames[i]);
     const Box found = decode(maps, info.grid);
     const double x = box.x + 0.5 * box.w + (found.x - 0.5 * found.w - 0.5) * side;

@@ -193,7 +193,7 @@ def test_another_version_and_unknown_codes(path: Path) -> None:
     for name, value, message in [
         ("version", 2, "of version 2, expected 1"),
         ("version", -1, "of version -1, expected 1"),
-        ("dtype", 3, "its dtype is 3, expected one of 0, 1"),
+        ("dtype", 2, "its dtype is 2, expected one of 0, 1, 3"),
         ("head", 2, "its head is 2, expected one of 0, 1"),
         ("dau", 2, "its dau is 2, expected one of 0, 1"),
         ("depth", 65, "it has 65 layers, expected 1 to 64"),

@@ -158,7 +158,7 @@ def test_weights_that_are_refused(
 
 
 def test_what_is_no_model_is_refused(model: fermt.FERMT) -> None:
-    with pytest.raises(TypeError, match=r"dtype must be one of float32, bfloat16; got torch.float16"):
+    with pytest.raises(TypeError, match=r"dtype must be one of float32, bfloat16, int8; got torch.float16"):
         fk.frame.pack(model, torch.float16)
     with pytest.raises(TypeError, match=r"config like fermt.ModelConfig; that of Linear lacks \['patterns', "):
         fk.frame.pack(nn.Linear(1, 1))

@@ -193,7 +193,7 @@ void frame(const FrameCase& c, int64_t batch) {
 }
 
 void frames() {
-  for (int64_t dtype : {FERMT_FLOAT32, FERMT_BFLOAT16}) {
+  for (int64_t dtype : {FERMT_FLOAT32, FERMT_BFLOAT16, FERMT_INT8}) {
     frame({dtype, FERMT_CENTER_HEAD, 0, 32, 2, 16, 32, 64, 1, {1, 1, 4, 4}}, 2);
     frame({dtype, FERMT_CENTER_HEAD, 0, 48, 3, 16, 48, 80, 1, {1, 4}}, 1);  // odd grids, 9 and 25 tokens
     frame({dtype, FERMT_CORNER_HEAD, 1, 32, 4, 8, 24, 56, 0, {0, 2, 3}}, 3);

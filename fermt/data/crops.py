@@ -56,6 +56,8 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     left, top = round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side)
     pad_left, pad_top = max(0, -left), max(0, -top)
     pad_right, pad_bottom = max(0, left + side - width + 1), max(0, top + side - height + 1)
+    if left + side <= 0 or top + side <= 0:  # a negative end would count from the other side
+        raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")
     inside = image[top + pad_top : top + side - pad_bottom, left + pad_left : left + side - pad_right]
     if inside.size == 0:
         raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # fermt_dtype
-FRAME_DTYPES = (torch.float32, torch.bfloat16)  # of a packed model's matrices
+FRAME_DTYPES = (torch.float32, torch.bfloat16, torch.int8)  # of a packed model's matrices
 
 _HEAD = "qP"  # struct_size, parallel_for
 _TENSOR = "P3q"  # fermt_tensor: data, and the strides of all dimensions but the last

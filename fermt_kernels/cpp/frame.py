@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,20 +69,20 @@ def fma_peak(dtype: int, threads: int, iterations: int) -> int:
     return loaded.query("fermt_fma_peak", loaded.parallel_for, dtype, threads, iterations, 0)[-1]
 
 
-def _addresses(values: Sequence[int]) -> ctypes.Array[ctypes.c_void_p]:
+def _addresses(values: Sequence[int]) -> array[int]:
     """A C array of pointers; it must outlive the call that is given its address."""
-    return (ctypes.c_void_p * len(values))(*values)
+    return array("Q", values)
 
 
 def _common(
-    model: Tensor, crops: ctypes.Array, caches: ctypes.Array, cache_bytes: int, workspace: Tensor
+    model: Tensor, crops: array[int], caches: array[int], cache_bytes: int, workspace: Tensor
 ) -> tuple[int, ...]:
     return (
         model.data_ptr(),
         model.nbytes,
         len(crops),
-        ctypes.addressof(crops),
-        ctypes.addressof(caches),
+        crops.buffer_info()[0],
+        caches.buffer_info()[0],
         cache_bytes,
         workspace.data_ptr(),
         workspace.nbytes,

@@ -3,9 +3,10 @@
 A packed model is the header, then sections. Every section starts at a multiple of 64 bytes and is padded with zeros to
 the next. Which sections there are, and in what order, follows from the header (`pack.py` writes them).
 
-A matrix of N outputs and K inputs is two sections: the bias, round_up(N, 16) floats, and a panel set. A panel set takes
+A matrix of N outputs and K inputs is two sections: the bias, round_up(N, 16) floats, and a panel set; in int8 there are
+two more before the panel set, as long as the bias: each output's scale and the sum of its bytes. A panel set takes
 the outputs 64 at a time, the last panel being narrower; a panel has a row for each word of inputs and a column for each
-output. A word of 4 bytes is one float32 input, or two bfloat16 inputs, the even one in the low half.
+output. A word of 4 bytes is one float32 input, two bfloat16 inputs, or four int8 inputs, the first in the lowest bits.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ VERSION = 1
 HEADER_BYTES = 1024
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 PANEL = 64  # outputs of a full panel
+LARGEST_BYTE = 127  # of weights; activations are bytes from 0 to 255
 LANES = 16  # outputs are padded to a multiple of it
 WORD_BYTES = 4
 CHECKSUM_FIELD = slice(24, 32)  # after magic, version and total
 MOST_LAYERS = 64
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 3}
 BRANCHES = {"center": {"ctr": 1, "offset": 2, "size": 2}, "corner": {"tl": 1, "br": 1}}  # outputs of each branch
 HEADS = {name: code for code, name in enumerate(BRANCHES)}
 
@@ -128,9 +130,18 @@ def bias_section(bias: Tensor) -> Tensor:
     return F.pad(bias, (0, -bias.numel() % LANES)).float()
 
 
-def matrix_sections(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weight (N, K) and bias (N,) -> the two sections of a matrix."""
-    return bias_section(bias), panel_set(weight, dtype)
+def matrix_sections(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Weight (N, K) and bias (N,) in any float dtype -> the sections of a matrix."""
+    if dtype != torch.int8:
+        return bias_section(bias), panel_set(weight, dtype)
+    rows, scales = quantised(weight)
+    return bias_section(bias), bias_section(scales), bias_section(rows.sum(dim=1)), panel_set(rows, dtype)
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (N, K) -> whole numbers from -127 to 127 and the scale of each row (N,): weight is about rows * scale."""
+    scales = weight.abs().amax(dim=1) / LARGEST_BYTE
+    return torch.round(weight / torch.where(scales > 0, scales, 1).unsqueeze(1)), scales
 
 
 def checksum(blob: Tensor) -> int:

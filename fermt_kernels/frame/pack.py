@@ -5,7 +5,7 @@ Folding is done in float64, whatever the model's dtype, and rounded once at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import checks
 from ..ops import STATE_KEYS, DAUWeights
 from ..patterns import key_spans
+from .calibrate import CONVOLUTIONS, DEVIATION, MEAN, HeadRanges, head_ranges
 from .format import (
     BRANCHES,
     DTYPES,
@@ -25,14 +26,12 @@ from .format import (
     bias_section,
     matrix_sections,
     panel_set,
+    quantised,
 )
 from .packed import PackedModel
 
 LAYER_NORM_EPS = 1e-6  # neither this nor the next is in a state dict
 BATCH_NORM_EPS = 1e-5
-MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
-DEVIATION = (0.229, 0.224, 0.225)
-CONVOLUTIONS = range(1, 5)  # the 3x3 ones of a branch; the fifth is 1x1
 # Winograd F(2x2, 3x3): what a filter g becomes is G g G^T.
 FILTER_TRANSFORM = torch.tensor(
     [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], dtype=torch.float64
@@ -47,7 +46,9 @@ _UNUSED = ("backbone.cls_token", "backbone.pos_embed")  # in the authors' state 
 _COUNTER = ".num_batches_tracked"
 
 
-def pack(model: Any, dtype: torch.dtype = torch.float32) -> PackedModel:
+def pack(
+    model: Any, dtype: torch.dtype = torch.float32, *, calibration: tuple[Tensor, Tensor] | None = None
+) -> PackedModel:
     """A model's weights in the form in which `track_frame` reads them. The model is not changed.
 
     What is packed is the model in evaluation mode: batch norms by their running statistics.
@@ -55,7 +56,11 @@ def pack(model: Any, dtype: torch.dtype = torch.float32) -> PackedModel:
     Args:
         model: a FERMT, or anything with its `config` and, under the authors' keys, its `state_dict()`; on the CPU, in
             any float dtype.
-        dtype: of the matrices, torch.float32 or torch.bfloat16. Sums, norms and soft-max are float32 either way.
+        dtype: of the matrices, torch.float32, torch.bfloat16 or torch.int8. Sums, norms and soft-max are float32 in
+            any case. In int8 weights have a scale for each output; tokens, one for each token and product, found as
+            they come; the head's maps, one each, found by `calibration`; attention is computed in bfloat16. It is less
+            accurate, and nothing takes it unasked: `accuracy` says by how much.
+        calibration: for torch.int8: templates and search crops, uint8 RGB (N, S, S, 3) each, as tracking will see them.
 
     Raises:
         TypeError: `dtype` is another, the model has no such configuration or state dict, or a weight holds no floats.
@@ -66,10 +71,11 @@ def pack(model: Any, dtype: torch.dtype = torch.float32) -> PackedModel:
         known = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
         raise TypeError(f"pack: dtype must be one of {known}; got {dtype!r}")
     config = _checked_config(model)
+    ranges = _calibrated(model, config, dtype, calibration)
     weights = _Weights(model.state_dict())
     unit = _unit(weights) if config.dau else None
     header = _header(config, dtype, unit, _head_widths(weights, config.head))
-    sections = list(_sections(weights, header, config.head, unit, dtype))
+    sections = list(_sections(weights, header, config.head, unit, dtype, ranges))
     weights.check_all_taken()
     return PackedModel(assemble(header, sections))
 
@@ -218,7 +224,12 @@ def _header(config: Any, dtype: torch.dtype, unit: DAUWeights | None, widths: tu
 
 
 def _sections(
-    weights: _Weights, header: Header, head: str, unit: DAUWeights | None, dtype: torch.dtype
+    weights: _Weights,
+    header: Header,
+    head: str,
+    unit: DAUWeights | None,
+    dtype: torch.dtype,
+    ranges: HeadRanges | None,
 ) -> Iterator[Tensor]:
     """Every section, in the order of the format."""
     dim, patch = header.dim, header.patch
@@ -233,7 +244,7 @@ def _sections(
     for layer in range(header.depth):
         yield from _layer(weights, f"backbone.blocks.{layer}", dim, header.hidden, dtype)
     yield from (parameter.float() for parameter in weights.norm("backbone.norm", dim))
-    yield from _head(weights, head, (dim, *header.widths), dtype)
+    yield from _head(weights, head, (dim, *header.widths), dtype, ranges)
 
 
 def _layer(weights: _Weights, name: str, dim: int, hidden: int, dtype: torch.dtype) -> Iterator[Tensor]:
@@ -248,18 +259,49 @@ def _layer(weights: _Weights, name: str, dim: int, hidden: int, dtype: torch.dty
     yield from matrix_sections(*weights.linear(f"{name}.mlp.fc2", dim, hidden), dtype)
 
 
-def _head(weights: _Weights, head: str, widths: tuple[int, ...], dtype: torch.dtype) -> Iterator[Tensor]:
+def _head(
+    weights: _Weights, head: str, widths: tuple[int, ...], dtype: torch.dtype, ranges: HeadRanges | None
+) -> Iterator[Tensor]:
     """`widths` has the tokens' dim first."""
+    if ranges is not None:
+        yield torch.tensor([1 / _input_scale(ranges), _input_zero(ranges)])
     for i in CONVOLUTIONS:
-        folded = [_folded_convolution(weights, branch, i, *widths[i - 1 : i + 1]) for branch in BRANCHES[head]]
+        folded = {branch: _folded_convolution(weights, branch, i, *widths[i - 1 : i + 1]) for branch in BRANCHES[head]}
+        layers = [(*folded[branch], *_byte_scales(ranges, branch, i, widths[i])) for branch in folded]
         # All branches read the same tokens in the first layer: one product serves them.
-        groups = [tuple(map(torch.cat, zip(*folded, strict=True)))] if i == 1 else folded
-        for weight, bias in groups:
-            yield from _CONVOLUTION_SECTIONS[dtype](weight, bias)
+        groups = [tuple(map(torch.cat, zip(*layers, strict=True)))] if i == 1 else layers
+        for group in groups:
+            yield from _CONVOLUTION_SECTIONS[dtype](*group)
     for branch, outputs in BRANCHES[head].items():
         name = _convolution(branch, 5)
         yield weights(f"{name}.weight", outputs, widths[-1], 1, 1).flatten(1).float()
         yield weights(f"{name}.bias", outputs).float()
+
+
+def _input_scale(ranges: HeadRanges) -> float:
+    return (ranges.largest - ranges.least) / 255 or 1.0
+
+
+def _input_zero(ranges: HeadRanges) -> float:
+    """The byte that stands for 0."""
+    return float(round(-ranges.least / _input_scale(ranges)))
+
+
+def _byte_scales(ranges: HeadRanges | None, branch: str, i: int, outputs: int) -> tuple[Tensor, ...]:
+    """For each output of a convolution: its input's scale and zero, and the scale of its own bytes; nothing without."""
+    if ranges is None:
+        return ()
+
+    def scale(layer: int) -> float:
+        return ranges.outputs[branch, layer] / 255 or 1.0
+
+    last = i == CONVOLUTIONS[-1]  # whose output is no bytes
+    values = (
+        _input_scale(ranges) if i == 1 else scale(i - 1),
+        _input_zero(ranges) if i == 1 else 0.0,
+        1.0 if last else scale(i),
+    )
+    return tuple(torch.full((outputs,), value, dtype=torch.float64) for value in values)
 
 
 def _convolution(branch: str, i: int) -> str:
@@ -278,8 +320,56 @@ def _winograd_sections(weight: Tensor, bias: Tensor) -> Iterator[Tensor]:
     yield from panel_set(winograd_filters(weight), torch.float32)
 
 
+def _rows(weight: Tensor) -> Tensor:
+    """Filters (N, Cin, 3, 3) -> (N, 9 Cin), inputs in the order in which pixels lie."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
 def _direct_sections(weight: Tensor, bias: Tensor) -> Iterator[Tensor]:
-    yield from matrix_sections(weight.permute(0, 2, 3, 1).flatten(1), bias, torch.bfloat16)
+    yield from matrix_sections(_rows(weight), bias, torch.bfloat16)
 
 
-_CONVOLUTION_SECTIONS = {torch.float32: _winograd_sections, torch.bfloat16: _direct_sections}
+def _byte_sections(
+    weight: Tensor, bias: Tensor, in_scale: Tensor, in_zero: Tensor, out_scale: Tensor
+) -> Iterator[Tensor]:
+    """Both maps' scales are fixed, so that a sum of bytes becomes a byte by one product and one addition."""
+    rows, scales = quantised(_rows(weight))
+    sums, factor = rows.sum(dim=1), in_scale * scales
+    yield bias_section((bias - factor * in_zero * sums) / out_scale)
+    yield bias_section(factor / out_scale)
+    yield bias_section(sums)
+    yield panel_set(rows, torch.int8)
+
+
+_CONVOLUTION_SECTIONS: dict[torch.dtype, Callable[..., Iterator[Tensor]]] = {
+    torch.float32: _winograd_sections,
+    torch.bfloat16: _direct_sections,
+    torch.int8: _byte_sections,
+}
+
+
+def _calibrated(
+    model: Any, config: Any, dtype: torch.dtype, calibration: tuple[Tensor, Tensor] | None
+) -> HeadRanges | None:
+    if dtype != torch.int8:
+        if calibration is not None:
+            raise ValueError(f"pack: calibration goes with torch.int8 only, got dtype {dtype}")
+        return None
+    if calibration is None or len(calibration) != 2:
+        raise ValueError(
+            "pack: torch.int8 needs calibration=(templates, searches), uint8 crops as tracking will see them; "
+            f"got {None if calibration is None else len(calibration)}"
+        )
+    for name, crops, size in zip(
+        ("templates", "searches"), calibration, (config.template_size, config.search_size), strict=True
+    ):
+        if not isinstance(crops, Tensor) or crops.dtype != torch.uint8 or crops.shape[1:] != (size, size, 3):
+            kind = f"{tuple(crops.shape)} {crops.dtype}" if isinstance(crops, Tensor) else type(crops).__name__
+            raise ValueError(f"pack: calibration's {name} must be a uint8 tensor (N, {size}, {size}, 3), got {kind}")
+    templates, searches = calibration
+    if len(templates) != len(searches) or len(templates) == 0:
+        raise ValueError(
+            "pack: calibration needs as many templates as searches, at least one; "
+            f"got {len(templates)} and {len(searches)}"
+        )
+    return head_ranges(model, templates, searches)

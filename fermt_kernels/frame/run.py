@@ -14,10 +14,10 @@ from ..cpp.abi import DTYPES
 from .format import ALIGNMENT, aligned_empty, round_up
 from .packed import PackedModel
 
-# For each head its maps, and the channels of the library's answer that they are.
-MAPS: dict[str, dict[str, slice | int]] = {
-    "center": {"score_map": slice(0, 1), "size_map": slice(1, 3), "offset_map": slice(3, 5)},
-    "corner": {"prob_tl": 0, "prob_br": 1},
+# For each head its maps in the order in which the library writes them, and the channels of each.
+MAPS = {
+    "center": {"score_map": 1, "size_map": 2, "offset_map": 2},
+    "corner": {"prob_tl": 1, "prob_br": 1},
 }
 PEAK_RUNS = 5
 PEAK_SECONDS = 0.02  # of one run
@@ -117,10 +117,10 @@ def track_frame(
     maps = aligned_empty((batch, info.map_channels, grid, grid), torch.float32)
     last = aligned_empty((batch, grid * grid, info.dim), torch.float32) if tokens else None
     compiled.track_frame(packed.blob, addresses, places, info.cache_bytes, memory, maps, last)
-    outputs = {
-        name: maps[:, channel] if isinstance(channel, slice) else maps[:, channel].flatten(1)
-        for name, channel in MAPS[packed.head].items()
-    }
+    channels = MAPS[packed.head]
+    outputs = dict(zip(channels, maps.split_with_sizes(list(channels.values()), dim=1), strict=True))
+    if packed.head == "corner":
+        outputs = {name: value.flatten(1) for name, value in outputs.items()}
     return outputs if last is None else outputs | {"tokens": last}
 
 
@@ -171,7 +171,8 @@ def _crops(op: str, packed: PackedModel, crops: Tensor, size_name: str) -> tuple
         )
     if crops.device.type != "cpu":
         raise ValueError(f"{op}: crops must be on the CPU, got {crops.device}")
-    return _rows(crops.flatten(1), 1)
+    crops, step = crops.contiguous(), 3 * size * size
+    return crops, [crops.data_ptr() + i * step for i in range(len(crops))]
 
 
 def _caches(caches: Tensor | Sequence[Tensor], batch: int, cache_bytes: int) -> tuple[Tensor | list[Tensor], list[int]]:
@@ -183,7 +184,7 @@ def _caches(caches: Tensor | Sequence[Tensor], batch: int, cache_bytes: int) -> 
                 f"encode_template gives them for this model; got {tuple(caches.shape)}"
             )
         _check_cache(caches)
-        return _rows(caches, ALIGNMENT)
+        return _rows(caches)
     if isinstance(caches, (str, bytes)) or not isinstance(caches, Sequence):
         raise TypeError(f"track_frame: caches must be a tensor or a sequence of tensors, got {type(caches).__name__}")
     if len(caches) != batch:
@@ -196,7 +197,7 @@ def _caches(caches: Tensor | Sequence[Tensor], batch: int, cache_bytes: int) -> 
                 f"track_frame: a cache must have shape ({cache_bytes},) or (1, {cache_bytes}), as encode_template "
                 f"gives it for this model; got {tuple(cache.shape)}"
             )
-        row, address = _rows(cache.unsqueeze(0) if cache.dim() == 1 else cache, ALIGNMENT)
+        row, address = _rows(cache.unsqueeze(0) if cache.dim() == 1 else cache)
         kept.append(row)
         addresses += address
     return kept, addresses
@@ -211,11 +212,11 @@ def _check_cache(cache: Tensor) -> None:
         raise ValueError(f"track_frame: a cache must be on the CPU, got {cache.device}")
 
 
-def _rows(rows: Tensor, alignment: int) -> tuple[Tensor, list[int]]:
-    """Rows (B, n) and their addresses; a copy unless each row is contiguous and starts at a multiple of `alignment`."""
+def _rows(rows: Tensor) -> tuple[Tensor, list[int]]:
+    """Rows (B, n) and their addresses; a copy unless each row is contiguous and starts at a multiple of 64 bytes."""
     count, length = rows.shape
-    if rows.stride(1) != 1 or rows.data_ptr() % alignment or (count > 1 and rows.stride(0) % alignment):
-        rows = aligned_empty((count, round_up(length, alignment)))[:, :length].copy_(rows)
+    if rows.stride(1) != 1 or rows.data_ptr() % ALIGNMENT or (count > 1 and rows.stride(0) % ALIGNMENT):
+        rows = aligned_empty((count, round_up(length, ALIGNMENT)))[:, :length].copy_(rows)
     base, step = rows.data_ptr(), rows.stride(0)
     return rows, [base + i * step for i in range(count)]
 

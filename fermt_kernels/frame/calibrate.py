@@ -1,0 +1,108 @@
+"""What int8 needs to know beforehand, and what it costs: the ranges of a head's maps, and the errors of maps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .format import BRANCHES
+from .packed import PackedModel
+from .run import encode_template, track_frame
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
+DEVIATION = (0.229, 0.224, 0.225)
+CONVOLUTIONS = range(1, 5)  # the 3x3 ones of a branch; the fifth is 1x1
+
+
+class HeadRanges(NamedTuple):
+    """Ranges of the head's maps: its input's least and largest value, and the largest of each branch's convolutions."""
+
+    least: float
+    largest: float
+    outputs: dict[tuple[str, int], float]  # (branch, which of `CONVOLUTIONS`) -> largest value after its ReLU
+
+
+def head_ranges(model: Any, templates: Tensor, searches: Tensor) -> HeadRanges:
+    """Runs the model on pairs of crops and watches its head.
+
+    Args:
+        model: as `pack` takes it, and callable on normalised images as FERMT is.
+        templates, searches: uint8 RGB, (N, S, S, 3) each, S as the model has them.
+    """
+    lows: list[float] = []
+    highs: list[float] = []
+    outputs: dict[tuple[str, int], float] = {}
+
+    def see_input(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        lows.append(inputs[0].min().item())
+        highs.append(inputs[0].max().item())
+
+    def see_output(key: tuple[str, int]) -> Any:
+        def hook(module: Any, inputs: Any, output: Tensor) -> None:
+            outputs[key] = max(outputs.get(key, 0.0), output.max().item())
+
+        return hook
+
+    head: dict[str, int] = BRANCHES[model.config.head]
+    dtype = next(model.parameters()).dtype
+    with ExitStack() as stack:
+        stack.enter_context(_evaluating(model))
+        for branch in head:
+            first = model.get_submodule(f"box_head.conv1_{branch}")
+            stack.callback(first.register_forward_pre_hook(see_input).remove)
+            for i in CONVOLUTIONS:
+                module = model.get_submodule(f"box_head.conv{i}_{branch}")
+                stack.callback(module.register_forward_hook(see_output((branch, i))).remove)
+        for template, search in zip(templates, searches, strict=True):
+            model(_normalised(template, dtype), _normalised(search, dtype))
+    return HeadRanges(min(0.0, *lows), max(0.0, *highs), outputs)
+
+
+class MapError(NamedTuple):
+    """How far one of a packed model's maps is from the model's own, over all crops."""
+
+    largest: float
+    rms: float
+
+
+def accuracy(model: Any, packed: PackedModel, templates: Tensor, searches: Tensor) -> dict[str, MapError]:
+    """The error of each of the head's maps that packing in `packed.dtype` brings, against the model in float64.
+
+    Args:
+        model: what was packed; it is not changed.
+        packed: `pack(model, ...)`.
+        templates, searches: uint8 RGB, (N, S, S, 3) each; not those of the calibration, if it is to mean something.
+    """
+    exact = copy.deepcopy(model).double()
+    squares: dict[str, list[float]] = {}
+    largest: dict[str, float] = {}
+    with _evaluating(exact):
+        for template, search in zip(templates, searches, strict=True):
+            maps = track_frame(packed, encode_template(packed, template), search)
+            truth = exact(_normalised(template, torch.float64), _normalised(search, torch.float64))
+            for name, value in maps.items():
+                difference = value.double() - truth[name]
+                largest[name] = max(largest.get(name, 0.0), difference.abs().max().item())
+                squares.setdefault(name, []).append(difference.square().mean().item())
+    return {name: MapError(largest[name], (sum(squares[name]) / len(squares[name])) ** 0.5) for name in largest}
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def _normalised(crop: Tensor, dtype: torch.dtype) -> Tensor:
+    mean, deviation = (torch.tensor(values, dtype=dtype) for values in (MEAN, DEVIATION))
+    return ((crop.to(dtype) / 255 - mean) / deviation).permute(2, 0, 1).unsqueeze(0).contiguous()
