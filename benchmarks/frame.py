@@ -28,6 +28,7 @@ from .latency import CLIP, TARGET, tracking_case
 from .peers import PeerMissingError, plain_model
 from .peers_frame import COMPILED_PEERS, PEERS, Frame, Peer, cached_frame, whole_frame
 
+CALIBRATION = 8  # frames of the clip on which int8 is calibrated
 PACKED = (torch.float32, torch.bfloat16, torch.int8)
 CAPTION = (
     "Ours takes the uint8 crop and normalises it; the others get the normalised image, prepared beforehand. "
@@ -52,15 +53,9 @@ def named(dtype: torch.dtype) -> str:
     return f"ours, {dtype_name(dtype)}"
 
 
-def packed_models(model: fermt.FERMT, say: Callable[[str], None]) -> dict[torch.dtype, fk.frame.PackedModel]:
-    """The model packed in every dtype that can be."""
-    packed = {}
-    for dtype in PACKED:
-        try:
-            packed[dtype] = fk.frame.pack(model, dtype=dtype)
-        except (TypeError, ValueError) as reason:
-            say(f"{named(dtype)}: left out, {reason}")
-    return packed
+def packed_models(model: fermt.FERMT, calibration: Scene) -> dict[torch.dtype, fk.frame.PackedModel]:
+    """The model packed in every dtype."""
+    return {d: fk.frame.pack(model, d, calibration=calibration if d == torch.int8 else None) for d in PACKED}
 
 
 def peaks(dtypes: Iterable[torch.dtype]) -> dict[torch.dtype, float]:
@@ -128,11 +123,12 @@ def main(
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
     batches = [int(size) for size in batch.split(",")]
-    images = list(islice(FrameSource(CLIP), 1 + max(batches)))
-    scenes = take_scene(model.config, images)
+    images = list(islice(FrameSource(CLIP), 1 + max(batches) + CALIBRATION))
+    every = take_scene(model.config, images)
+    scenes = every.first(max(batches))
     scene = scenes.first(1)
 
-    packed = packed_models(model, say)
+    packed = packed_models(model, Scene(*(crops[max(batches) :] for crops in every)))  # on frames of their own
     bench = Bench(model, Judge(model, scenes), partial(peaks, packed), console)
     chosen = {name: peer for name, peer in (PEERS | (COMPILED_PEERS if compiled else {})).items() if only in name}
     macs = {whole: frame_macs(config, template=whole) for whole in (False, True)}

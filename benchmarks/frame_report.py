@@ -15,7 +15,7 @@ from torch import Tensor
 import fermt
 from fermt.data import normalize
 from fermt.flops import frame_macs
-from tests.support.tolerance import inaccuracy
+from tests.support.tolerance import errors, inaccuracy
 
 from .harness import Case, Timing, interleave
 from .peers import map_names
@@ -110,6 +110,16 @@ SHOWN = {name: [column for column in COLUMNS if column != "ms a target"] for nam
 }
 
 
+class Verdict(NamedTuple):
+    """What is to be said of a result's accuracy, and whether it is so far off that it gets no number."""
+
+    note: str
+    wrong: bool
+
+
+COARSE = 4.0  # times eager bfloat16's rms error: as far as int8 may go
+
+
 class Judge:
     """The maps of a scene in float64, and eager PyTorch's in each dtype: what results are checked against."""
 
@@ -121,17 +131,24 @@ class Judge:
         self.truth = maps(torch.float64)
         self.eager = {dtype: maps(dtype) for dtype in set(JUDGED_AS.values())}
 
-    def reason(self, runner: Runner) -> str | None:
-        """Why the runner's maps break the accuracy rule of its dtype, or None."""
+    def verdict(self, runner: Runner) -> Verdict | None:
+        """What the runner's maps lack by the accuracy rule of its dtype, or None; of int8, how far off they are."""
         dtype, found = JUDGED_AS[runner.dtype], runner.case.run()
         assert isinstance(found, dict)
         yardstick = {name: maps[: runner.batch].to(dtype) for name, maps in self.eager[dtype].items()}
+        if runner.dtype == torch.int8:
+            ratios = []
+            for name, eager in yardstick.items():
+                truth = self.truth[name][: runner.batch]
+                ratios.append(errors(found[name], truth)[1] / errors(eager, truth)[1])
+            return Verdict(f"its rms error is up to {max(ratios):.1f} times that", not max(ratios) <= COARSE)
         reasons = (
             f"{name}: {reason}"
             for name, eager in yardstick.items()
             if (reason := inaccuracy(found[name].to(dtype), eager, self.truth[name][: runner.batch]))
         )
-        return "; ".join(reasons) or None
+        text = "; ".join(reasons)
+        return Verdict(text, bool(runner.macs)) if text else None
 
 
 class Bench:
@@ -161,10 +178,10 @@ class Bench:
 
     def measure(self, name: str, runners: Mapping[str, Runner], seconds: float) -> None:
         """Prints the table called `name`. A wrong result of ours gets no number; a peer's gets one, and a note."""
-        reasons = {who: reason for who, r in runners.items() if r.maps and (reason := self.judge.reason(r))}
-        passed = {who: runner for who, runner in runners.items() if who not in reasons or not runner.macs}
+        verdicts = {who: verdict for who, r in runners.items() if r.maps and (verdict := self.judge.verdict(r))}
+        passed = {who: runner for who, runner in runners.items() if who not in verdicts or not verdicts[who].wrong}
         for who in runners.keys() - passed.keys():
-            self.say(f"{who}: no number, its result is wrong ({reasons[who]})")
+            self.say(f"{who}: no number, its result is wrong ({verdicts[who].note})")
         if not passed:
             return
         self._update_peaks()
@@ -178,17 +195,18 @@ class Bench:
         for who, runner in passed.items():
             base, peak = ours.get(JUDGED_AS[runner.dtype]), self.peaks.get(runner.dtype)
             row = Row(runner, timings[who], self.config, base, peak)
-            table.add_row(who + (" *" if who in reasons else ""), *(COLUMNS[heading](row) for heading in SHOWN[name]))
+            table.add_row(who + (" *" if who in verdicts else ""), *(COLUMNS[heading](row) for heading in SHOWN[name]))
             self.lines.append(
                 {"benchmark": f"frame/{name}", "dtype": dtype_name(runner.dtype)}
                 | {"batch": runner.batch, "runner": who}
                 | timings[who]._asdict()
                 | ({"gflops": row.rate() / 1e9, "peak_gflops": peak and peak / 1e9} if runner.macs else {})
-                | ({"unchecked": reasons[who]} if who in reasons else {})
+                | ({"less_accurate": verdicts[who].note} if who in verdicts else {})
             )
         self.console.print(table)
         if "of FMA peak" in SHOWN[name]:
             known = (f"{dtype_name(dtype)} {peak / 1e9:.0f} GFLOP/s" for dtype, peak in self.peaks.items())
             self.say(f"FMA peak, highest so far: {', '.join(known)}")
-        for who in reasons.keys() & passed.keys():
-            self.say(f"* {who}: less accurate than eager {dtype_name(JUDGED_AS[passed[who].dtype])}: {reasons[who]}")
+        for who in sorted(verdicts.keys() & passed.keys()):
+            yardstick = dtype_name(JUDGED_AS[passed[who].dtype])
+            self.say(f"* {who}: less accurate than eager {yardstick}: {verdicts[who].note}")

@@ -209,27 +209,20 @@ struct Head {
       direct_item(maps, layer, group, panel, first, last, sums);
   }
 
-  // All four layers of a batch's maps, from maps[0]; maps_of(b) are a target's.
-  template <class MapsOf>
-  fermt_status run(fermt_parallel_for run, int64_t batch, MapsOf&& maps_of) const {
+  // All four layers of one target's maps, from maps[0]. Targets go one by one: each one's maps stay in the cache.
+  fermt_status run(fermt_parallel_for run, const HeadMaps<P>& maps) const {
     for (int layer = 0; layer < fermt::kHeadLayers; ++layer) {
       if constexpr (kWinograd) {
-        const int64_t rows = groups(layer) * tiles;
         auto chunk = [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) transform_inputs(maps_of(i / rows), layer, i % rows / tiles, i % tiles);
+          for (int64_t i = begin; i < end; ++i) transform_inputs(maps, layer, i / tiles, i % tiles);
         };
-        if (const fermt_status status = fermt::parallel_for(run, batch * rows, chunk)) return status;
+        if (const fermt_status status = fermt::parallel_for(run, groups(layer) * tiles, chunk)) return status;
       }
-      // Panel by panel and target by target: a panel's weights serve all targets while they are at hand.
-      const int64_t of_panel = blocks(layer), count = items(layer);
       auto chunk = [&](int64_t begin, int64_t end) {
-        float* sums = reinterpret_cast<float*>(maps_of(begin / count).items + begin % count * maps_of(0).item_bytes);
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t panel = i / (of_panel * batch), rest = i % (of_panel * batch);
-          item(maps_of(rest / of_panel), layer, panel * of_panel + rest % of_panel, sums);
-        }
+        float* sums = reinterpret_cast<float*>(maps.items + begin * maps.item_bytes);
+        for (int64_t i = begin; i < end; ++i) item(maps, layer, i, sums);
       };
-      if (const fermt_status status = fermt::parallel_for(run, batch * count, chunk)) return status;
+      if (const fermt_status status = fermt::parallel_for(run, items(layer), chunk)) return status;
     }
     return FERMT_OK;
   }

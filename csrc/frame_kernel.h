@@ -294,7 +294,7 @@ fermt_status Frame<P>::track(const fermt_track_frame_args& a) const {
     status = fermt::parallel_for(threads, batch, chunk);
     if (status) return status;
   }
-  status = head.run(threads, batch, [&](int64_t b) -> const HeadMaps<P>& { return targets[b].head; });
+  for (int64_t b = 0; !status && b < batch; ++b) status = head.run(threads, targets[b].head);
   return status ? status : write_maps(targets, a.maps);
 }
 

@@ -59,12 +59,27 @@ inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 // Slot i of an array of vectors += value.
 inline void add_to(float* slots, int64_t i, Vec value) { store(slots + i * kLanes, load(slots + i * kLanes) + value); }
 
+// v with each lane that of `Step` further on, around the end.
+template <int Step>
+inline Vec rotated(Vec v) {
+  VecInt from{};
+  for (int lane = 0; lane < kLanes; ++lane) from[lane] = (lane + Step) % kLanes;
+#if defined(__clang__)
+  Vec result;
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = v[from[lane]];
+  return result;
+#else
+  return __builtin_shuffle(v, from);
+#endif
+}
+
+// Halves first: lane i and i + kLanes / 2, then quarters, and so on.
+template <int Step = kLanes / 2>
 inline float sum_of_lanes(Vec v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  if constexpr (Step == 0)
+    return v[0];
+  else
+    return sum_of_lanes<Step / 2>(v + rotated<Step>(v));
 }
 
 // Transposes kLanes rows of kLanes floats in registers: log2(kLanes) rounds, each swapping blocks twice the size.
