@@ -15,14 +15,14 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.flops
 	@echo "== Agreement with float64: python -m benchmarks.agreement"
 	@$(BIN)/python -m benchmarks.agreement
-	@echo "== Latency: python -m benchmarks.latency"
-	@$(BIN)/python -m benchmarks.latency --seconds 3
+	@echo "== A tracked frame: python -m benchmarks.frame"
+	@$(BIN)/python -m benchmarks.frame --seconds 2 --tables cached,tracking
 	@echo; echo "== Tracking a real clip: fermt track"
 	@mkdir -p demo
 	@$(BIN)/fermt track examples/basketball.mp4 --box 372,108,125,240 --out demo/boxes.csv --video demo/basketball.mp4
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --require-backend cpp
+	$(BIN)/python -m pytest -n 2 --dist worksteal --require-backend cpp
 
 lint: $(VENV)/.linters
 	$(BIN)/ruff check .

@@ -76,7 +76,6 @@ _PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
 def plain_model(model: FERMT) -> FERMT:
     """A copy of `model` with the same weights and without our ops."""
     plain = copy.deepcopy(model)
-    plain.backend = "reference"  # a tracker would pack it otherwise
     for name, module in list(plain.named_modules()):
         if build := _PLAIN.get(type(module)):
             plain.set_submodule(name, build(module))

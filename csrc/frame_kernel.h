@@ -10,53 +10,9 @@
 #include "frame_input_kernel.h"
 #include "frame_layers_kernel.h"
 #include "frame_output_kernel.h"
+#include "frame_target_kernel.h"
 
 namespace {
-
-// What a cache begins with: it serves only the model and the kernels that it was made by.
-struct CacheHeader {
-  char magic[8];
-  int64_t checksum, lanes, values_per_number, bytes;
-};
-
-template <class P>
-struct Cache {
-  using Value = typename P::Value;
-  using Number = typename NumberOf<Value>::type;
-  CacheHeader* header;
-  float* x;  // template tokens after the leading layers, and the next layer's queries
-  Value* q;
-  KeysAndValues<Number> layers[fermt::kMaxDepth];
-  size_t bytes;
-
-  Cache(const fermt::PackedModel& model, char* base) {
-    fermt::Carver carver{base};
-    const int64_t rows = Units(model.num_template, 0).rows(), dim = model.header->dim;
-    header = reinterpret_cast<CacheHeader*>(carver.bytes(sizeof(CacheHeader)));
-    x = carver.floats(rows * dim);
-    q = reinterpret_cast<Value*>(carver.bytes(rows * dim * sizeof(Value)));
-    for (int layer = 0; layer <= model.leading && layer < model.header->depth; ++layer)
-      layers[layer] = KeysAndValues<Number>::carve_from(carver, model.template_keys(layer) ? model.num_template : 0,
-                                                        dim, model.header->heads);
-    bytes = carver.used;
-  }
-  CacheHeader expected(const fermt::PackedModel& model) const {
-    return {{'F', 'E', 'R', 'M', 'T', 'C', 'A', 0},
-            model.header->checksum,
-            kLanes,
-            kValues<Number>,
-            static_cast<int64_t>(bytes)};
-  }
-};
-
-// Room for one target.
-template <class P>
-struct Target {
-  InputPlanes<P> input;
-  Tokens<P> tokens;
-  HeadMaps<P> head;
-  KeysAndValues<typename NumberOf<typename P::Value>::type> cached[fermt::kMaxDepth];
-};
 
 template <class P>
 struct Frame {
@@ -94,6 +50,7 @@ struct Frame {
       t.template_own[i] = KeysAndValues<Number>::carve_from(carver, model.num_template, dim, heads);
     }
     if (tracking) to->head = head.carve(carver);
+    if (tracking && model.header->reweight) to->pooled = carver.floats(2 * dim);
   }
 
   // All targets, one after the other, behind their descriptions, and room for tiles of their units; `base` may be null
@@ -221,8 +178,7 @@ template <class P>
 void Frame<P>::reweight(const Target<P>& target, const Cache<P>& cache) const {
   const int64_t dim = model.header->dim, grid = model.grid, n = model.num_template;
   const float eps = static_cast<float>(model.header->eps);
-  float* mean = target.head.inputs ? target.head.inputs : reinterpret_cast<float*>(target.head.items);
-  float* row = mean + dim;
+  float *mean = target.pooled, *row = mean + dim;
   memset(mean, 0, dim * sizeof(float));
   for (int64_t u = 0; u < units.total(); ++u) {
     if (!units.is_template(u)) continue;

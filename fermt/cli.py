@@ -21,12 +21,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fermt_kernels.frame import PackedModel
+from fermt_kernels.frame import load as load_packed
+
 from . import checkpoints
 from .config import CONFIGS, named_config
 from .model import FERMT, build_model
 from .tracking import Track, Tracker
 from .tracking.video import FrameSource, VideoWriter, annotate
 
+PACKED = ".fermt"  # ending of a packed model's name
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 
 app = typer.Typer(
@@ -80,7 +85,11 @@ def _output_path(value: Path | None, suffixes: Sequence[str]) -> None:
         raise typer.BadParameter(f"there is no folder {str(value.parent)!r} to write to")
 
 
-def _model(weights: Path | None, config: str, backend: str, device: str) -> FERMT:
+def _model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:
+    if weights is not None and weights.suffix == PACKED:
+        if device != "cpu":
+            raise ValueError(f"{weights} is a packed model, which runs on the CPU; got device {device!r}")
+        return load_packed(weights)
     if weights is not None:
         return checkpoints.load(weights, backend=backend, device=device)
     console.print(UNTRAINED, style="bold yellow", highlight=False)
@@ -94,12 +103,17 @@ def track(
     box: Annotated[
         str, typer.Option(help="The target in the first frame: x,y,w,h in pixels (left, top, width, height).")
     ],
-    weights: Annotated[Path | None, typer.Option(help="Weights written by fermt.save or `fermt convert`.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights written by fermt.save or `fermt convert`, or a packed model (.fermt).")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Boxes, one line a frame: .csv (with scores) or .txt (x,y,w,h).")] = Path(
         "boxes.csv"
     ),
     video: Annotated[Path | None, typer.Option(help="Also write an annotated .mp4 here.")] = None,
     config: Annotated[str, typer.Option(help=f"Model to build without weights: {', '.join(CONFIGS)}.")] = "fermt",
+    dtype: Annotated[
+        str, typer.Option(help=f"What the CPU computes in: {', '.join(DTYPES)}; the weights' own if not given.")
+    ] = "",
     lost_below: Annotated[float, typer.Option(help="Score under which a frame counts as lost (uncalibrated).")] = 0.0,
     backend: Annotated[str, typer.Option(help="Kernels: auto, or a name from fermt_kernels.backends().")] = "auto",
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")] = "cpu",
@@ -109,11 +123,13 @@ def track(
     first_box = _parse_box(box)
     _output_path(out, tuple(_BOX_WRITERS))
     _output_path(video, (".mp4",))
+    if dtype and dtype not in DTYPES:
+        raise typer.BadParameter(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     if threads:
         torch.set_num_threads(threads)
     try:
         frames = FrameSource(source)
-        tracker = Tracker(_model(weights, config, backend, device), lost_below=lost_below)
+        tracker = Tracker(_model(weights, config, backend, device), dtype=DTYPES.get(dtype), lost_below=lost_below)
         tracks = _run(
             tracker, frames, first_box, video, "untrained, boxes mean nothing" if weights is None else weights.stem
         )

@@ -264,6 +264,13 @@ def test_the_tracker_takes_the_model_where_there_is_no_packed_frame(monkeypatch:
         fermt.Tracker(model, dtype=torch.float16)
     with pytest.raises(ValueError, match="packed in torch.float32, and cannot run in torch.bfloat16"):
         fermt.Tracker(fk.frame.pack(model), dtype=torch.bfloat16)
+    assert isinstance(fermt.Tracker(plain_model(model)).network, ModuleNetwork)
+    with pytest.raises(ValueError, match="no packed frame in torch.bfloat16: .* not all this package's"):
+        fermt.Tracker(plain_model(model), dtype=torch.bfloat16)
+    mixed = fermt.build_model("fermt", **SMALL, patterns=("mixed", "cross"))
+    assert mixed.backend == "auto"
+    mixed.backbone.blocks[0].attn.backend = "reference"
+    assert mixed.backend is None
     monkeypatch.setenv("FERMT_BACKEND", "reference")
     assert isinstance(fermt.Tracker(model).network, ModuleNetwork)
 

@@ -14,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 import fermt
+import fermt_kernels as fk
 from fermt import boxes
 from fermt.cli import UNTRAINED, app, write_boxes
 from fermt.data import crop_target, normalize
@@ -73,6 +74,24 @@ def test_init_again_starts_again(model: fermt.FERMT) -> None:
     tracker.update(IMAGE)
     tracker.init(IMAGE, BOX)
     assert tracker.update(IMAGE) == first
+
+
+def test_the_command_line_takes_a_packed_model(model: fermt.FERMT, folder: Path, tmp_path: Path) -> None:
+    packed, boxes = tmp_path / "model.fermt", {}
+    fk.frame.pack(model, torch.bfloat16).save(packed)
+    weights = tmp_path / "model.safetensors"
+    fermt.save(model, weights)
+    common = ["track", str(folder), "--box", ",".join(map(str, BOX)), "--weights"]
+    for name, options in {"packed": [str(packed)], "chosen": [str(weights), "--dtype", "bfloat16"]}.items():
+        out = tmp_path / f"{name}.csv"
+        result = CliRunner().invoke(app, [*common, *options, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        boxes[name] = out.read_text()
+    assert boxes["packed"] == boxes["chosen"]
+    wrong = CliRunner().invoke(app, [*common, str(packed), "--device", "cuda"])
+    assert wrong.exit_code == 1
+    assert "is a packed model, which runs on the CPU; got device 'cuda'" in wrong.output
+    assert "got 'int4'" in CliRunner().invoke(app, [*common, str(packed), "--dtype", "int4"]).output
 
 
 def test_corner_head_tracks_too() -> None:

@@ -198,6 +198,7 @@ void frames() {
     frame({dtype, FERMT_CENTER_HEAD, 0, 48, 3, 16, 48, 80, 1, {1, 4}}, 1);  // odd grids, 9 and 25 tokens
     frame({dtype, FERMT_CORNER_HEAD, 1, 32, 4, 8, 24, 56, 0, {0, 2, 3}}, 3);
     frame({dtype, FERMT_CORNER_HEAD, 1, 16, 1, 4, 12, 20, 0, {1, 1}}, 1);
+    frame({dtype, FERMT_CORNER_HEAD, 1, 192, 12, 16, 16, 16, 0, {1}}, 1);  // tokens wider than the maps are large
     frame({dtype, FERMT_CORNER_HEAD, 0, 80, 2, 5, 35, 45, 1, {3}}, 1);
     frame({dtype, FERMT_CENTER_HEAD, 0, 64, 4, 16, 128, 272, 1, {4}}, 1);
     frame({dtype, FERMT_CENTER_HEAD, 0, 32, 2, 16, 16, 16, 1, {2, 0}}, 0);

@@ -24,9 +24,16 @@ class FERMT(nn.Module):
     def __init__(self, config: ModelConfig, *, backend: str = "auto") -> None:
         super().__init__()
         self.config = config
-        self.backend = backend
         self.backbone = Backbone(config, backend)
         self.box_head = HEADS[config.head](config)
+
+    @property
+    def backend(self) -> str | None:
+        """What all of its kernels run on, as `build_model` was told; None if they differ or are not this package's."""
+        backbone = self.backbone
+        units = [backbone.dau] if backbone.dau is not None else []
+        names = {getattr(module, "backend", None) for module in (*(block.attn for block in backbone.blocks), *units)}
+        return names.pop() if len(names) == 1 else None
 
     def forward(self, template: Tensor, search: Tensor) -> dict[str, Tensor]:
         """One pass over a template and a search region.

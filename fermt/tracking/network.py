@@ -15,6 +15,7 @@ from ..model import FERMT
 from ..model.fermt import HEADS
 
 Maps = dict[str, Tensor]
+OTHERS = "the model's attention and Dual Attention Unit are not all this package's and on one backend"
 
 
 class Network(Protocol):
@@ -88,7 +89,7 @@ def network_for(model: FERMT | fk.frame.PackedModel, dtype: torch.dtype | None) 
         return PackedNetwork(model)
     parameter = next(model.parameters())
     wanted = dtype or parameter.dtype
-    reason = fk.frame.why_not(wanted, parameter.device, model.backend)
+    reason = OTHERS if model.backend is None else fk.frame.why_not(wanted, parameter.device, model.backend)
     if reason is None:
         return PackedNetwork(fk.frame.pack(model, wanted))
     if wanted != parameter.dtype:
