@@ -102,9 +102,6 @@ inline void gemm_panel(const Word* a, int64_t stride, int64_t rows, const Word* 
   for (; column + kGemmVectors * kLanes <= width; column += kGemmVectors * kLanes)
     gemm_rows<kTileRows<kGemmVectors>, kGemmVectors>(a, stride, 0, rows, panel + column, width, words, next,
                                                      from(column));
-  if constexpr (kGemmVectors > 2)
-    for (; column + 2 * kLanes <= width; column += 2 * kLanes)
-      gemm_rows<kTileRows<2>, 2>(a, stride, 0, rows, panel + column, width, words, next, from(column));
   if constexpr (kLanes == 16)
     for (; column < width; column += kLanes)
       gemm_rows<kTileRows<1>, 1>(a, stride, 0, rows, panel + column, width, words, next, from(column));
