@@ -1,8 +1,9 @@
-"""The command line: `fermt track` and `fermt convert`."""
+"""The command line: `fermt track`, `fermt bench` and `fermt convert`."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich import box as box_styles
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,6 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from fermt_kernels.frame import PackedModel
 from fermt_kernels.frame import load as load_packed
@@ -28,6 +31,7 @@ from . import checkpoints
 from .config import CONFIGS, named_config
 from .model import FERMT, build_model
 from .tracking import Track, Tracker
+from .tracking.speed import measure, ways
 from .tracking.video import FrameSource, VideoWriter, annotate
 
 PACKED = ".fermt"  # ending of a packed model's name
@@ -178,3 +182,47 @@ def convert(
         raise typer.Exit(1) from error
     count = sum(parameter.numel() for parameter in model.parameters())
     console.print(f"{count:,} parameters of {config!r} in {target}", highlight=False)
+
+
+@app.command()
+def bench(
+    weights: Annotated[Path | None, typer.Option(help="Weights by fermt.save; speed needs none.")] = None,
+    config: Annotated[str, typer.Option(help=f"Model to build without weights: {', '.join(CONFIGS)}.")] = "fermt",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each row.")] = 3.0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the table to this file as JSON, too.")] = None,
+) -> None:
+    """How fast tracking is on this machine's CPU: the network alone, and a whole update on a frame in memory.
+
+    Reading video is not in it. Rows are measured one after the other; `python -m benchmarks.frame`, in the source tree,
+    compares runtimes by turns.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        model = checkpoints.load(weights) if weights is not None else build_model(config)
+        speeds = []
+        for (name, dtype), make in ways(model).items():
+            try:
+                tracker = make()
+            except ValueError as reason:
+                console.print(f"{name}: left out, {reason}", highlight=False, markup=False)
+                continue
+            with console.status(f"measuring {name}, {dtype}"):
+                speeds.append(measure(tracker, name, dtype, seconds))
+    except (OSError, ValueError) as error:
+        console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    table = Table(title=f"{torch.get_num_threads()} threads, batch 1, median milliseconds", box=box_styles.SIMPLE)
+    for heading in ("runs", "dtype"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("template, once", "crop", "network", "whole update", "frames/s"):
+        table.add_column(heading, justify="right")
+    for speed in speeds:
+        parts = (speed.encode, speed.crop, speed.network, speed.update)
+        table.add_row(speed.name, speed.dtype, *(f"{part * 1e3:.2f}" for part in parts), f"{1 / speed.update:.0f}")
+    Console().print(table)
+    if json_out is not None:
+        aside = json_out.with_name(f".{json_out.name}.part")
+        aside.write_text(json.dumps([speed._asdict() for speed in speeds], indent=1) + "\n")
+        os.replace(aside, json_out)

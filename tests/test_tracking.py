@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,20 @@ def test_the_command_line_takes_a_packed_model(model: fermt.FERMT, folder: Path,
     assert wrong.exit_code == 1
     assert "is a packed model, which runs on the CPU; got device 'cuda'" in wrong.output
     assert "got 'int4'" in CliRunner().invoke(app, [*common, str(packed), "--dtype", "int4"]).output
+
+
+def test_bench_command(tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    result = CliRunner().invoke(app, ["bench", "--config", "fermt", "--seconds", "0.1", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    speeds = json.loads(out.read_text())
+    packed = fk.frame.why_not(torch.float32) is None
+    expected = [("packed frame", "float32"), ("packed frame", "bfloat16")] if packed else []
+    assert [(row["name"], row["dtype"]) for row in speeds] == [*expected, ("PyTorch", "float32")]
+    for row in speeds:
+        assert 0 < row["crop"] < row["update"]
+        assert 0 < row["network"] < 2 * row["update"]
+    assert "left out" in result.output or packed
 
 
 def test_corner_head_tracks_too() -> None:
