@@ -16,9 +16,6 @@ from fermt_kernels.cpp import library
 from fermt_kernels.triton.launch import INTERPRETED
 
 ROOT = Path(__file__).parents[1]
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: threads of several would wait for each other
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-    torch.set_num_threads(1)
 collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs them, in a process of their own
 # Those that take CPU tensors; Triton's kernels have lanes of their own (test_triton.py), and benchmarks.gpu on a GPU.
 COMPILED = [name for name, room in ROOMS.items() if name != "reference" and "cpu" in room.DEVICES]
