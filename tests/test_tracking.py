@@ -95,6 +95,12 @@ def test_the_command_line_takes_a_packed_model(model: fermt.FERMT, folder: Path,
     assert "got 'int4'" in CliRunner().invoke(app, [*common, str(packed), "--dtype", "int4"]).output
 
 
+@pytest.mark.parametrize("box", [(-95.0, 40.0, 100.0, 4.0), (40.0, -95.0, 4.0, 100.0), (119.0, 40.0, 4.0, 4.0)])
+def test_a_crop_beyond_the_image_is_refused(box: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="does not meet the image of 120 x 90"):
+        crop_target(IMAGE, box, 1.0, 32)
+
+
 def test_bench_command(tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     result = CliRunner().invoke(app, ["bench", "--config", "fermt", "--seconds", "0.1", "--json", str(out)])

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import Box
+from fermt_kernels.frame import DEVIATION, MEAN
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
-DEVIATION = (0.229, 0.224, 0.225)
+from ..boxes import Box
 
 
 class Crop(NamedTuple):
