@@ -60,7 +60,6 @@ struct PackedModel {
   int64_t leading;                     // layers before the first in which template queries see search keys
   bool template_input[kMaxDepth + 1];  // whether template tokens are needed as input of a layer, or after the last
 
-  int64_t words(int64_t inputs) const { return (inputs + values_per_word - 1) / values_per_word; }
   int64_t head_groups(int layer) const { return layer == 0 ? 1 : branches; }
   int64_t map_channels() const { return header->head == FERMT_CENTER_HEAD ? 5 : 2; }
   static int64_t branch_outputs(int64_t head, int64_t branch) {

@@ -60,7 +60,7 @@ class PackedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the matrices: torch.float32 or torch.bfloat16."""
+        """Of the matrices: torch.float32, torch.bfloat16 or torch.int8."""
         return _DTYPES[self._header.dtype]
 
     @property
