@@ -6,15 +6,7 @@
 
 namespace {
 
-struct __attribute__((may_alias)) BFloat16Pair {  // rows of bfloat16 are read as pairs
-  uint32_t bits;
-};
-
-inline VecInt load(const BFloat16Pair* p) {
-  VecInt v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
+using BFloat16Pair = PackedWord<struct PairKind>;
 
 inline VecInt splat(BFloat16Pair pair) { return static_cast<int32_t>(pair.bits) - VecInt{}; }
 

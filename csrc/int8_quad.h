@@ -6,15 +6,7 @@
 
 namespace {
 
-struct __attribute__((may_alias)) Int8Quad {  // rows of bytes are read as quads
-  uint32_t bits;
-};
-
-inline VecInt load(const Int8Quad* p) {
-  VecInt v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
+using Int8Quad = PackedWord<struct QuadKind>;
 
 // A word of its own beside VecInt, so that multiply_add knows it.
 struct QuadVec {

@@ -37,6 +37,19 @@ inline Vec load(const float* p) {
   return v;
 }
 
+// A 4-byte word of several smaller values, in which their rows are read whatever they were stored as.
+template <class Kind>
+struct __attribute__((may_alias)) PackedWord {
+  uint32_t bits;
+};
+
+template <class Kind>
+inline VecInt load(const PackedWord<Kind>* p) {
+  VecInt v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
 inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
 
 inline Vec splat(float x) { return x - Vec{}; }

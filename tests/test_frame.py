@@ -275,5 +275,5 @@ def test_the_tracker_takes_the_model_where_there_is_no_packed_frame(monkeypatch:
     assert isinstance(fermt.Tracker(model).network, ModuleNetwork)
 
 
-def test_peak_is_above_what_a_frame_can_use() -> None:
+def test_the_peak_is_of_a_processors_size() -> None:
     assert 1e9 < fk.frame.peak_flops(torch.float32) < 1e14
