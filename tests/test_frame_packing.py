@@ -15,16 +15,9 @@ import fermt
 import fermt_kernels as fk
 from fermt.data import crops
 from fermt.model import vit
-from fermt_kernels.frame.pack import (
-    BATCH_NORM_EPS,
-    DEVIATION,
-    LAYER_NORM_EPS,
-    MEAN,
-    fold_batch_norm,
-    fold_norm,
-    pattern_bits,
-    winograd_filters,
-)
+from fermt_kernels.frame import DEVIATION, MEAN
+from fermt_kernels.frame.fold import BATCH_NORM_EPS, LAYER_NORM_EPS, fold_batch_norm, fold_norm
+from fermt_kernels.frame.pack import pattern_bits, winograd_filters
 
 from .support import packed
 
