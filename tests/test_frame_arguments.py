@@ -12,7 +12,7 @@ from torch import Tensor
 
 import fermt_kernels as fk
 from fermt_kernels.cpp import abi, library
-from fermt_kernels.frame import run
+from fermt_kernels.frame import peak
 
 from .support.packed import small_model
 
@@ -196,7 +196,7 @@ def test_caches_that_are_refused(
 
 
 def test_other_arguments_that_are_refused(center: fk.frame.PackedModel, stand_in: StandIn) -> None:
-    with pytest.raises(TypeError, match="packed must be a PackedModel .*, got FERMT"):
+    with pytest.raises(TypeError, match="packed must be what fermt_kernels.frame.pack gives, got FERMT"):
         fk.frame.encode_template(small_model("center"), draw(*TEMPLATE))
     with pytest.raises(TypeError, match="workspace must be a Workspace or None, got Tensor"):
         fk.frame.encode_template(center, draw(*TEMPLATE), workspace=draw(WORKSPACE))
@@ -211,12 +211,12 @@ def test_without_the_library_the_reason_is_given(center: fk.frame.PackedModel, m
 
 
 def test_the_peak_is_operations_over_seconds(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: stand_in.clock))
+    monkeypatch.setattr(peak, "time", SimpleNamespace(perf_counter=lambda: stand_in.clock))
     threads = torch.get_num_threads()
     assert fk.frame.peak_flops(torch.bfloat16) == pytest.approx(1e9 * threads)
     *_, iterations, _ = stand_in.queries[-1]
     assert stand_in.queries[-1] == ("fermt_fma_peak", 7, 1, threads, iterations, 0)
-    assert iterations * 1e-6 == pytest.approx(run.PEAK_SECONDS, rel=1e-3)
+    assert iterations * 1e-6 == pytest.approx(peak.PEAK_SECONDS, rel=1e-3)
 
 
 def test_a_query_returns_what_the_library_wrote() -> None:

@@ -15,7 +15,7 @@ ARROWS = {
     "swap": {"modules", "ops", "backends", "checks"},
     "modules": {"ops", "backends", "checks"},
     "flops": {"ops", "patterns"},
-    "frame": {"ops", "backends", "cpp", "checks", "patterns"},
+    "frame": {"ops", "backends", "cpp", "triton", "checks", "patterns"},
     "ops": {"backends", "reference", "patterns", "checks"},
     "backends": {"reference", "cpp", "triton", "patterns", "checks"},
     "reference": {"patterns", "checks"},

@@ -6,6 +6,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from fermt_kernels.frame import decode
+
 from ..config import ModelConfig
 from .layers import add_branch, init_head, run_branch, to_map
 
@@ -46,17 +48,9 @@ class CenterHead(nn.Module):
             outputs: what `forward` returned.
             window: (g, g) factor of the score map, or None.
         """
-        score_map, size_map, offset_map = (outputs[key] for key in ("score_map", "size_map", "offset_map"))
-        grid = score_map.shape[-1]
-        weighted = score_map if window is None else score_map * window
-        cell = weighted.flatten(1).argmax(dim=1, keepdim=True)  # (B, 1)
-        index = cell.unsqueeze(1).expand(-1, 2, -1)  # (B, 2, 1)
-        size = size_map.flatten(2).gather(2, index).squeeze(2)  # (B, 2)
-        offset = offset_map.flatten(2).gather(2, index).squeeze(2)
-        corner = torch.cat((cell % grid, cell // grid), dim=1)
-        return torch.cat(((corner + offset) / grid, size), dim=1)
+        return decode(outputs, window)[:, :4]
 
     @staticmethod
     def confidence(outputs: dict[str, Tensor]) -> Tensor:
         """(B,), the highest score before any window, in (0, 1); not calibrated."""
-        return outputs["score_map"].flatten(1).amax(dim=1)
+        return decode(outputs)[:, 4]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..boxes import xyxy_to_cxcywh
+from fermt_kernels.frame import decode
+
 from ..config import ModelConfig
 from .layers import add_branch, init_head, run_branch, to_map
 
@@ -43,13 +41,9 @@ class CornerHead(nn.Module):
     @staticmethod
     def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
         """Boxes (B, 4), cxcywh in [0, 1] of the search region: the corners' mean cells. `window` has no use here."""
-        grid = math.isqrt(outputs["prob_tl"].shape[1])
-        cells = torch.arange(grid, dtype=outputs["prob_tl"].dtype, device=outputs["prob_tl"].device)
-        ys, xs = torch.meshgrid(cells, cells, indexing="ij")
-        places = torch.stack((xs.flatten(), ys.flatten()), dim=1) / grid  # (g^2, 2)
-        return xyxy_to_cxcywh(torch.cat((outputs["prob_tl"] @ places, outputs["prob_br"] @ places), dim=1))
+        return decode(outputs, window)[:, :4]
 
     @staticmethod
     def confidence(outputs: dict[str, Tensor]) -> Tensor:
         """(B,), the lesser of the two corners' highest probabilities; not calibrated."""
-        return torch.minimum(outputs["prob_tl"].amax(dim=1), outputs["prob_br"].amax(dim=1))
+        return decode(outputs)[:, 4]

@@ -1,23 +1,32 @@
-"""A whole frame in one call of the compiled library: the model packed once, the template once for each target.
+"""A whole frame in one call: the model packed once, the template once for each target.
+
+On the CPU it is a call of the compiled library, on a GPU a CUDA graph of few Triton kernels.
 
 packed = fk.frame.pack(model)                            # or fk.frame.load(path)
 cache = fk.frame.encode_template(packed, template_crop)  # (S, S, 3) uint8 RGB
 maps = fk.frame.track_frame(packed, cache, search_crop)  # the head's maps, float32
 """
 
-from .calibrate import DEVIATION, MEAN, MapError, accuracy
+from .calibrate import MapError, accuracy
+from .decode import decode
+from .device import DeviceModel
+from .format import DEVIATION, MEAN
 from .native import native
 from .pack import pack
 from .packed import PackedModel, load
-from .run import Workspace, encode_template, peak_flops, track_frame, why_not
+from .peak import peak_flops
+from .run import encode_template, track_frame, why_not
+from .workspace import Workspace
 
 __all__ = [
     "DEVIATION",
     "MEAN",
+    "DeviceModel",
     "MapError",
     "PackedModel",
     "Workspace",
     "accuracy",
+    "decode",
     "encode_template",
     "load",
     "native",

@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .format import BRANCHES
+from .device import DeviceModel
+from .format import BRANCHES, CONVOLUTIONS, DEVIATION, MEAN
 from .packed import PackedModel
 from .run import encode_template, track_frame
-
-MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
-DEVIATION = (0.229, 0.224, 0.225)
-CONVOLUTIONS = range(1, 5)  # the 3x3 ones of a branch; the fifth is 1x1
 
 
 class HeadRanges(NamedTuple):
@@ -70,7 +67,7 @@ class MapError(NamedTuple):
     rms: float
 
 
-def accuracy(model: Any, packed: PackedModel, templates: Tensor, searches: Tensor) -> dict[str, MapError]:
+def accuracy(model: Any, packed: PackedModel | DeviceModel, templates: Tensor, searches: Tensor) -> dict[str, MapError]:
     """The error of each of the head's maps that packing in `packed.dtype` brings, against the model in float64.
 
     Args:
@@ -79,14 +76,15 @@ def accuracy(model: Any, packed: PackedModel, templates: Tensor, searches: Tenso
         templates, searches: uint8 RGB, (N, S, S, 3) each; not those of the calibration, if it is to mean something.
     """
     exact = copy.deepcopy(model).double()
+    device = next(exact.parameters()).device
     squares: dict[str, list[float]] = {}
     largest: dict[str, float] = {}
     with _evaluating(exact):
         for template, search in zip(templates, searches, strict=True):
             maps = track_frame(packed, encode_template(packed, template), search)
-            truth = exact(_normalised(template, torch.float64), _normalised(search, torch.float64))
+            truth = exact(*(_normalised(crop, torch.float64).to(device) for crop in (template, search)))
             for name, value in maps.items():
-                difference = value.double() - truth[name]
+                difference = value.double() - truth[name].to(value.device)
                 largest[name] = max(largest.get(name, 0.0), difference.abs().max().item())
                 squares.setdefault(name, []).append(difference.square().mean().item())
     return {name: MapError(largest[name], (sum(squares[name]) / len(squares[name])) ** 0.5) for name in largest}

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from .. import checks
 from ..ops import STATE_KEYS, DAUWeights
-from .calibrate import CONVOLUTIONS
-from .format import BRANCHES, HEADS, LANES, MOST_LAYERS
+from .format import BRANCHES, CONVOLUTIONS, HEADS, LANES, MOST_LAYERS
 
 LAYER_NORM_EPS = 1e-6  # neither this nor the next is in a state dict
 BATCH_NORM_EPS = 1e-5
@@ -54,6 +53,7 @@ class Folded(NamedTuple):
     layers: tuple[Layer, ...]
     norm: tuple[Tensor, Tensor]  # the last one, which no matrix follows: scaling, shift
     head: dict[str, tuple[Matrix, ...]]  # a branch's four 3x3 convolutions, batch norms folded in, and its 1x1
+    device: torch.device  # where the model was; what is folded is on the CPU
 
     @property
     def hidden(self) -> int:
@@ -92,6 +92,7 @@ def fold(model: Any) -> Folded:
         tuple(_layer(weights, f"backbone.blocks.{i}", dim, hidden) for i in range(len(config.patterns))),
         weights.norm("backbone.norm", dim),
         {branch: tuple(_branch(weights, branch, outputs, widths)) for branch, outputs in BRANCHES[config.head].items()},
+        weights.device,
     )
     weights.check_all_taken()
     return folded
@@ -115,6 +116,8 @@ class _Weights:
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self._state = state
+        tensors = [value for value in state.values() if isinstance(value, Tensor)]
+        self.device = tensors[0].device if tensors else torch.device("cpu")
         self._left = {key for key in state if key not in _UNUSED and not key.endswith(_COUNTER)}
 
     def __call__(self, key: str, *shape: int) -> Tensor:
@@ -131,10 +134,10 @@ class _Weights:
         if not isinstance(weight, Tensor) or not weight.is_floating_point():
             kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
             raise TypeError(f"pack: weight {key!r} must be a tensor of floats, got {kind}")
-        if weight.device.type != "cpu":
-            raise ValueError(f"pack: weight {key!r} must be on the CPU, got one on {weight.device}")
+        if weight.device != self.device or weight.is_meta:
+            raise ValueError(f"pack: weight {key!r} must be on the CPU or a GPU with the others, got {weight.device}")
         self._left.discard(key)
-        return weight.detach().double()
+        return weight.detach().cpu().double()
 
     def linear(self, name: str, outputs: int, inputs: int) -> Matrix:
         return Matrix(self(f"{name}.weight", outputs, inputs), self(f"{name}.bias", outputs))

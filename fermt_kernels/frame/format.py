@@ -31,6 +31,10 @@ WORD_BYTES = 4
 CHECKSUM_FIELD = slice(24, 32)  # after magic, version and total
 MOST_LAYERS = 64
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 3}
+FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # of models that are no block of bytes
+MEAN = (0.485, 0.456, 0.406)  # of images, RGB: ImageNet's
+DEVIATION = (0.229, 0.224, 0.225)
+CONVOLUTIONS = range(1, 5)  # the 3x3 ones of a branch of the head; the fifth is 1x1
 BRANCHES = {"center": {"ctr": 1, "offset": 2, "size": 2}, "corner": {"tl": 1, "br": 1}}  # outputs of each branch
 HEADS = {name: code for code, name in enumerate(BRANCHES)}
 

@@ -8,12 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backends import AUTO, requested, why_unsupported
 from ..patterns import key_spans
-from .calibrate import CONVOLUTIONS, DEVIATION, MEAN, HeadRanges, head_ranges
+from .calibrate import HeadRanges, head_ranges
+from .device import DeviceModel
 from .fold import LAYER_NORM_EPS, Folded, Matrix, fold
 from .format import (
+    CONVOLUTIONS,
+    DEVIATION,
     DTYPES,
+    FLOATS,
     HEADS,
+    MEAN,
     Header,
     assemble,
     bias_section,
@@ -30,32 +36,55 @@ FILTER_TRANSFORM = torch.tensor(
 
 
 def pack(
-    model: Any, dtype: torch.dtype = torch.float32, *, calibration: tuple[Tensor, Tensor] | None = None
-) -> PackedModel:
+    model: Any,
+    dtype: torch.dtype = torch.float32,
+    *,
+    calibration: tuple[Tensor, Tensor] | None = None,
+    backend: str = "auto",
+) -> PackedModel | DeviceModel:
     """A model's weights in the form in which `track_frame` reads them. The model is not changed.
 
-    What is packed is the model in evaluation mode: batch norms by their running statistics.
+    What is packed is the model in evaluation mode: batch norms by their running statistics. A model on a GPU becomes a
+    `DeviceModel` there, one on the CPU a `PackedModel`.
 
     Args:
-        model: a FERMT, or anything with its `config` and, under the authors' keys, its `state_dict()`; on the CPU, in
-            any float dtype.
-        dtype: of the matrices, torch.float32, torch.bfloat16 or torch.int8. Sums, norms and soft-max are float32 in
-            any case. In int8 weights have a scale for each output; tokens, one for each token and product, found as
-            they come; the head's maps, one each, found by `calibration`; attention is computed in bfloat16. It is less
-            accurate, and nothing takes it unasked: `accuracy` says by how much.
+        model: a FERMT, or anything with its `config` and, under the authors' keys, its `state_dict()`; in any float
+            dtype.
+        dtype: of the matrices: on the CPU torch.float32, torch.bfloat16 or torch.int8; on a GPU torch.float32,
+            torch.bfloat16 or torch.float16. Sums, norms and soft-max are float32 in any case. In int8 weights have a
+            scale for each output; tokens, one for each token and product, found as they come; the head's maps, one
+            each, found by `calibration`; attention is computed in bfloat16. It is less accurate, and nothing takes it
+            unasked: `accuracy` says by how much.
         calibration: for torch.int8: templates and search crops, uint8 RGB (N, S, S, 3) each, as tracking will see them.
+        backend: whose form: "cpp", "triton", or "auto", which goes by the model's device.
 
     Raises:
         TypeError: `dtype` is another, the model has no such configuration or state dict, or a weight holds no floats.
-        ValueError: a size or a pattern that a packed model cannot have, or a weight that is missing, left over, not on
-            the CPU or of another shape; the message names it.
+        ValueError: a size or a pattern that a packed model cannot have, or a weight that is missing, left over or of
+            another shape; the message names it.
+        RuntimeError: the backend cannot run a frame of such a model, with the reason.
     """
+    folded = fold(model)
+    if _for_triton(folded, dtype, backend):
+        if calibration is not None:
+            raise ValueError(f"pack: calibration goes with torch.int8 only, got dtype {dtype}")
+        return DeviceModel(folded, _header(folded, FLOATS[dtype]), dtype, folded.device)
     if dtype not in DTYPES:
         known = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
         raise TypeError(f"pack: dtype must be one of {known}; got {dtype!r}")
-    folded = fold(model)
     ranges = _calibrated(model, folded.config, dtype, calibration)
-    return PackedModel(assemble(_header(folded, dtype), list(_sections(folded, dtype, ranges))))
+    return PackedModel(assemble(_header(folded, DTYPES[dtype]), list(_sections(folded, dtype, ranges))))
+
+
+def _for_triton(folded: Folded, dtype: torch.dtype, backend: str) -> bool:
+    """Whether the model becomes a `DeviceModel`."""
+    name = requested(backend)
+    reason = why_unsupported("triton", "track_frame", folded.device.type, dtype)
+    if name == "triton" and reason:
+        raise RuntimeError(f"backend 'triton' cannot run track_frame: {reason}")
+    if name == AUTO and reason and folded.device.type != "cpu":
+        raise RuntimeError(f"no backend can run track_frame in {dtype} on {folded.device}: triton: {reason}")
+    return name in ("triton", AUTO) and reason is None
 
 
 def winograd_filters(weight: Tensor) -> Tensor:
@@ -70,12 +99,12 @@ def pattern_bits(pattern: str) -> int:
     return sum(1 << (2 * seer + seen) for seer, span in enumerate(spans) for seen in range(*span))
 
 
-def _header(folded: Folded, dtype: torch.dtype) -> Header:
+def _header(folded: Folded, dtype: int) -> Header:
     config, unit = folded.config, folded.unit
     return Header(
         total_bytes=0,
         checksum=0,
-        dtype=DTYPES[dtype],
+        dtype=dtype,
         head=HEADS[config.head],
         reweight=int(config.reweight),
         dim=config.dim,

@@ -16,52 +16,16 @@ _DTYPES = {code: dtype for dtype, code in DTYPES.items()}
 _HEADS = {code: head for head, code in HEADS.items()}
 
 
-class PackedModel:
-    """A model as one block of bytes that the compiled library reads in place; made by `pack` or `load`.
+class Described:
+    """What every form of a packed model says of itself."""
 
-    It needs neither torch modules nor the compiled library until it is run, and may be shared between threads.
-
-    Args:
-        blob: uint8 (bytes,) on the CPU; copied only if it does not start at a multiple of 64 bytes.
-
-    Raises:
-        TypeError: the blob is not such a tensor.
-        ValueError: it is no packed model, of another version, or of another size than its header says.
-    """
-
-    def __init__(self, blob: Tensor) -> None:
-        if not isinstance(blob, Tensor) or blob.dtype != torch.uint8 or blob.dim() != 1 or blob.device.type != "cpu":
-            kind = f"{tuple(blob.shape)} {blob.dtype}" if isinstance(blob, Tensor) else type(blob).__name__
-            raise TypeError(f"PackedModel: blob must be a uint8 tensor (bytes,) on the CPU, got {kind}")
-        if not blob.is_contiguous() or blob.data_ptr() % ALIGNMENT:
-            blob = aligned_empty(blob.shape).copy_(blob)
-        self._blob = blob
-        self._header = Header.from_bytes(bytes(blob.numpy().data[:HEADER_BYTES]))
-        if blob.nbytes != self._header.total_bytes:
-            raise ValueError(
-                f"cut short or damaged: {blob.nbytes} bytes, expected {self._header.total_bytes} as its header says"
-            )
-        self._header.check()
-        self._info: dict[tuple[str, int], compiled.FrameInfo] = {}
-
-    @property
-    def blob(self) -> Tensor:
-        """The model's bytes, uint8 (nbytes,); not to be written to."""
-        return self._blob
+    def __init__(self, header: Header) -> None:
+        self._header = header
 
     @property
     def header(self) -> Header:
-        """What the blob says of itself."""
+        """All of it, in numbers."""
         return self._header
-
-    @property
-    def nbytes(self) -> int:
-        return self._blob.nbytes
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the matrices: torch.float32, torch.bfloat16 or torch.int8."""
-        return _DTYPES[self._header.dtype]
 
     @property
     def head(self) -> str:
@@ -92,6 +56,54 @@ class PackedModel:
     def search_factor(self) -> float:
         """The same of the search region's crop."""
         return self._header.search_factor
+
+
+class PackedModel(Described):
+    """A model as one block of bytes that the compiled library reads in place; made by `pack` or `load`. On the CPU.
+
+    It needs neither torch modules nor the compiled library until it is run, and may be shared between threads.
+
+    Args:
+        blob: uint8 (bytes,) on the CPU; copied only if it does not start at a multiple of 64 bytes.
+
+    Raises:
+        TypeError: the blob is not such a tensor.
+        ValueError: it is no packed model, of another version, or of another size than its header says.
+    """
+
+    def __init__(self, blob: Tensor) -> None:
+        if not isinstance(blob, Tensor) or blob.dtype != torch.uint8 or blob.dim() != 1 or blob.device.type != "cpu":
+            kind = f"{tuple(blob.shape)} {blob.dtype}" if isinstance(blob, Tensor) else type(blob).__name__
+            raise TypeError(f"PackedModel: blob must be a uint8 tensor (bytes,) on the CPU, got {kind}")
+        if not blob.is_contiguous() or blob.data_ptr() % ALIGNMENT:
+            blob = aligned_empty(blob.shape).copy_(blob)
+        self._blob = blob
+        super().__init__(Header.from_bytes(bytes(blob.numpy().data[:HEADER_BYTES])))
+        if blob.nbytes != self._header.total_bytes:
+            raise ValueError(
+                f"cut short or damaged: {blob.nbytes} bytes, expected {self._header.total_bytes} as its header says"
+            )
+        self._header.check()
+        self._info: dict[tuple[str, int], compiled.FrameInfo] = {}
+
+    @property
+    def blob(self) -> Tensor:
+        """The model's bytes, uint8 (nbytes,); not to be written to."""
+        return self._blob
+
+    @property
+    def nbytes(self) -> int:
+        return self._blob.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrices: torch.float32, torch.bfloat16 or torch.int8."""
+        return _DTYPES[self._header.dtype]
 
     def info(self, batch: int) -> compiled.FrameInfo:
         """Sizes of caches and workspace for `batch` samples on the instruction set in use; asked of the library once.

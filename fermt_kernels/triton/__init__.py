@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .frame_weights import FrameSizes, FrameWeights
 from .launch import INTERPRETED
+
+if TYPE_CHECKING:
+    from .frame import Frame
 
 DEVICES = ("cuda", "cpu") if INTERPRETED else ("cuda",)
 # The interpreter computes bfloat16 wrongly.
@@ -21,6 +26,7 @@ SUPPORTS = {
     "attention_backward": DTYPES,
     "dual_attention_unit_forward": DTYPES,
     "dual_attention_unit_backward": DTYPES,
+    "track_frame": DTYPES,
 }
 LARGEST = {
     "attention_forward": ("head dims", 128),
@@ -89,3 +95,10 @@ def dual_attention_unit_backward(
     from . import dual_attention_unit
 
     dual_attention_unit.dual_attention_unit_backward(grad_out, x, weights, grad_x, grads)
+
+
+def make_frame(weights: FrameWeights, sizes: FrameSizes, batch: int) -> Frame:
+    """Memory and launches of a whole frame for `batch` targets, on the device of the weights."""
+    from . import frame
+
+    return frame.Frame(weights, sizes, batch)

@@ -97,18 +97,39 @@ def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, num_template: int, pattern: str, scale: float
 ) -> None:
     """Attention of (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N), contiguous."""
+    template, search = key_spans(pattern, num_template, q.shape[2])
     q, k, v = last_contiguous(q), last_contiguous(k), last_contiguous(v)
+    forward_on(q, k, v, out, lse, num_template, (*template, *search), scale)
+
+
+def forward_on(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    num_template: int,
+    spans: tuple[int, int, int, int],
+    scale: float,
+    blocks: Blocks | None = None,
+) -> None:
+    """The first `num_template` queries see the first span of keys, the others the second; there may be more keys.
+
+    Last dimensions are contiguous; `lse` is contiguous, a number a query; `blocks` replaces the table's.
+    """
     (batch, heads, tokens, dim), (size, block_d) = q.shape, _key(q)
-    blocks = FORWARD[size, block_d]
+    blocks = blocks or FORWARD[size, block_d]
     count = _query_blocks(q, num_template, blocks.m)
-    shape = _shape(q, num_template, pattern)
-    start_t, stop_t, start_s, stop_s = shape["spans"]
+    start_t, stop_t, start_s, stop_s = spans
     launch(
         attention_forward_kernel,
         (batch * heads * count,),
         {
             **_with_strides({"q_ptr": q, "k_ptr": k, "v_ptr": v, "out_ptr": out, "lse_ptr": lse}),
-            **shape,
+            "heads": heads,
+            "tokens": tokens,
+            "num_template": num_template,
+            "spans": spans,
             "blocks": count,
             "abs_scale": abs(scale),
             "abs_scale_log2": abs(scale) * LOG2E,

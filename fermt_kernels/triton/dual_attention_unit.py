@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,9 +87,9 @@ class Maps(NamedTuple):
     gate: Tensor
 
 
-def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+def _strides(name: str, tensor: Tensor, dimensions: Sequence[str] = ("batch", "channel", "row")) -> dict[str, int]:
     """An image's strides under the names that kernels give them."""
-    names = (f"{name}_{dimension}_stride" for dimension in ("batch", "channel", "row"))
+    names = (f"{name}_{dimension}_stride" for dimension in dimensions)
     return dict(zip(names, tensor.stride(), strict=False))
 
 
@@ -108,15 +108,21 @@ def _planes(x: Tensor, sizes: Sizes) -> Planes:
     return Planes(batch, channels, height, width, pitch, origin, plane, block)
 
 
-def _maps(x: Tensor, weights: Sequence[Tensor], sizes: Sizes, planes: Planes) -> Maps:
+def _pixels(x: Tensor, normalise: Tensor | None) -> dict[str, Any]:
+    """What a kernel reads the image with: its strides, and how it is still to be normalised, if it is."""
+    unused = x if normalise is None else normalise
+    return {"normalise_ptr": unused, **_strides("x", x, ("batch", "channel", "row", "column"))}
+
+
+def _maps(x: Tensor, weights: Sequence[Tensor], sizes: Sizes, planes: Planes, normalise: Tensor | None = None) -> Maps:
     u, a = planes.scratch(x), planes.scratch(x)
     u_sums = x.new_empty((planes.batch, planes.tiles, planes.channels), dtype=torch.float32)
     mean, gate = (x.new_empty((planes.batch, planes.channels), dtype=torch.float64) for _ in range(2))
     arguments = {
         "x_ptr": x, "proj_1_weight_ptr": weights[0], "proj_1_bias_ptr": weights[1], "u_ptr": u, "u_sums_ptr": u_sums,
-        **_strides("x", x), **planes.numbers(),
+        **_pixels(x, normalise), **planes.numbers(),
     }  # fmt: skip
-    constants = {**sizes.channel_constants(), "BLOCK": planes.block}
+    constants = {**sizes.channel_constants(), "NORMALISED": normalise is None, "BLOCK": planes.block}
     launch(activation_kernel, (planes.batch * planes.tiles,), arguments, constants, POINTWISE)
     arguments = {
         "u_ptr": u, "conv0_weight_ptr": weights[2], "conv0_bias_ptr": weights[3], "a_ptr": a, "u_sums_ptr": u_sums,
@@ -134,20 +140,29 @@ def _spatial_arguments(maps: Maps, weights: Sequence[Tensor]) -> dict[str, Tenso
     return {"u_ptr": maps.u, "a_ptr": maps.a, "gate_ptr": maps.gate, **dict(zip(names, weights[4:8], strict=True))}
 
 
-def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
-    """The unit on x (B, C, H, W) into `out` (last dimension contiguous); weights in the order of `DAUWeights`."""
-    x, weights = last_contiguous(x), [weight.contiguous() for weight in weights]
+def dual_attention_unit_forward(
+    x: Tensor, weights: Sequence[Tensor], out: Tensor, normalise: Tensor | None = None
+) -> None:
+    """The unit on x (B, C, H, W) into `out` (last dimension contiguous); weights in the order of `DAUWeights`.
+
+    With `normalise`, float32 (2, C), it is the unit on x * normalise[0] + normalise[1].
+    """
+    x = last_contiguous(x) if normalise is None else x
+    weights = [weight.contiguous() for weight in weights]
     sizes = _sizes(weights)
     planes = _planes(x, sizes)
-    maps = _maps(x, weights, sizes, planes)
+    maps = _maps(x, weights, sizes, planes, normalise)
     first_tile = planes.origin // planes.block  # those before it, and after the last pixel's, are margin
     tiles = cdiv(planes.origin + planes.height * planes.pitch, planes.block) - first_tile
     arguments = {
         "x_ptr": x, **_spatial_arguments(maps, weights), "proj_2_weight_ptr": weights[10],
-        "proj_2_bias_ptr": weights[11], "out_ptr": out, **_strides("x", x), **_strides("out", out),
+        "proj_2_bias_ptr": weights[11], "out_ptr": out, **_pixels(x, normalise), **_strides("out", out),
         **planes.numbers(), "first_tile": first_tile, "tiles": tiles,
     }  # fmt: skip
-    constants = {**sizes.channel_constants(), **sizes.spatial_constants(), "BLOCK": planes.block}
+    constants = {
+        **sizes.channel_constants(), **sizes.spatial_constants(), "NORMALISED": normalise is None,
+        "BLOCK": planes.block,
+    }  # fmt: skip
     launch(output_kernel, (planes.batch * tiles,), arguments, constants, TAPS)
 
 

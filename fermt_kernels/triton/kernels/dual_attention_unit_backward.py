@@ -137,7 +137,9 @@ def input_backward_kernel(
     places = ((batch * CHANNELS + channels) * plane + origin)[:, None] + at[None, :]
     grad_u = tl.load(grad_u_ptr + places, mask, other=0.0)
     grad_u += tl.load(grad_mean_ptr + batch * CHANNELS + channels, known, other=0.0)[:, None]
-    before = pointwise(x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, inside, CHANNELS, CHANNELS_P2)
+    before = pointwise(
+        x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, x_ptr, inside, CHANNELS, CHANNELS_P2, True
+    )
     below = 0.5 * (1.0 + tl.erf(before * 0.7071067811865476))
     slope = below + before * (0.3989422804014327 * tl.exp(-0.5 * before * before))
     grad_before = tl.where(mask, grad_u * slope, 0.0)

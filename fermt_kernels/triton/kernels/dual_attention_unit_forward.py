@@ -11,14 +11,26 @@ from .depthwise import convolved, pixels_of
 
 
 @triton.jit
+def pixels(image_ptr, normalise_ptr, channel, inside, CHANNELS: tl.constexpr, NORMALISED: tl.constexpr):
+    """A channel's pixels; scaled and shifted by `normalise_ptr` (2, CHANNELS) if they are not NORMALISED yet."""
+    value = tl.load(image_ptr, inside, other=0).to(tl.float32)
+    if NORMALISED:
+        return value
+    else:
+        return value * tl.load(normalise_ptr + channel) + tl.load(normalise_ptr + CHANNELS + channel)
+
+
+@triton.jit
 def pointwise(
     image_ptr,
     weight_ptr,
     bias_ptr,
     channel_stride,
+    normalise_ptr,
     inside,
     CHANNELS: tl.constexpr,
     CHANNELS_P2: tl.constexpr,
+    NORMALISED: tl.constexpr,
 ):
     """A 1x1 convolution of the pixels that `image_ptr` points at in channel 0: (CHANNELS_P2, BLOCK)."""
     channels = tl.arange(0, CHANNELS_P2)
@@ -26,7 +38,7 @@ def pointwise(
     result = tl.load(bias_ptr + channels, known, other=0.0).to(tl.float32)[:, None]
     for i in tl.static_range(CHANNELS):
         weight = tl.load(weight_ptr + channels * CHANNELS + i, known, other=0.0).to(tl.float32)
-        value = tl.load(image_ptr + i * channel_stride, inside, other=0.0).to(tl.float32)
+        value = pixels(image_ptr + i * channel_stride, normalise_ptr, i, inside, CHANNELS, NORMALISED)
         result += weight[:, None] * value[None, :]
     return result
 
@@ -38,9 +50,11 @@ def activation_kernel(
     proj_1_bias_ptr,
     u_ptr,
     u_sums_ptr,
+    normalise_ptr,
     x_batch_stride,
     x_channel_stride,
     x_row_stride,
+    x_column_stride,
     height,
     width,
     pitch,
@@ -49,6 +63,7 @@ def activation_kernel(
     tiles,
     CHANNELS: tl.constexpr,
     CHANNELS_P2: tl.constexpr,
+    NORMALISED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """u = GELU(proj_1 x) on one tile of all channels' planes, and the tile's sums of u."""
@@ -56,8 +71,11 @@ def activation_kernel(
     channels = tl.arange(0, CHANNELS_P2)
     known = channels < CHANNELS
     at, row, column, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
-    x_at = x_ptr + batch * x_batch_stride + row.to(tl.int64) * x_row_stride + column
-    before = pointwise(x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, inside, CHANNELS, CHANNELS_P2)
+    x_at = x_ptr + batch * x_batch_stride + row.to(tl.int64) * x_row_stride + column * x_column_stride
+    before = pointwise(
+        x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, normalise_ptr, inside,
+        CHANNELS, CHANNELS_P2, NORMALISED,
+    )  # fmt: skip
     u = 0.5 * before * (1.0 + tl.erf(before * 0.7071067811865476))
     u = tl.where(inside[None, :], u, 0.0)
     planes = (batch * CHANNELS + channels) * plane + origin
@@ -78,9 +96,11 @@ def output_kernel(
     proj_2_weight_ptr,
     proj_2_bias_ptr,
     out_ptr,
+    normalise_ptr,
     x_batch_stride,
     x_channel_stride,
     x_row_stride,
+    x_column_stride,
     out_batch_stride,
     out_channel_stride,
     out_row_stride,
@@ -96,6 +116,7 @@ def output_kernel(
     SIZE: tl.constexpr,
     TAPS_P2: tl.constexpr,
     DILATION: tl.constexpr,
+    NORMALISED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """out = proj_2(s f u) + x with f = conv1(conv_spatial a), on one tile of all channels."""
@@ -117,10 +138,10 @@ def output_kernel(
     u = tl.load(u_ptr + planes[:, None] + at[None, :], mask, other=0.0)
     gate = tl.load(gate_ptr + batch * CHANNELS + channels, known, other=0.0).to(tl.float32)
     gated = gate[:, None] * f * u
-    x_at = x_ptr + batch * x_batch_stride + row.to(tl.int64) * x_row_stride + column
+    x_at = x_ptr + batch * x_batch_stride + row.to(tl.int64) * x_row_stride + column * x_column_stride
     out_at = out_ptr + batch * out_batch_stride + row.to(tl.int64) * out_row_stride + column
     for o in tl.static_range(CHANNELS):
         weight = tl.load(proj_2_weight_ptr + o * CHANNELS + channels, known, other=0.0).to(tl.float32)
         mixed = tl.sum(weight[:, None] * gated, 0) + tl.load(proj_2_bias_ptr + o).to(tl.float32)
-        out = mixed + tl.load(x_at + o * x_channel_stride, inside, other=0.0).to(tl.float32)
+        out = mixed + pixels(x_at + o * x_channel_stride, normalise_ptr, o, inside, CHANNELS, NORMALISED)
         tl.store(out_at + o * out_channel_stride, out.to(out_ptr.dtype.element_ty), inside)

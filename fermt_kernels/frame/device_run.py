@@ -1,0 +1,87 @@
+"""Running a packed model on a GPU: a `Frame` of the Triton room for each batch, and what it holds at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .. import triton as room
+from .device import DeviceModel
+from .graph import Captured, Upload
+from .workspace import Workspace
+
+
+class Session:
+    """The frame of one model and batch, kept from call to call; on a GPU, captured."""
+
+    def __init__(self, packed: DeviceModel, batch: int, captured: bool) -> None:
+        self.packed = packed  # kept alive, for its address is the session's name
+        self.frame = room.make_frame(packed.weights, packed.sizes, batch)
+        self._installed: list[tuple[Tensor, int] | None] = [None] * batch  # for each target, of which caches which row
+        self._window: Tensor | None = None
+        searches, templates = self.frame.searches, self.frame.templates
+        self._put_searches: Callable[[Tensor], object] = searches.copy_
+        self._put_templates: Callable[[Tensor], object] = templates.copy_
+        self._encode, self._track = self.frame.encode, self.frame.track
+        if captured:
+            self._put_searches = Upload(searches)
+            self._encode, self._track = (Captured(run, packed.device) for run in (self._encode, self._track))
+
+    def encode(self, crops: Tensor) -> Tensor:
+        self._put_templates(crops)
+        self._encode()
+        caches = self.frame.caches()
+        self._installed = [(caches, i) for i in range(len(caches))]
+        return caches
+
+    def track(self, caches: Sequence[tuple[Tensor, int]], crops: Tensor, window: Tensor | None) -> None:
+        """Caches as (tensor, row); those that are in place already are not copied again."""
+        for target, (tensor, row) in enumerate(caches):
+            before = self._installed[target]
+            if before is None or before[0] is not tensor or before[1] != row:
+                self.frame.install(target, tensor.view(-1, tensor.shape[-1])[row])
+                self._installed[target] = tensor, row
+        if window is not self._window:
+            self.frame.head.window.copy_(torch.ones(()) if window is None else window)
+            self._window = window
+        put: Callable[[Tensor], object] = (
+            self._put_searches if crops.device.type == "cpu" else self.frame.searches.copy_
+        )
+        put(crops)
+        self._track()
+
+
+def cache_bytes(packed: DeviceModel, batch: int) -> int:
+    """Of one target."""
+    return packed.sizes.cache_bytes(packed.dtype)
+
+
+def encode(packed: DeviceModel, crops: Tensor, workspace: Workspace | None) -> Tensor:
+    """Caches (B, cache_bytes) of template crops (B, S, S, 3)."""
+    return _session(packed, len(crops), workspace).encode(crops)
+
+
+def track(
+    packed: DeviceModel,
+    caches: Tensor | Sequence[Tensor],
+    crops: Tensor,
+    workspace: Workspace | None,
+    tokens: bool,
+    window: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Maps (B, channels, g, g), boxes (B, 5) and, if wanted, tokens of search crops (B, S, S, 3), a cache each."""
+    batch = len(crops)
+    rows = [(caches, i) for i in range(batch)] if isinstance(caches, Tensor) else [(cache, 0) for cache in caches]
+    session = _session(packed, batch, workspace)
+    session.track(rows, crops, window)
+    head = session.frame.head
+    return head.maps.clone(), head.boxes.clone(), session.frame.layers.tokens.float() if tokens else None
+
+
+def _session(packed: DeviceModel, batch: int, workspace: Workspace | None) -> Session:
+    if workspace is None:
+        return Session(packed, batch, captured=False)
+    captured = packed.device.type == "cuda"
+    return workspace.keep((id(packed), batch), lambda: Session(packed, batch, captured))

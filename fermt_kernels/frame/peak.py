@@ -1,0 +1,44 @@
+"""What the processor could do at most."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from ..cpp import frame as compiled
+from ..cpp.abi import DTYPES
+
+PEAK_RUNS = 5
+PEAK_SECONDS = 0.02  # of one run
+PEAK_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def peak_flops(dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second that this machine's multiply-adds reach on torch's threads, measured.
+
+    An upper bound for what a matrix product can do here: the best of several runs of nothing but multiply-adds on
+    registers, in the instruction set in use.
+
+    Args:
+        dtype: of the factors, torch.float32 or torch.bfloat16.
+
+    Raises:
+        TypeError: another dtype.
+        RuntimeError: the compiled library is not usable, with the reason.
+    """
+    if dtype not in PEAK_DTYPES:
+        raise TypeError(f"peak_flops: dtype must be one of {', '.join(map(str, PEAK_DTYPES))}; got {dtype!r}")
+    threads, iterations = torch.get_num_threads(), 1024
+
+    def run() -> tuple[float, int]:
+        start = time.perf_counter()
+        operations = compiled.fma_peak(DTYPES[dtype], threads, iterations)
+        return time.perf_counter() - start, operations
+
+    seconds, _ = run()
+    while seconds < PEAK_SECONDS / 4:
+        iterations *= 2
+        seconds, _ = run()
+    iterations = max(1, round(iterations * PEAK_SECONDS / seconds))
+    return max(operations / seconds for seconds, operations in (run() for _ in range(PEAK_RUNS)))

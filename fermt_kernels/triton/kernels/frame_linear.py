@@ -1,0 +1,92 @@
+"""Linear layers of the frame: one behind a norm, and one that joins the residual stream."""
+
+import triton
+import triton.language as tl
+
+from .frame_rows import columns_of, gelu, load_stream, places_of, product, standardised
+
+
+@triton.jit
+def norm_linear_kernel(
+    stream_ptr,
+    sum_ptr,
+    weight_ptr,
+    bias_ptr,
+    out_ptr,
+    part_stride,
+    rows,
+    first,
+    count,
+    tokens,
+    eps,
+    PARTS: tl.constexpr,
+    ACTIVATED: tl.constexpr,
+    DIM: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    SHARE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Norm and a linear layer, GELU if ACTIVATED, SHARE of the outputs a program; share 0 also stores the sum."""
+    index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    share = tl.program_id(1)
+    known = index < rows
+    places = places_of(index, first, count, tokens)
+    chunks = load_stream(stream_ptr, part_stride, places, known, PARTS, DIM, BLOCK_C, CHUNKS)
+    if PARTS > 1 and share == 0:
+        for c in tl.static_range(CHUNKS):
+            columns = columns_of(c, BLOCK_C)
+            mask = known[:, None] & (columns < DIM)[None, :]
+            tl.store(sum_ptr + (places[:, None] * DIM + columns[None, :]), chunks[c], mask)
+    normed = standardised(chunks, eps, weight_ptr.dtype.element_ty, DIM, BLOCK_C, CHUNKS)
+    for start in range(0, SHARE, BLOCK_N):
+        outputs = share * SHARE + start + tl.arange(0, BLOCK_N)
+        inside = outputs < OUTPUTS
+        total = product(normed, weight_ptr, outputs, OUTPUTS, DIM, BLOCK_C, CHUNKS, PRECISION)
+        total += tl.load(bias_ptr + outputs, inside, other=0.0)[None, :]
+        if ACTIVATED:
+            total = gelu(total)
+        out_at = out_ptr + (places[:, None] * OUTPUTS + outputs[None, :])
+        tl.store(out_at, total.to(out_ptr.dtype.element_ty), known[:, None] & inside[None, :])
+
+
+@triton.jit
+def linear_kernel(
+    input_ptr,
+    stream_ptr,
+    weight_ptr,
+    bias_ptr,
+    out_ptr,
+    rows,
+    first,
+    count,
+    tokens,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The stream plus a linear layer. A tile is read before it is written, so `out_ptr` may be the stream."""
+    index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    outputs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    known, inside = index < rows, outputs < OUTPUTS
+    places = places_of(index, first, count, tokens)
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, INPUTS, BLOCK_K):
+        inputs = start + tl.arange(0, BLOCK_K)
+        given = inputs < INPUTS
+        x = tl.load(
+            input_ptr + (places[:, None] * INPUTS + inputs[None, :]), known[:, None] & given[None, :], other=0.0
+        )
+        weight_at = weight_ptr + (inputs[:, None] * OUTPUTS + outputs[None, :])
+        weight = tl.load(weight_at, given[:, None] & inside[None, :], other=0.0)
+        total = tl.dot(x, weight, total, input_precision=PRECISION)
+    total += tl.load(bias_ptr + outputs, inside, other=0.0)[None, :]
+    at, mask = places[:, None] * OUTPUTS + outputs[None, :], known[:, None] & inside[None, :]
+    total += tl.load(stream_ptr + at, mask, other=0.0)
+    tl.store(out_ptr + at, total, mask)
