@@ -166,6 +166,7 @@ def main(
     if check:
         compared, found = gpu_checks.wrong(device, room.DTYPES, small=dry_run)
         found += [f"opcheck: {fault}" for fault in gpu_checks.opcheck(device)]
+        found += gpu_checks.wrong_crops(device)
         runs = 2 if dry_run else gpu_checks.RUNS
         found += [f"not the same bits: {fault}" for fault in gpu_checks.differs(device, runs)]
         console.print(f"{compared} results compared with float64, {len(found)} faults", highlight=False)

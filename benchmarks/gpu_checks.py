@@ -26,6 +26,7 @@ ATTENTION_SHAPES = (  # (B, H, N, D), n
     ((1, 2, 7, 16), 7),
 )
 UNIT_SHAPES = ((2, 3, 256, 256), (2, 3, 33, 70), (1, 1, 5, 3), (2, 2, 40, 40))
+CROP_SIZES = (1, 37, 128, 256)
 RUNS = 100
 
 
@@ -78,6 +79,17 @@ def wrong(device: str, dtypes: tuple[torch.dtype, ...], small: bool = False) -> 
                 if reason := inaccuracy(actual, eager, truth, draws=True):
                     found.append(f"{name}, {dtype}, result {index}: {reason}")
     return compared, found
+
+
+def wrong_crops(device: str) -> list[str]:
+    """Sizes at which the crop is not what the reference gives on the CPU, to the bit."""
+    found, image = [], torch.randint(256, (90, 120, 3), dtype=torch.uint8)
+    squares = torch.tensor([[30, 20, 41], [-40, -30, 200], [100, 70, 64], [0, 0, 1]])
+    for size in CROP_SIZES:
+        got = fk.frame.crop(image.to(device), squares.to(device), size, backend="triton").cpu()
+        if count := int((got != fk.reference.crop(image, squares, size)).sum()):
+            found.append(f"crop {size}x{size}: {count} of {got.numel()} bytes differ")
+    return found
 
 
 def differs(device: str, runs: int = RUNS) -> list[str]:

@@ -26,6 +26,7 @@ from fermt_kernels.triton.launch import Launch, recording
 from . import cases
 
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+INTEGERS = {torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64"}
 RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
 
 
@@ -76,6 +77,13 @@ def _unit_launches(dtype: torch.dtype, size: int) -> None:
     room.dual_attention_unit_backward(image, image, weights, torch.empty_like(image), grads)
 
 
+def _crop_launches(size: int) -> None:
+    image, planes = (torch.empty(shape, dtype=torch.uint8) for shape in ((720, 1280, 3), (3, 720, 1280)))
+    out = torch.empty(2, size, size, 3, dtype=torch.uint8)
+    room.crop_forward(image, torch.empty(2, 3, dtype=torch.int32), out)
+    room.crop_forward(planes.permute(1, 2, 0), torch.empty(2, 3, dtype=torch.int64), out)
+
+
 def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         short = DTYPES[dtype]
@@ -86,6 +94,8 @@ def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"{short} D=5 N=2", partial(_attention_launches, dtype, 1, 1, 1, 5)  # ones are compiled in
         for size in (128, 256):
             yield f"{short} {size}x{size}", partial(_unit_launches, dtype, size)
+    for size in (1, 127, 128):
+        yield f"crop {size}x{size}", partial(_crop_launches, size)
 
 
 def _type(value: Any) -> Any:
@@ -93,7 +103,7 @@ def _type(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_type, value))
     if isinstance(value, Tensor):
-        return f"*{DTYPES[value.dtype]}"
+        return f"*{(DTYPES | INTEGERS)[value.dtype]}"
     if isinstance(value, float):
         return "fp32"
     return "constexpr" if value == 1 else "i32" if abs(value) < 2**31 else "i64"

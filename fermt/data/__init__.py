@@ -1,5 +1,5 @@
 """From images to what the network sees."""
 
-from .crops import Crop, crop_target, normalize
+from .crops import Crop, Square, crop_target, normalize, target_square
 
-__all__ = ["Crop", "crop_target", "normalize"]
+__all__ = ["Crop", "Square", "crop_target", "normalize", "target_square"]

@@ -15,6 +15,14 @@ from fermt_kernels.frame import DEVIATION, MEAN
 from ..boxes import Box
 
 
+class Square(NamedTuple):
+    """Where a crop is cut, in pixels of the image; it may reach outside."""
+
+    left: int
+    top: int
+    side: int
+
+
 class Crop(NamedTuple):
     """A square cut out of an image and resized."""
 
@@ -32,27 +40,39 @@ class Crop(NamedTuple):
         return cv2.resize(outside, self.image.shape[:2], interpolation=cv2.INTER_LINEAR).astype(bool)
 
 
+def target_square(box: Box, factor: float) -> Square:
+    """The square of side ceil(factor * sqrt(w h)) around the centre of `box`: a row of what `fk.frame.crop` takes.
+
+    Args:
+        box: xywh in pixels.
+        factor: side of the square over the square root of the box's area.
+
+    Raises:
+        ValueError: the box has no area.
+    """
+    x, y, w, h = box
+    side = math.ceil(math.sqrt(max(w, 0) * max(h, 0)) * factor)
+    if side < 1:
+        raise ValueError(f"cannot crop around a box without area: (x, y, w, h) = {box}")
+    return Square(round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side), side)
+
+
 def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
-    """The square of side ceil(factor * sqrt(w h)) around the centre of `box`, resized bilinearly.
+    """The `target_square` of `box`, resized bilinearly.
 
     Outside the image it is black. As in the authors' code, the image's last row and column count as outside wherever
     the square passes them.
 
     Args:
         image: (H, W, 3) uint8.
-        box: xywh in pixels.
-        factor: side of the square over the square root of the box's area.
+        box, factor: as for `target_square`.
         size: side of the result in pixels.
 
     Raises:
         ValueError: the box has no area, or the square does not meet the image.
     """
-    x, y, w, h = box
-    side = math.ceil(math.sqrt(max(w, 0) * max(h, 0)) * factor)
-    if side < 1:
-        raise ValueError(f"cannot crop around a box without area: (x, y, w, h) = {box}")
+    left, top, side = target_square(box, factor)
     height, width = image.shape[:2]
-    left, top = round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side)
     pad_left, pad_top = max(0, -left), max(0, -top)
     pad_right, pad_bottom = max(0, left + side - width + 1), max(0, top + side - height + 1)
     if left + side <= 0 or top + side <= 0:  # a negative end would count from the other side

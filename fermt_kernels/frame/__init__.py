@@ -8,6 +8,7 @@ maps = fk.frame.track_frame(packed, cache, search_crop)  # the head's maps, floa
 """
 
 from .calibrate import MapError, accuracy
+from .crop import crop
 from .decode import decode
 from .device import DeviceModel
 from .format import DEVIATION, MEAN
@@ -26,6 +27,7 @@ __all__ = [
     "PackedModel",
     "Workspace",
     "accuracy",
+    "crop",
     "decode",
     "encode_template",
     "load",

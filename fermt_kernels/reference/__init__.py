@@ -1,7 +1,13 @@
-"""The specification of every op in short eager PyTorch: any device, any float dtype, differentiable as it stands."""
+"""The specification of every op in short eager PyTorch: any device, any float dtype, differentiable as it stands.
+
+Crops alone are of bytes.
+"""
+
+import torch
 
 from ..checks import FLOAT_DTYPES
 from .attention import attention, attention_backward, attention_forward
+from .crop import crop, crop_forward
 from .dual_attention_unit import (
     dual_attention_unit,
     dual_attention_unit_backward,
@@ -14,6 +20,7 @@ SUPPORTS = {
     "attention_backward": FLOAT_DTYPES,
     "dual_attention_unit_forward": FLOAT_DTYPES,
     "dual_attention_unit_backward": FLOAT_DTYPES,
+    "crop_forward": (torch.uint8,),
 }
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
 
@@ -32,6 +39,8 @@ __all__ = [
     "attention",
     "attention_backward",
     "attention_forward",
+    "crop",
+    "crop_forward",
     "describe",
     "dual_attention_unit",
     "dual_attention_unit_backward",

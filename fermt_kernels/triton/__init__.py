@@ -27,6 +27,7 @@ SUPPORTS = {
     "dual_attention_unit_forward": DTYPES,
     "dual_attention_unit_backward": DTYPES,
     "track_frame": DTYPES,
+    "crop_forward": (torch.uint8,),
 }
 LARGEST = {
     "attention_forward": ("head dims", 128),
@@ -102,3 +103,10 @@ def make_frame(weights: FrameWeights, sizes: FrameSizes, batch: int) -> Frame:
     from . import frame
 
     return frame.Frame(weights, sizes, batch)
+
+
+def crop_forward(image: Tensor, squares: Tensor, out: Tensor) -> None:
+    """Crops of image (H, W, 3) at squares (B, 3), which are not read back, into `out` (B, S, S, 3), contiguous."""
+    from . import crop
+
+    crop.crop_forward(image, squares, out)

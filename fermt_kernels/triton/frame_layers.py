@@ -31,7 +31,7 @@ class Layers:
     """Tokens of `batch` samples, template first, on their way through a model.
 
     The residual stream is float32 (parts, B, tokens, dim), the sum of its parts. `tokens` are the search region's after
-    the last norm, (B, m, dim), in the dtype of the products; `features` are they, or what the head reads in their place.
+    the last norm, (B, m, dim), in the dtype of the products; `features` are they, or what the head reads instead.
     """
 
     def __init__(self, weights: FrameWeights, sizes: FrameSizes, mode: Mode, batch: int) -> None:

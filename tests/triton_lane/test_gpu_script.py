@@ -38,3 +38,16 @@ def test_the_tuner_prints_each_table(capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     for name in ("FORWARD(4, 16)", "BACKWARD_QUERIES(4, 16)", "BACKWARD_KEYS(4, 16)"):
         assert f"{name}: Blocks(" in printed
+
+
+def test_a_wrong_crop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = room.crop_forward
+
+    def wrong(image, squares, out):  # type: ignore[no-untyped-def]
+        right(image, squares, out)
+        out[0, 0, 0, 0] += 1
+
+    monkeypatch.setattr(gpu_checks, "CROP_SIZES", (5,))
+    assert gpu_checks.wrong_crops("cpu") == []
+    monkeypatch.setattr(room, "crop_forward", wrong)
+    assert gpu_checks.wrong_crops("cpu") == ["crop 5x5: 1 of 300 bytes differ"]

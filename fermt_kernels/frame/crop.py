@@ -1,0 +1,101 @@
+"""Crops of a frame for any number of targets in one call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backends import ROOMS, resolve
+
+LARGEST_SIZE = 4096  # up to it the two weights of a pixel, rounded each for itself, add up to a whole in OpenCV
+LARGEST_SIDE = 2**31 - 1
+SQUARE_DTYPES = (torch.int32, torch.int64)
+
+
+def crop(image: Tensor, squares: Tensor, size: int, *, out: Tensor | None = None, backend: str = "auto") -> Tensor:
+    """Squares cut out of one image and resized bilinearly, with the numbers of OpenCV's INTER_LINEAR on bytes.
+
+    Outside the image a crop is black; as in the authors' code, the image's last row and column count as outside. The
+    promise is to be within one grey level of cv2.resize; the reference is equal to it.
+
+    Args:
+        image: (H, W, 3) uint8, at least 2 x 2 pixels, of any strides.
+        squares: (B, 3), int32 or int64: left, top and side of each in pixels of the image. On the CPU they are checked.
+            Beside an image on a GPU, squares that are on a GPU are not read back: one whose side is not positive, or
+            that does not meet the image, gives a black crop.
+        size: side of a crop in pixels, 1 to 4096.
+        out: where the crops go: uint8 (B, size, size, 3), contiguous, on the image's device; allocated if None.
+        backend: "auto" or a name from `fermt_kernels.backends()`. A name never falls back.
+
+    Returns:
+        `out`, (B, size, size, 3) uint8.
+
+    Raises:
+        TypeError, ValueError: an argument is not of that form, or a square that is on the CPU, or beside an image on
+            the CPU, has a side below 1 or does not meet the image; the message carries the value.
+        RuntimeError: the named backend cannot run this, with the reason.
+    """
+    _check_image(image)
+    squares = _checked_squares(squares, image)
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"crop: size must be an int, got {size!r}")
+    if not 1 <= size <= LARGEST_SIZE:
+        raise ValueError(f"crop: size must lie in [1, {LARGEST_SIZE}], in pixels; got {size}")
+    name = resolve("crop", backend, image.device.type, image.dtype, False)
+    shape = (len(squares), size, size, 3)
+    if out is None:
+        out = image.new_empty(shape)
+    else:
+        _check_out(out, shape, image.device)
+    ROOMS[name].crop_forward(image, squares, out)
+    return out
+
+
+def _check_image(image: Tensor) -> None:
+    if not isinstance(image, Tensor):
+        raise TypeError(f"crop: image must be a uint8 tensor (H, W, 3), got {type(image).__name__}")
+    if image.dtype != torch.uint8:
+        raise TypeError(f"crop: image must be uint8, got {image.dtype}")
+    if image.dim() != 3 or image.shape[2] != 3 or min(image.shape) < 2:
+        raise ValueError(
+            f"crop: image must have shape (H, W, 3), at least 2 x 2 pixels; got shape {tuple(image.shape)}"
+        )
+
+
+def _checked_squares(squares: Tensor, image: Tensor) -> Tensor:
+    """The squares on the image's device; their values are checked if they are at hand without waiting for a GPU."""
+    if not isinstance(squares, Tensor):
+        raise TypeError(f"crop: squares must be an int32 or int64 tensor (B, 3), got {type(squares).__name__}")
+    if squares.dtype not in SQUARE_DTYPES:
+        raise TypeError(f"crop: squares must be int32 or int64, got {squares.dtype}")
+    if squares.dim() != 2 or squares.shape[1] != 3:
+        raise ValueError(
+            f"crop: squares must have shape (B, 3), left, top and side of each; got shape {tuple(squares.shape)}"
+        )
+    if image.device.type == "cpu":
+        squares = squares.cpu()
+    if squares.device.type == "cpu":
+        height, width, _ = image.shape
+        for i, (left, top, side) in enumerate(squares.tolist()):
+            found = f"square {i} = (left, top, side) = {(left, top, side)}"
+            if not 1 <= side <= LARGEST_SIDE:
+                raise ValueError(f"crop: {found} must have a side from 1 to {LARGEST_SIDE} pixels")
+            if left + side <= 0 or top + side <= 0 or left >= width - 1 or top >= height - 1:
+                raise ValueError(
+                    f"crop: {found} does not meet the image of {width} x {height} pixels, of which the last row and "
+                    "column do not count"
+                )
+    return squares.to(image.device)
+
+
+def _check_out(out: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"crop: out must be a uint8 tensor {shape}, got {type(out).__name__}")
+    if out.dtype != torch.uint8:
+        raise TypeError(f"crop: out must be uint8, got {out.dtype}")
+    if out.shape != shape or not out.is_contiguous():
+        raise ValueError(
+            f"crop: out must have shape {shape} and be contiguous; got shape {tuple(out.shape)}, strides {out.stride()}"
+        )
+    if out.device != device:
+        raise ValueError(f"crop: out must be on {device}, where the image is; got {out.device}")
