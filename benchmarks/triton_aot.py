@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -20,7 +20,10 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+import fermt
 from fermt_kernels import triton as room
+from fermt_kernels.frame.fold import Folded, fold
+from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.launch import Launch, recording
 
 from . import cases
@@ -28,6 +31,9 @@ from . import cases
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 INTEGERS = {torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64"}
 RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
+
+
+FRAMES = (("fermt", 1), ("fermt", 128), ("fermt-corner", 1))
 
 
 class Chip(NamedTuple):
@@ -84,6 +90,18 @@ def _crop_launches(size: int) -> None:
     room.crop_forward(planes.permute(1, 2, 0), torch.empty(2, 3, dtype=torch.int64), out)
 
 
+@lru_cache
+def _folded(config: str) -> Folded:
+    return fold(fermt.build_model(config))
+
+
+def _frame_launches(config: str, dtype: torch.dtype, batch: int) -> None:
+    packed = for_device(_folded(config), dtype, torch.device("cpu"))
+    frame = room.make_frame(packed.weights, packed.sizes, batch)
+    frame.encode()
+    frame.track()
+
+
 def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         short = DTYPES[dtype]
@@ -94,6 +112,8 @@ def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"{short} D=5 N=2", partial(_attention_launches, dtype, 1, 1, 1, 5)  # ones are compiled in
         for size in (128, 256):
             yield f"{short} {size}x{size}", partial(_unit_launches, dtype, size)
+        for config, batch in FRAMES:
+            yield f"{short} {config} B={batch}", partial(_frame_launches, config, dtype, batch)
     for size in (1, 127, 128):
         yield f"crop {size}x{size}", partial(_crop_launches, size)
 

@@ -68,12 +68,17 @@ def pack(
     if _for_triton(folded, dtype, backend):
         if calibration is not None:
             raise ValueError(f"pack: calibration goes with torch.int8 only, got dtype {dtype}")
-        return DeviceModel(folded, _header(folded, FLOATS[dtype]), dtype, folded.device)
+        return for_device(folded, dtype, folded.device)
     if dtype not in DTYPES:
         known = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
         raise TypeError(f"pack: dtype must be one of {known}; got {dtype!r}")
     ranges = _calibrated(model, folded.config, dtype, calibration)
     return PackedModel(assemble(_header(folded, DTYPES[dtype]), list(_sections(folded, dtype, ranges))))
+
+
+def for_device(folded: Folded, dtype: torch.dtype, device: torch.device) -> DeviceModel:
+    """The model for the Triton kernels, whether they can run on that device or not."""
+    return DeviceModel(folded, _header(folded, FLOATS[dtype]), dtype, device)
 
 
 def _for_triton(folded: Folded, dtype: torch.dtype, backend: str) -> bool:
