@@ -53,7 +53,7 @@ def named(dtype: torch.dtype) -> str:
     return f"ours, {dtype_name(dtype)}"
 
 
-def packed_models(model: fermt.FERMT, calibration: Scene) -> dict[torch.dtype, fk.frame.PackedModel]:
+def packed_models(model: fermt.FERMT, calibration: Scene) -> dict[torch.dtype, Any]:
     """The model packed in every dtype."""
     return {d: fk.frame.pack(model, d, calibration=calibration if d == torch.int8 else None) for d in PACKED}
 

@@ -189,10 +189,11 @@ def bench(
     weights: Annotated[Path | None, typer.Option(help="Weights by fermt.save; speed needs none.")] = None,
     config: Annotated[str, typer.Option(help=f"Model to build without weights: {', '.join(CONFIGS)}.")] = "fermt",
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each row.")] = 3.0,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the table to this file as JSON, too.")] = None,
 ) -> None:
-    """How fast tracking is on this machine's CPU: the network alone, and a whole update on a frame in memory.
+    """How fast tracking is on this machine: the network alone, and a whole update on a frame in memory.
 
     Reading video is not in it. Rows are measured one after the other; `python -m benchmarks.frame`, in the source tree,
     compares runtimes by turns.
@@ -200,7 +201,7 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     try:
-        model = checkpoints.load(weights) if weights is not None else build_model(config)
+        model = checkpoints.load(weights, device=device) if weights else build_model(config).to(device)
         speeds = []
         for (name, dtype), make in ways(model).items():
             try:
@@ -213,7 +214,9 @@ def bench(
     except (OSError, ValueError) as error:
         console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    table = Table(title=f"{torch.get_num_threads()} threads, batch 1, median milliseconds", box=box_styles.SIMPLE)
+    table = Table(
+        title=f"{device}, {torch.get_num_threads()} threads, batch 1, median milliseconds", box=box_styles.SIMPLE
+    )
     for heading in ("runs", "dtype"):
         table.add_column(heading, no_wrap=True)
     for heading in ("template, once", "crop", "network", "whole update", "frames/s"):

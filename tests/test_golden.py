@@ -13,7 +13,7 @@ import fermt
 from fermt.boxes import cxcywh_to_xyxy, xywh_to_xyxy
 from fermt.data import crop_target
 from fermt.losses import center_loss, gaussian_heat_map, iou_and_giou
-from fermt.tracking.tracker import hann_window
+from fermt.tracking.network import hann_window
 
 from .support import golden
 

@@ -1,7 +1,8 @@
-"""What a tracker runs: crops in, the head's maps out."""
+"""What a tracker runs: crops in, boxes and scores out, for one target or for many at once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,48 +13,46 @@ import fermt_kernels as fk
 
 from ..data import normalize
 from ..model import FERMT
-from ..model.fermt import HEADS
 
-Maps = dict[str, Tensor]
+Packed = fk.frame.PackedModel | fk.frame.DeviceModel
 OTHERS = "the model's attention and Dual Attention Unit are not all this package's and on one backend"
 
 
 class Network(Protocol):
-    """One target's network. Crops are (S, S, 3) uint8 RGB."""
+    """A model and what it needs to run. Crops are uint8 RGB: templates (S, S, 3), search regions (B, S, S, 3)."""
 
-    head: type  # has `decode` and `confidence`
-    dtype: torch.dtype  # of the maps
     device: torch.device
     template_size: int
     search_size: int
     template_factor: float
     search_factor: float
-    grid: int
 
     def encode(self, template: np.ndarray) -> Tensor:
-        """What `run` wants of a template crop."""
+        """What `locate` wants of a template crop."""
 
-    def run(self, encoded: Tensor, search: np.ndarray) -> Maps:
-        """The head's maps of a search crop, for one target."""
+    def locate(self, encoded: Sequence[Tensor], searches: np.ndarray) -> Tensor:
+        """Boxes and scores (B, 5) as `fk.frame.decode` gives them under a Hann window, on the CPU: one encoded each."""
 
 
 class PackedNetwork:
-    """A packed model: a frame is one call of the compiled library, and the template is encoded once."""
+    """A packed model: a frame is one call, of the compiled library or of a CUDA graph; templates are encoded once."""
 
-    dtype, device = torch.float32, torch.device("cpu")
-
-    def __init__(self, packed: fk.frame.PackedModel) -> None:
-        self._packed = packed
+    def __init__(self, packed: Packed) -> None:
+        self._packed, self.device = packed, packed.device
         self._workspace = fk.frame.Workspace()
-        self.head = HEADS[packed.head]
-        self.template_size, self.search_size, self.grid = packed.template_size, packed.search_size, packed.grid
+        self._window = hann_window(packed.grid).to(packed.device, torch.float32)
+        self.template_size, self.search_size = packed.template_size, packed.search_size
         self.template_factor, self.search_factor = packed.template_factor, packed.search_factor
 
     def encode(self, template: np.ndarray) -> Tensor:
         return fk.frame.encode_template(self._packed, torch.from_numpy(template), workspace=self._workspace)
 
-    def run(self, encoded: Tensor, search: np.ndarray) -> Maps:
-        return fk.frame.track_frame(self._packed, encoded, torch.from_numpy(search), workspace=self._workspace)
+    def locate(self, encoded: Sequence[Tensor], searches: np.ndarray) -> Tensor:
+        crops = torch.from_numpy(searches)
+        maps = fk.frame.track_frame(
+            self._packed, encoded, crops, workspace=self._workspace, boxes=True, window=self._window
+        )
+        return maps["boxes"].cpu()
 
 
 class ModuleNetwork:
@@ -62,18 +61,23 @@ class ModuleNetwork:
     def __init__(self, model: FERMT) -> None:
         self._model = model.eval()
         config, parameter = model.config, next(model.parameters())
-        self.head, self.dtype, self.device = HEADS[config.head], parameter.dtype, parameter.device
-        self.template_size, self.search_size, self.grid = config.template_size, config.search_size, config.search_grid
+        self._dtype, self.device = parameter.dtype, parameter.device
+        self._window = hann_window(config.search_grid).to(parameter)
+        self.template_size, self.search_size = config.template_size, config.search_size
         self.template_factor, self.search_factor = config.template_factor, config.search_factor
 
+    def _normalized(self, crop: np.ndarray) -> Tensor:
+        return normalize(crop, dtype=self._dtype, device=self.device)
+
     def encode(self, template: np.ndarray) -> Tensor:
-        return normalize(template, dtype=self.dtype, device=self.device)
+        return self._normalized(template)
 
-    def run(self, encoded: Tensor, search: np.ndarray) -> Maps:
-        return self._model(encoded, normalize(search, dtype=self.dtype, device=self.device))
+    def locate(self, encoded: Sequence[Tensor], searches: np.ndarray) -> Tensor:
+        maps = self._model(torch.cat(tuple(encoded)), torch.cat([self._normalized(crop) for crop in searches]))
+        return fk.frame.decode(maps, self._window).cpu()
 
 
-def network_for(model: FERMT | fk.frame.PackedModel, dtype: torch.dtype | None) -> PackedNetwork | ModuleNetwork:
+def network_for(model: FERMT | Packed, dtype: torch.dtype | None) -> PackedNetwork | ModuleNetwork:
     """The packed frame where the model's device and dtype, and the backend that it asks for, have it.
 
     Args:
@@ -83,7 +87,7 @@ def network_for(model: FERMT | fk.frame.PackedModel, dtype: torch.dtype | None) 
     Raises:
         ValueError: a dtype is asked for and there is no packed frame for it; the message says why.
     """
-    if isinstance(model, fk.frame.PackedModel):
+    if isinstance(model, Packed):
         if dtype not in (None, model.dtype):
             raise ValueError(f"the model was packed in {model.dtype}, and cannot run in {dtype}; pack it again")
         return PackedNetwork(model)
@@ -91,7 +95,14 @@ def network_for(model: FERMT | fk.frame.PackedModel, dtype: torch.dtype | None) 
     wanted = dtype or parameter.dtype
     reason = OTHERS if model.backend is None else fk.frame.why_not(wanted, parameter.device, model.backend)
     if reason is None:
-        return PackedNetwork(fk.frame.pack(model, wanted))
+        return PackedNetwork(fk.frame.pack(model, wanted, backend=model.backend or "auto"))
     if wanted != parameter.dtype:
         raise ValueError(f"no packed frame in {wanted}: {reason}")
     return ModuleNetwork(model)
+
+
+def hann_window(size: int) -> Tensor:
+    """(size, size) float64, the product of two Hann windows without their zero ends; it favours the centre."""
+    steps = torch.arange(1, size + 1, dtype=torch.float64)
+    line = 0.5 * (1 - torch.cos(2 * torch.pi * steps / (size + 1)))
+    return torch.outer(line, line)

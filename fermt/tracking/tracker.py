@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fermt_kernels.frame import PackedModel
-
 from ..boxes import Box, check_box, clip_to_image
 from ..data import crop_target
 from ..model import FERMT
-from .network import network_for
+from .network import Packed, network_for
 
 MARGIN = 10.0  # pixels of a box that stay in the image, and its least side
 
@@ -34,12 +32,14 @@ class Tracker:
         tracker.init(image_rgb, (x, y, w, h))
         box, score, lost = tracker.update(next_image_rgb)
 
-    On the CPU the model is packed (`fermt_kernels.frame`): its weights as they are now, so train first. Where there is
-    no packed frame (a GPU, float64, no compiled library, another backend asked for), the model itself runs.
+    The model is packed (`fermt_kernels.frame`), on the CPU and on a GPU: its weights as they are now, so train first.
+    Where there is no packed frame (float64, no compiled library or no Triton, another backend asked for), the model
+    itself runs.
 
     Args:
         model: a FERMT, whose dtype and device are those that tracking runs in; or a packed model.
-        dtype: of the packed frame's products, torch.float32 or torch.bfloat16; None takes the model's own.
+        dtype: of the packed frame's products, torch.float32 or torch.bfloat16, on a GPU also torch.float16; None takes
+            the model's own.
         lost_below: the score under which a frame counts as lost. The score is not calibrated, so the default of 0
             never says so; choose a threshold on your own footage. A lost frame moves the box as any other does.
 
@@ -47,12 +47,9 @@ class Tracker:
         ValueError: `dtype` is asked for and there is no packed frame for it; the message says why.
     """
 
-    def __init__(
-        self, model: FERMT | PackedModel, *, dtype: torch.dtype | None = None, lost_below: float = 0.0
-    ) -> None:
+    def __init__(self, model: FERMT | Packed, *, dtype: torch.dtype | None = None, lost_below: float = 0.0) -> None:
         self.network = network_for(model, dtype)
         self.lost_below = lost_below
-        self._window = hann_window(self.network.grid).to(self.network.device, self.network.dtype)
         self._template: Tensor | None = None
         self._box: Box = (0.0, 0.0, 0.0, 0.0)
 
@@ -87,24 +84,17 @@ class Tracker:
         if self._template is None:
             raise RuntimeError("Tracker.update needs a target: call Tracker.init(image, (x, y, w, h)) first")
         height, width = _check_image(image)
-        head, size = self.network.head, self.network.search_size
+        size = self.network.search_size
         crop = crop_target(image, self._box, self.network.search_factor, size)
-        outputs = self.network.run(self._template, crop.image)
-        cx, cy, w, h = (head.decode(outputs, self._window)[0] * (size / crop.resize_factor)).tolist()
+        *found, score = self.network.locate([self._template], crop.image[None])[0].tolist()
+        side = size / crop.resize_factor
+        cx, cy, w, h = (value * side for value in found)
         x, y, old_w, old_h = self._box
-        half_side = 0.5 * size / crop.resize_factor
+        half_side = 0.5 * side
         left = x + 0.5 * old_w - half_side + cx - 0.5 * w
         top = y + 0.5 * old_h - half_side + cy - 0.5 * h
         self._box = clip_to_image((left, top, w, h), height, width, MARGIN)
-        score = head.confidence(outputs).item()
         return Track(self._box, score, score < self.lost_below)
-
-
-def hann_window(size: int) -> Tensor:
-    """(size, size) float64, the product of two Hann windows without their zero ends; it favours the centre."""
-    steps = torch.arange(1, size + 1, dtype=torch.float64)
-    line = 0.5 * (1 - torch.cos(2 * torch.pi * steps / (size + 1)))
-    return torch.outer(line, line)
 
 
 def _check_image(image: np.ndarray) -> tuple[int, int]:

@@ -56,9 +56,12 @@ class Head:
     def _constants(self, layer: int, tiles: Tiles) -> dict[str, int | str]:
         _, inputs, outputs = self._weights.convolutions[layer].weight.shape
         return {
-            "INPUTS": inputs // 9, "OUTPUTS": outputs, "BLOCK_M": tiles.m, "BLOCK_N": tiles.n,
+            "INPUTS": inputs // 9, "OUTPUTS": outputs, "BLOCK_M": tiles.m, "BLOCK_N": self._block_n(layer, tiles),
             "BLOCK_K": gcd(inputs // 9, tiles.k), "PRECISION": self._precision,
         }  # fmt: skip
+
+    def _block_n(self, layer: int, tiles: Tiles) -> int:
+        return min(tiles.n, next_power_of_2(self._weights.convolutions[layer].bias.shape[1]))
 
     def _arguments(self, layer: int, x: Tensor) -> dict[str, Tensor | int]:
         weight, bias = self._weights.convolutions[layer]
@@ -71,7 +74,7 @@ class Head:
         tiles = self._mode.convolution
         groups, inputs, outputs = self._weights.convolutions[layer].weight.shape
         arguments = self._arguments(layer, x) | {"out_ptr": out, "group_inputs": inputs // 9, "groups": groups}
-        grid = cdiv(self._batch * self._sizes.num_search, tiles.m), cdiv(outputs, tiles.n), groups
+        grid = cdiv(self._batch * self._sizes.num_search, tiles.m), cdiv(outputs, self._block_n(layer, tiles)), groups
         launch(convolution_kernel, grid, arguments, self._constants(layer, tiles), tiles.tuning)
 
     def _map(self, x: Tensor) -> None:
@@ -82,7 +85,7 @@ class Head:
             "maps_ptr": self.maps, "maps": self._sizes.maps, "limit": self._sizes.limit,
         }  # fmt: skip
         constants = self._constants(layer, tiles) | {
-            "SQUASHED": self._sizes.head == "center", "BLOCK_N": max(tiles.n, next_power_of_2(outputs)),
+            "SQUASHED": self._sizes.head == "center", "BLOCK_N": next_power_of_2(outputs),
         }  # fmt: skip
         grid = cdiv(self._batch * self._sizes.num_search, tiles.m), groups
         launch(maps_kernel, grid, arguments, constants, tiles.tuning)
