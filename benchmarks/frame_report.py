@@ -14,12 +14,12 @@ from torch import Tensor
 
 import fermt
 from fermt.data import normalize
+from fermt.export import WholeGraph
 from fermt.flops import frame_macs
 from tests.support.tolerance import errors, inaccuracy
 
 from .harness import Case, Timing, interleave
-from .peers import map_names
-from .peers_frame import Maps, WholeFrame
+from .peers_frame import Maps
 
 JUDGED_AS = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
 WINOGRAD = (torch.float32,)  # packed models of these dtypes have the head's convolutions in that form
@@ -125,8 +125,8 @@ class Judge:
 
     def __init__(self, model: fermt.FERMT, scene: Scene) -> None:
         def maps(dtype: torch.dtype) -> Maps:
-            outputs = WholeFrame(in_dtype(model, dtype))(*scene.images(dtype))
-            return dict(zip(map_names(model), outputs, strict=True))
+            graph = WholeGraph(in_dtype(model, dtype))
+            return dict(zip(graph.outputs, graph(*scene.images(dtype)), strict=True))
 
         self.truth = maps(torch.float64)
         self.eager = {dtype: maps(dtype) for dtype in set(JUDGED_AS.values())}

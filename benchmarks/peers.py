@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
 from fermt import FERMT
-from fermt_kernels.modules import DualAttentionUnit, TemplateSearchAttention
-from fermt_kernels.patterns import key_spans
+from fermt.export import MAPS, plain_model
 
 Run = Callable[[Tensor, Tensor], dict[str, Tensor]]
 # Read off the maps, which are checked; four numbers are too few for the accuracy rule.
@@ -28,63 +25,6 @@ HOW_TO_INSTALL = "pip install 'fermt-kernels[bench]'"
 
 class PeerMissingError(RuntimeError):
     """A peer is not installed; the message says how to get it."""
-
-
-class PlainAttention(nn.Module):
-    """The attention module as anyone would write it in eager PyTorch: one dense soft-max a query group."""
-
-    def __init__(self, ours: TemplateSearchAttention) -> None:
-        super().__init__()
-        self.qkv, self.proj = ours.qkv, ours.proj
-        self.num_heads, self.pattern = ours.num_heads, ours.pattern
-
-    def forward(self, x: Tensor, num_template: int) -> Tensor:
-        batch, tokens, dim = x.shape
-        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        q = q * q.shape[-1] ** -0.5
-        outputs = []
-        for rows, span in zip(
-            (q[:, :, :num_template], q[:, :, num_template:]),
-            key_spans(self.pattern, num_template, tokens),
-            strict=True,
-        ):
-            keys, values = k[:, :, span[0] : span[1]], v[:, :, span[0] : span[1]]
-            outputs.append((rows @ keys.transpose(-2, -1)).softmax(dim=-1) @ values)
-        return self.proj(torch.cat(outputs, dim=2).transpose(1, 2).reshape(batch, tokens, dim))
-
-
-class PlainDualAttentionUnit(nn.Module):
-    """The Dual Attention Unit in eager PyTorch."""
-
-    def __init__(self, ours: DualAttentionUnit) -> None:
-        super().__init__()
-        self.proj_1, self.gate, self.proj_2 = ours.proj_1, ours.spatial_gating_unit, ours.proj_2
-
-    def forward(self, x: Tensor) -> Tensor:
-        u = F.gelu(self.proj_1(x))
-        spatial = self.gate.conv1(self.gate.conv_spatial(self.gate.conv0(u)))
-        channel = self.gate.fc(u.mean(dim=(2, 3)))[:, :, None, None]
-        return self.proj_2(channel * spatial * u) + x
-
-
-_PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
-    TemplateSearchAttention: PlainAttention,
-    DualAttentionUnit: PlainDualAttentionUnit,
-}
-
-
-def plain_model(model: FERMT) -> FERMT:
-    """A copy of `model` with the same weights and without our ops."""
-    plain = copy.deepcopy(model)
-    for name, module in list(plain.named_modules()):
-        if build := _PLAIN.get(type(module)):
-            plain.set_submodule(name, build(module))
-    return plain
-
-
-def map_names(model: FERMT) -> list[str]:
-    """Names of the maps that the model's head gives, in its order."""
-    return ["score_map", "size_map", "offset_map"] if model.config.head == "center" else ["prob_tl", "prob_br"]
 
 
 def _outputs_only(model: FERMT) -> nn.Module:
@@ -155,7 +95,7 @@ def openvino_request(path: Path, threads: int, precision: str = "f32") -> Any:
 
 def _exported(model: FERMT, folder: str) -> tuple[Path, list[str]]:
     """The plain model's ONNX file, written to `folder`, and its outputs' names."""
-    path, names = Path(folder) / "model.onnx", [*map_names(model), "tokens"]
+    path, names = Path(folder) / "model.onnx", [*MAPS[model.config.head], "tokens"]
     sizes = {"template": model.config.template_size, "search": model.config.search_size}
     images = {name: torch.zeros(1, 3, size, size) for name, size in sizes.items()}
     export_onnx(_outputs_only(plain_model(model)), images, names, path)

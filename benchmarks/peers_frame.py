@@ -4,142 +4,29 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
 from fermt import FERMT
-from fermt_kernels.patterns import key_spans
+from fermt.export import FrameGraph, TemplateGraph, WholeGraph
 
-from .peers import export_onnx, map_names, onnxruntime_session, openvino_request, plain_model
+from .peers import export_onnx, onnxruntime_session, openvino_request
 
 Maps = dict[str, Tensor]
 FrameRun = Callable[[], Maps]
-QUERY, ALL, KEY_VALUE = (0, 1), (0, 3), (1, 3)  # parts of the joint projection
-
-
-class CachedFrame(nn.Module):
-    """A `FERMT` in plain PyTorch that encodes its template once, with the same weights (a copy).
-
-    In the leading layers, where template queries see no search keys, the template depends on itself alone: its keys and
-    values are computed once, and so are its tokens after these layers. Later layers compute both groups, except that
-    the template's queries and MLP are left out where nothing reads their result, as in the last layer.
-    """
-
-    def __init__(self, model: FERMT) -> None:
-        super().__init__()
-        plain = plain_model(model).eval()
-        self.backbone, self.head = plain.backbone, plain.box_head
-        c = model.config
-        self.num_template = c.num_template
-        spans = [key_spans(pattern, c.num_template, c.num_template + c.num_search) for pattern in c.patterns]
-        # (template sees template, search sees template, search sees search), by layer
-        self.sees = [(t[0] < t[1], x[0] < c.num_template, x[1] > c.num_template) for t, x in spans]
-        self.leading = next((i for i, (t, _) in enumerate(spans) if t[1] > c.num_template), len(spans))
-        readers = [i for i, (_, sees_template, _) in enumerate(self.sees) if sees_template]
-        # Up to this layer the template is updated; in it, its keys and values are still read.
-        self.last = len(spans) if c.reweight else max(readers, default=-1)
-        if not c.reweight:
-            self.head.num_template = 0  # the head gets search tokens only
-
-    def _project(self, layer: int, tokens: Tensor, parts: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Those of q, k and v that `parts` names, each (B, H, N, D), of tokens before their norm."""
-        block: Any = self.backbone.blocks[layer]
-        (first, last), dim = parts, tokens.shape[-1]
-        rows = slice(first * dim, last * dim)
-        joint = F.linear(block.norm1(tokens), block.attn.qkv.weight[rows], block.attn.qkv.bias[rows])
-        return joint.unflatten(2, (last - first, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-
-    def _finish(self, layer: int, tokens: Tensor, attended: Tensor | None) -> Tensor:
-        """Both residual branches; `attended` is (B, H, N, D), or None where the queries see nothing."""
-        block: Any = self.backbone.blocks[layer]
-        if attended is None:
-            tokens = tokens + block.attn.proj.bias
-        else:
-            tokens = tokens + block.attn.proj(attended.transpose(1, 2).flatten(2))
-        return tokens + block.mlp(block.norm2(tokens))
-
-    def encode(self, template: Tensor) -> tuple[Tensor, ...]:
-        """Template images (B, 3, S, S), normalised -> what `forward` takes after the search images.
-
-        Keys and values (B, H, n, D) of each leading layer in which search queries see them, and then the template's
-        tokens (B, n, C), if a later layer reads them.
-        """
-        if self.last < 0:
-            return ()
-        tokens = self.backbone.embed(template, self.backbone.pos_embed_z)
-        cache: list[Tensor] = []
-        for i in range(min(self.leading, self.last + 1)):
-            sees_itself, read, _ = self.sees[i]
-            updated = i < self.last
-            attended = None
-            if sees_itself and updated:
-                q, k, v = self._project(i, tokens, ALL)
-                attended = _attend(q, k, v)
-            elif read:
-                k, v = self._project(i, tokens, KEY_VALUE)
-            cache += [k, v] if read else []
-            if updated:
-                tokens = self._finish(i, tokens, attended)
-        return (*cache, tokens) if self.leading <= self.last else tuple(cache)
-
-    def _search_layer(self, layer: int, search: Tensor, template: Iterable[Tensor]) -> Tensor:
-        """A layer for the search tokens alone; `template` has its keys and values, if they are seen."""
-        q, *own = self._project(layer, search, ALL if self.sees[layer][2] else QUERY)
-        seen = [*template]
-        k, v = (torch.cat(pair, dim=2) for pair in zip(seen, own, strict=True)) if seen and own else seen or own
-        return self._finish(layer, search, _attend(q, k, v))
-
-    def forward(self, search: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
-        """Search images (B, 3, S, S), normalised, and `encode`'s tensors -> the head's maps, in its order."""
-        n, taken = self.num_template, 0
-        tokens = self.backbone.embed(search, self.backbone.pos_embed_x)
-        for i in range(self.leading):
-            count = 2 if self.sees[i][1] else 0
-            tokens = self._search_layer(i, tokens, cache[taken : taken + count])
-            taken += count
-        template = cache[-1] if self.leading <= self.last else None
-        if template is not None and self.leading < self.last:
-            both = torch.cat((template, tokens), dim=1)
-            for block in self.backbone.blocks[self.leading : self.last]:
-                both = block(both, n)
-            template, tokens = both[:, :n], both[:, n:]
-        for i in range(max(self.leading, self.last), len(self.sees)):
-            seen = self._project(i, template, KEY_VALUE) if self.sees[i][1] and template is not None else ()
-            tokens = self._search_layer(i, tokens, seen)
-        if self.head.num_template and template is not None:
-            tokens = torch.cat((template, tokens), dim=1)
-        return tuple(self.head(self.backbone.norm(tokens)).values())
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(B, H, rows, D), (B, H, keys, D) twice -> (B, H, rows, D)."""
-    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-
-
-class WholeFrame(nn.Module):
-    """The plain model as it stands, both images encoded: (template, search) -> the head's maps, in its order."""
-
-    def __init__(self, model: FERMT) -> None:
-        super().__init__()
-        plain = plain_model(model).eval()
-        self.backbone, self.head = plain.backbone, plain.box_head
-
-    def forward(self, template: Tensor, search: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.head(self.backbone(template, search)).values())
 
 
 class Frame:
     """A module, its inputs by name in order, and the names of its results: what every runtime is given."""
 
-    def __init__(self, module: nn.Module, inputs: Maps, outputs: list[str]) -> None:
+    def __init__(self, module: nn.Module, inputs: Maps, outputs: tuple[str, ...]) -> None:
         self.module, self.inputs, self.outputs = module, inputs, outputs
         self._folder = TemporaryDirectory()
 
@@ -153,14 +40,15 @@ class Frame:
 
 def cached_frame(model: FERMT, template: Tensor, search: Tensor) -> Frame:
     """A frame with the template cached, in the dtype of `model` and images."""
-    module = CachedFrame(model).eval()
-    cache = {f"cache_{i}": tensor.contiguous() for i, tensor in enumerate(module.encode(template))}
-    return Frame(module, {"search": search} | cache, map_names(model))
+    encode, module = TemplateGraph(model), FrameGraph(model)
+    cache = (tensor.contiguous() for tensor in encode(template))
+    return Frame(module, dict(zip(module.inputs, (search, *cache), strict=True)), module.outputs)
 
 
 def whole_frame(model: FERMT, template: Tensor, search: Tensor) -> Frame:
     """A frame that encodes its template too, in the dtype of `model` and images."""
-    return Frame(WholeFrame(model).eval(), {"template": template, "search": search}, map_names(model))
+    module = WholeGraph(model)
+    return Frame(module, {"template": template, "search": search}, module.outputs)
 
 
 MakeFrame = Callable[[FERMT, Tensor, Tensor], Frame]

@@ -11,6 +11,7 @@ from fermt_kernels import __version__
 
 from .checkpoints import load, load_pretrained, load_state_dict, save
 from .config import CONFIGS, ModelConfig
+from .export import export_onnx, export_onnx_pair, export_pt2
 from .flops import count_flops
 from .model import FERMT, build_model
 from .tracking import Track, Tracker
@@ -24,6 +25,9 @@ __all__ = [
     "__version__",
     "build_model",
     "count_flops",
+    "export_onnx",
+    "export_onnx_pair",
+    "export_pt2",
     "load",
     "load_pretrained",
     "load_state_dict",

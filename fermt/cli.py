@@ -1,4 +1,4 @@
-"""The command line: `fermt track`, `fermt bench` and `fermt convert`."""
+"""The command line: `fermt track`, `fermt bench`, `fermt convert` and `fermt export`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fermt_kernels.frame import PackedModel
-from fermt_kernels.frame import load as load_packed
-
 from . import checkpoints
+from .cli_common import console, failed, load_model, output_path
+from .cli_export import export
 from .config import CONFIGS, named_config
-from .model import FERMT, build_model
+from .model import build_model
 from .tracking import Track, Tracker
 from .tracking.speed import measure, ways
 from .tracking.video import FrameSource, VideoWriter, annotate
 
-PACKED = ".fermt"  # ending of a packed model's name
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +41,6 @@ app = typer.Typer(
     help="FERMT, a light-weight visual tracker.",
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
 
 
 def _write_csv(path: Path, tracks: Sequence[Track]) -> None:
@@ -82,25 +78,6 @@ def _parse_box(text: str) -> tuple[float, ...]:
     return values
 
 
-def _output_path(value: Path | None, suffixes: Sequence[str]) -> None:
-    if value is not None and value.suffix.lower() not in suffixes:
-        raise typer.BadParameter(f"expected a name that ends in {' or '.join(suffixes)}, got {str(value)!r}")
-    if value is not None and not value.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(value.parent)!r} to write to")
-
-
-def _model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:
-    if weights is not None and weights.suffix == PACKED:
-        if device != "cpu":
-            raise ValueError(f"{weights} is a packed model, which runs on the CPU; got device {device!r}")
-        return load_packed(weights)
-    if weights is not None:
-        return checkpoints.load(weights, backend=backend, device=device)
-    console.print(UNTRAINED, style="bold yellow", highlight=False)
-    torch.manual_seed(0)
-    return build_model(config, backend=backend).to(device)
-
-
 @app.command()
 def track(
     source: Annotated[Path, typer.Argument(help="A video file, or a folder of images in the order of their names.")],
@@ -125,22 +102,21 @@ def track(
 ) -> None:
     """Follow one target through a video, and write its box in every frame."""
     first_box = _parse_box(box)
-    _output_path(out, tuple(_BOX_WRITERS))
-    _output_path(video, (".mp4",))
+    output_path(out, tuple(_BOX_WRITERS))
+    output_path(video, (".mp4",))
     if dtype and dtype not in DTYPES:
         raise typer.BadParameter(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     if threads:
         torch.set_num_threads(threads)
     try:
         frames = FrameSource(source)
-        tracker = Tracker(_model(weights, config, backend, device), dtype=DTYPES.get(dtype), lost_below=lost_below)
+        tracker = Tracker(load_model(weights, config, backend, device), dtype=DTYPES.get(dtype), lost_below=lost_below)
         tracks = _run(
             tracker, frames, first_box, video, "untrained, boxes mean nothing" if weights is None else weights.stem
         )
         write_boxes(out, tracks)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise failed(error) from error
     console.print(f"{len(tracks)} boxes in {out}" + (f", video in {video}" if video else ""), highlight=False)
 
 
@@ -174,12 +150,11 @@ def convert(
     dau: Annotated[bool, typer.Option(help="Whether the model has the Dual Attention Unit.")] = True,
 ) -> None:
     """Turn a pickled checkpoint into safetensors. Nothing that is pickled beside the weights is run."""
-    _output_path(target, (".safetensors",))
+    output_path(target, (".safetensors",))
     try:
         model = checkpoints.convert(checkpoint, target, named_config(config, dau=dau))
     except (OSError, ValueError) as error:
-        console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise failed(error) from error
     count = sum(parameter.numel() for parameter in model.parameters())
     console.print(f"{count:,} parameters of {config!r} in {target}", highlight=False)
 
@@ -212,8 +187,7 @@ def bench(
             with console.status(f"measuring {name}, {dtype}"):
                 speeds.append(measure(tracker, name, dtype, seconds))
     except (OSError, ValueError) as error:
-        console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        raise failed(error) from error
     table = Table(
         title=f"{device}, {torch.get_num_threads()} threads, batch 1, median milliseconds", box=box_styles.SIMPLE
     )
@@ -229,3 +203,6 @@ def bench(
         aside = json_out.with_name(f".{json_out.name}.part")
         aside.write_text(json.dumps([speed._asdict() for speed in speeds], indent=1) + "\n")
         os.replace(aside, json_out)
+
+
+app.command("export")(export)

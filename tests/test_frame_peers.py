@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import fermt
 from benchmarks.frame_report import Bench, Judge, Runner, Scene, in_dtype
 from benchmarks.harness import Case
-from benchmarks.peers import map_names, plain_model
-from benchmarks.peers_frame import EAGER, PEERS, CachedFrame, Maps, WholeFrame, cached_frame, whole_frame
+from benchmarks.peers import plain_model
+from benchmarks.peers_frame import EAGER, PEERS, Maps, cached_frame, whole_frame
+from fermt.export import MAPS, FrameGraph, TemplateGraph, WholeGraph
 from fermt.flops import count_flops, frame_macs
 from fermt_kernels.cpp import library
 
@@ -52,9 +53,9 @@ def images(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
 def test_a_cached_template_changes_nothing(name: str) -> None:
     model = build(name).double()
     template, search = images(torch.float64)
-    cached = CachedFrame(model)
+    encode, cached = TemplateGraph(model), FrameGraph(model)
     with torch.inference_mode():
-        maps = dict(zip(map_names(model), cached(search, *cached.encode(template)), strict=True))
+        maps = dict(zip(cached.outputs, cached(search, *encode(template)), strict=True))
         truth, other = (plain_model(model)(z, search) for z in (template, template + 1))
     for key, value in maps.items():
         torch.testing.assert_close(value, truth[key], rtol=1e-9, atol=1e-9)
@@ -66,10 +67,10 @@ def test_a_cached_template_changes_nothing(name: str) -> None:
 def test_torch_counts_the_same_macs(name: str) -> None:
     model = build(name)
     template, search = images()
-    cached = CachedFrame(model)
+    encode, cached = TemplateGraph(model), FrameGraph(model)
     with torch.inference_mode():
         with FlopCounterMode(display=False) as encoding:
-            cache = cached.encode(template)
+            cache = encode(template)
         with FlopCounterMode(display=False) as frame:
             cached(search, *cache)
     macs = frame_macs(model.config)
@@ -107,7 +108,7 @@ def test_eager_peers_give_the_maps(make: Any, dtype: torch.dtype, tolerance: flo
     model = build("fermt", **SMALL)
     pair = images()
     with torch.inference_mode():
-        truth = dict(zip(map_names(model), WholeFrame(model)(*pair), strict=True))
+        truth = dict(zip(MAPS[model.config.head], WholeGraph(model)(*pair), strict=True))
         frame = make(in_dtype(model, dtype), *(image.to(dtype) for image in pair))
         maps = PEERS[EAGER[dtype]].build(frame, 1)()
     assert maps.keys() == truth.keys()
@@ -123,7 +124,7 @@ def test_exported_peers_give_the_maps(name: str) -> None:
     model = build("fermt", **SMALL)
     template, search = images()
     with torch.inference_mode():
-        truth = dict(zip(map_names(model), WholeFrame(model)(template, search), strict=True))
+        truth = dict(zip(MAPS[model.config.head], WholeGraph(model)(template, search), strict=True))
         maps = PEERS[name].build(cached_frame(model, template, search), 1)()
     for key, value in maps.items():
         torch.testing.assert_close(value, truth[key], rtol=1e-3, atol=1e-4)

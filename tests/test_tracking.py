@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import fermt
 import fermt_kernels as fk
 from fermt import boxes
-from fermt.cli import UNTRAINED, app, write_boxes
+from fermt.cli import app, write_boxes
+from fermt.cli_common import UNTRAINED
 from fermt.data import crop_target, normalize
 from fermt.tracking.video import FrameSource, VideoWriter, annotate
 

@@ -1,0 +1,70 @@
+"""The command `fermt export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fermt_kernels.frame import PackedModel
+
+from .cli_common import console, failed, load_model, output_path
+from .config import CONFIGS
+from .export import Report, export_onnx, export_onnx_pair, export_pt2
+
+EXPORTS = {".onnx": export_onnx, ".pt2": export_pt2}
+
+
+def export(
+    weights: Annotated[Path | None, typer.Option(help="Weights written by fermt.save or `fermt convert`.")] = None,
+    out: Annotated[Path, typer.Option(help="The file to write: .onnx, or .pt2 for torch.export.load.")] = Path(
+        "fermt.onnx"
+    ),
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split", help="Two graphs, so that the template is encoded once: *.template.onnx, *.frame.onnx."
+        ),
+    ] = False,
+    uint8: Annotated[
+        bool,
+        typer.Option("--uint8", help="Take crops as they are, (B, S, S, 3) uint8 RGB; without, normalised float32."),
+    ] = False,
+    config: Annotated[str, typer.Option(help=f"Model to build without weights: {', '.join(CONFIGS)}.")] = "fermt",
+) -> None:
+    """Take a model to other runtimes: ONNX Runtime, OpenVINO and their like, or PyTorch without this package.
+
+    The file is float32, takes any batch, and is checked against the model before it gets its name. Its metadata says
+    how to cut and normalise crops.
+    """
+    output_path(out, tuple(EXPORTS))
+    suffix = out.suffix.lower()
+    if split and suffix != ".onnx":
+        raise typer.BadParameter(
+            f"--split writes two ONNX graphs: expected a name that ends in .onnx, got {str(out)!r}"
+        )
+    try:
+        model = load_model(weights, config, "auto", "cpu")
+        if isinstance(model, PackedModel):
+            raise ValueError(f"{weights} is a packed model; expected the weights that it was packed from")
+        with console.status(f"exporting to {out}, and checking it"):
+            report = (export_onnx_pair if split else EXPORTS[suffix])(model, out, uint8=uint8)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise failed(error) from error
+    _tell(report, split)
+
+
+def _tell(report: Report, split: bool) -> None:
+    lines = [f"{file}  {file.stat().st_size / 1e6:.1f} MB" for file in report.files]
+    if split and len(report.files) == 1:
+        lines.append("No template graph: the search region of this configuration never sees the template.")
+    lines += [
+        f"checked with {check.runtime}: at most {check.largest:.1e} off the model in float64 "
+        f"(the model in float32: {check.eager:.1e})"
+        for check in report.checks
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if report.unchecked:
+        console.print(f"Not checked: {report.unchecked}", style="bold yellow", highlight=False, markup=False)

@@ -1,0 +1,216 @@
+"""Exported files: traced, written aside, checked against the model, and only then named."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram, ShapesCollection
+
+from fermt_kernels import __version__
+from fermt_kernels.frame import DEVIATION, MEAN
+
+from ..model import FERMT
+from .check import ONNX_RUNTIMES, PT2_RUNTIMES, Check, ExportError, Runtime, check
+from .graphs import FrameGraph, TemplateGraph, WholeGraph
+
+OPSET = 18  # the exporter's own, and the oldest that says all that the graphs want
+TRACED_BATCH = 3  # no batch that is checked
+METADATA_FILE = "fermt.json"  # in a .pt2
+INSTALL = "pip install 'fermt-kernels[export]'"
+
+Graph = TemplateGraph | FrameGraph | WholeGraph
+PathLike = str | os.PathLike[str]
+
+
+class Report(NamedTuple):
+    """What an export wrote."""
+
+    files: tuple[Path, ...]
+    checks: tuple[Check, ...]  # one for each runtime that ran the files; none if there was none
+    unchecked: str  # why nothing was checked, or ""
+
+
+def export_onnx(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:
+    """Writes the whole model as one ONNX graph: `template` and `search` -> the head's maps.
+
+    The graph is float32 whatever the model's dtype, has standard operators of opset 18 only, and takes any batch. Its
+    metadata has the configuration, sizes, factors and normalisation, and the names and form of what goes in and out.
+
+    Args:
+        model: it is not changed.
+        path: the file to write, `.onnx`.
+        uint8: images are crops as they are, (B, S, S, 3) uint8 RGB, in place of (B, 3, S, S) float32 normalised
+            (`fermt.data.normalize`).
+
+    Raises:
+        ExportError: onnx or onnxscript is not installed, or the file is not the model by the rule of
+            `fermt.export.check`; then no file is left. The runtimes that are installed check it.
+        ValueError: `path` has another ending.
+    """
+    target = _named(path, ".onnx")
+    _need_onnx()
+    return _write(model, {target: WholeGraph(model)}, _onnx, ONNX_RUNTIMES, uint8)
+
+
+def export_onnx_pair(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:
+    """Writes the model as two ONNX graphs, so that the template is encoded once for each target.
+
+    `fermt.onnx` becomes `fermt.template.onnx`, which takes `template` and gives the cache, and `fermt.frame.onnx`,
+    which takes `search` and the cache by the same names, and gives the head's maps. Where search tokens never see
+    the template (pattern "self" throughout), there is only the second.
+
+    Args and raises: as `export_onnx`.
+    """
+    target = _named(path, ".onnx")
+    _need_onnx()
+    graphs: dict[str, Graph] = {"template": TemplateGraph(model), "frame": FrameGraph(model)}
+    parts = {target.with_suffix(f".{name}.onnx"): graph for name, graph in graphs.items() if graph.outputs}
+    return _write(model, parts, _onnx, ONNX_RUNTIMES, uint8)
+
+
+def export_pt2(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:
+    """Writes the whole model for `torch.export.load`: (template, search) -> a tuple of the head's maps.
+
+    The metadata of `export_onnx` is in the archive's extra file `fermt.json`.
+
+    Args and raises: as `export_onnx`, `.pt2` in place of `.onnx`.
+    """
+    return _write(model, {_named(path, ".pt2"): WholeGraph(model)}, _pt2, PT2_RUNTIMES, uint8)
+
+
+def _named(path: PathLike, suffix: str) -> Path:
+    if Path(path).suffix.lower() != suffix:
+        raise ValueError(f"expected a name that ends in {suffix}, got {os.fspath(path)!r}")
+    return Path(path)
+
+
+def _need_onnx() -> None:
+    for package in ("onnx", "onnxscript"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ExportError(f"exporting to ONNX needs {package}, which is not installed: {INSTALL}") from error
+
+
+def _write(
+    model: FERMT,
+    graphs: Mapping[Path, Graph],
+    encode: Callable[[ExportedProgram, Graph, dict[str, str]], bytes],
+    runtimes: Mapping[str, Runtime],
+    uint8: bool,
+) -> Report:
+    """Traces graphs, each after those whose results it takes, and leaves all of their files or none."""
+    config = model.config
+    asides = {path: path.with_name(f".{path.name}.part") for path in graphs}
+    values = {
+        name: torch.zeros((TRACED_BATCH, size, size, 3), dtype=torch.uint8)
+        if uint8
+        else torch.zeros(TRACED_BATCH, 3, size, size)
+        for name, size in (("template", config.template_size), ("search", config.search_size))
+    }
+    try:
+        for path, graph in graphs.items():
+            graph.to("cpu", torch.float32)
+            inputs = tuple(values[name] for name in graph.inputs)
+            with _quiet(), torch.no_grad():
+                content = encode(_trace(graph, inputs), graph, _metadata(graph, uint8))
+                values |= zip(graph.outputs, graph(*inputs), strict=True)
+            asides[path].write_bytes(content)
+        written = [(asides[path].read_bytes(), graph.outputs) for path, graph in graphs.items()]
+        with _quiet():
+            checks = check(model, written, runtimes, uint8=uint8)
+        for path, aside in asides.items():
+            os.replace(aside, path)
+    finally:
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
+    missing = f"neither {' nor '.join(runtimes)} is installed ({INSTALL})"
+    return Report(tuple(graphs), tuple(checks), "" if checks else missing)
+
+
+def _trace(graph: Graph, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """The graph for any batch, without the paths of the source files that it was traced in."""
+    batch, shapes = Dim("batch", min=1), ShapesCollection()
+    for tensor in inputs:
+        shapes[tensor] = {0: batch}
+    program = torch.export.export(graph, inputs, dynamic_shapes=shapes.dynamic_shapes(graph, inputs))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    program.example_inputs = None  # megabytes of zeros
+    return program
+
+
+def _metadata(graph: Graph, uint8: bool) -> dict[str, str]:
+    config = graph.config
+    images = "(B, S, S, 3) uint8 RGB" if uint8 else "(B, 3, S, S) float32 RGB, (pixel / 255 - mean) / deviation"
+    repeated = ("head", "template_size", "search_size", "template_factor", "search_factor")
+    values: dict[str, Any] = {
+        "fermt_config": config.to_dict(),
+        "fermt_version": __version__,
+        **{name: getattr(config, name) for name in repeated},  # what a deployer wants, without looking for it
+        "mean": MEAN,
+        "deviation": DEVIATION,
+        "images": images,
+        "inputs": graph.inputs,
+        "outputs": graph.outputs,
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def _pt2(program: ExportedProgram, graph: Graph, metadata: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def _onnx(program: ExportedProgram, graph: Graph, metadata: dict[str, str]) -> bytes:
+    import onnx
+
+    exported = torch.onnx.export(
+        program,
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert exported is not None  # a file would have been written instead
+    proto = exported.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # the tracer's notes: torch's names of everything
+    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if symbol in dim.dim_param:  # or an expression of it
+                dim.dim_param = dim.dim_param.replace(symbol, "batch")
+    onnx.helper.set_model_props(proto, metadata | {"opset": str(OPSET)})
+    onnx.checker.check_model(proto)
+    foreign = sorted({f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain})
+    if foreign:
+        raise ExportError(f"the exporter left operators that are not standard ones: {', '.join(foreign)}")
+    return proto.SerializeToString()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what torch's exporter, and the runtimes, tell their developers from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,190 @@
+"""A model as graphs in plain PyTorch: the whole, or what depends on the template alone and what a frame takes beside.
+
+Every graph takes images either normalised, (B, 3, S, S) in its own dtype, or as crops, (B, S, S, 3) uint8 RGB; then the
+normalisation is part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from fermt_kernels.frame import DEVIATION, MEAN
+from fermt_kernels.patterns import key_spans
+
+from ..config import ModelConfig
+from ..model import FERMT
+from .plain import plain_model
+
+QUERY, ALL, KEY_VALUE = (0, 1), (0, 3), (1, 3)  # parts of the joint projection
+MAPS = {"center": ("score_map", "size_map", "offset_map"), "corner": ("prob_tl", "prob_br")}  # in the heads' order
+
+
+class Seen(NamedTuple):
+    """Who sees whom in one layer."""
+
+    template_by_itself: bool
+    template_by_search: bool
+    search_by_itself: bool
+
+
+class Split:
+    """Where a model comes apart: which of its work depends on the template alone, and which of it anybody reads.
+
+    In the first `leading` layers template queries see no search keys, so that template tokens depend on the template
+    alone. Up to layer `last` template tokens are updated; in it, their keys and values are still read. `cache` names
+    what goes from the template graph to the frame graph, in order.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        n, m = config.num_template, config.num_search
+        spans = [key_spans(pattern, n, n + m) for pattern in config.patterns]
+        self.layers = [Seen(t[0] < t[1], x[0] < n, x[1] > n) for t, x in spans]
+        self.leading = next((i for i, (t, _) in enumerate(spans) if t[1] > n), len(spans))
+        readers = [i for i, seen in enumerate(self.layers) if seen.template_by_search]
+        self.last = len(spans) if config.reweight else max(readers, default=-1)
+        self.keeps_tokens = self.leading <= self.last  # whether a frame reads template tokens, beside keys and values
+        names = [f"{part}_{i}" for i in readers if i < self.leading for part in ("keys", "values")]
+        self.cache = (*names, "template_tokens") if self.keeps_tokens else (*names,)
+
+
+def normalized(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Crops (B, S, S, 3) uint8 RGB -> normalised images (B, 3, S, S) in `dtype`; other images stay as they are."""
+    if images.dtype != torch.uint8:
+        return images
+    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, DEVIATION))
+    return ((images.to(dtype) / 255 - mean) / deviation).permute(0, 3, 1, 2)
+
+
+class _Graph(nn.Module):
+    """What both halves share: the backbone, without our ops, and the parts of a layer."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __init__(self, plain: FERMT) -> None:
+        super().__init__()
+        self.config, self.split = plain.config, Split(plain.config)
+        self.backbone = plain.backbone
+
+    def _embed(self, images: Tensor, positions: nn.Parameter) -> Tensor:
+        """Images, in either form -> tokens (B, N, C)."""
+        return self.backbone.embed(normalized(images, positions.dtype), positions)
+
+    def _project(self, layer: int, tokens: Tensor, parts: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Those of q, k and v that `parts` names, each (B, H, N, D), of tokens before their norm."""
+        block: Any = self.backbone.blocks[layer]
+        (first, last), dim = parts, tokens.shape[-1]
+        rows = slice(first * dim, last * dim)
+        joint = F.linear(block.norm1(tokens), block.attn.qkv.weight[rows], block.attn.qkv.bias[rows])
+        return joint.unflatten(2, (last - first, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _finish(self, layer: int, tokens: Tensor, attended: Tensor | None) -> Tensor:
+        """Both residual branches; `attended` is (B, H, N, D), or None where the queries see nothing."""
+        block: Any = self.backbone.blocks[layer]
+        if attended is None:
+            tokens = tokens + block.attn.proj.bias
+        else:
+            tokens = tokens + block.attn.proj(attended.transpose(1, 2).flatten(2))
+        return tokens + block.mlp(block.norm2(tokens))
+
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, H, rows, D), (B, H, keys, D) twice -> (B, H, rows, D)."""
+        block: Any = self.backbone.blocks[layer]
+        return ((q * block.attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+
+
+class TemplateGraph(_Graph):
+    """Template images -> `Split.cache`, what `FrameGraph` takes after the search images.
+
+    Keys and values (B, H, n, D) of each leading layer in which search queries see them, and then the template's tokens
+    (B, n, C), if a later layer or the head reads them. Nothing at all where nobody ever does (pattern "self").
+    """
+
+    def __init__(self, model: FERMT) -> None:
+        super().__init__(plain_model(model).eval())
+        self.inputs, self.outputs = ("template",), self.split.cache
+        self.backbone.blocks = self.backbone.blocks[: min(self.split.leading, self.split.last + 1)]
+
+    def forward(self, template: Tensor) -> tuple[Tensor, ...]:
+        split = self.split
+        if not split.cache:
+            return ()
+        tokens = self._embed(template, self.backbone.pos_embed_z)
+        cache: list[Tensor] = []
+        for i in range(len(self.backbone.blocks)):
+            seen, updated, attended = split.layers[i], i < split.last, None
+            if seen.template_by_itself and updated:
+                q, k, v = self._project(i, tokens, ALL)
+                attended = self._attend(i, q, k, v)
+            elif seen.template_by_search:
+                k, v = self._project(i, tokens, KEY_VALUE)
+            cache += [k, v] if seen.template_by_search else []
+            if updated:
+                tokens = self._finish(i, tokens, attended)
+        return (*cache, tokens) if split.keeps_tokens else (*cache,)
+
+
+class FrameGraph(_Graph):
+    """Search images and `TemplateGraph`'s results -> the head's maps, in its order.
+
+    Layers after the leading ones compute both groups, except that the template's queries and MLP are left out where
+    nothing reads their result, as in the last layer.
+    """
+
+    def __init__(self, model: FERMT) -> None:
+        plain = plain_model(model).eval()
+        super().__init__(plain)
+        self.inputs, self.outputs = ("search", *self.split.cache), MAPS[self.config.head]
+        self.head = plain.box_head
+        if not self.config.reweight:
+            self.head.num_template = 0  # the head gets search tokens only
+
+    def _search_layer(self, layer: int, search: Tensor, template: Iterable[Tensor]) -> Tensor:
+        """A layer for the search tokens alone; `template` has its keys and values, if they are seen."""
+        q, *own = self._project(layer, search, ALL if self.split.layers[layer].search_by_itself else QUERY)
+        seen = [*template]
+        k, v = (torch.cat(pair, dim=2) for pair in zip(seen, own, strict=True)) if seen and own else seen or own
+        return self._finish(layer, search, self._attend(layer, q, k, v))
+
+    def forward(self, search: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
+        split, n, taken = self.split, self.config.num_template, 0
+        tokens = self._embed(search, self.backbone.pos_embed_x)
+        for i in range(split.leading):
+            count = 2 if split.layers[i].template_by_search else 0
+            tokens = self._search_layer(i, tokens, cache[taken : taken + count])
+            taken += count
+        template = cache[-1] if split.keeps_tokens else None
+        if template is not None and split.leading < split.last:
+            both = torch.cat((template, tokens), dim=1)
+            for block in self.backbone.blocks[split.leading : split.last]:
+                both = block(both, n)
+            template, tokens = both[:, :n], both[:, n:]
+        for i in range(max(split.leading, split.last), len(split.layers)):
+            read = template if split.layers[i].template_by_search else None
+            tokens = self._search_layer(i, tokens, () if read is None else self._project(i, read, KEY_VALUE))
+        if self.head.num_template and template is not None:
+            tokens = torch.cat((template, tokens), dim=1)
+        return tuple(self.head(self.backbone.norm(tokens)).values())
+
+
+class WholeGraph(nn.Module):
+    """The model as it stands: template and search images -> the head's maps, in its order."""
+
+    inputs = ("template", "search")
+
+    def __init__(self, model: FERMT) -> None:
+        super().__init__()
+        plain = plain_model(model).eval()
+        self.config, self.outputs = plain.config, MAPS[plain.config.head]
+        self.backbone, self.head = plain.backbone, plain.box_head
+
+    def forward(self, template: Tensor, search: Tensor) -> tuple[Tensor, ...]:
+        dtype = self.backbone.pos_embed_z.dtype
+        tokens = self.backbone(normalized(template, dtype), normalized(search, dtype))
+        return tuple(self.head(tokens).values())

@@ -1,0 +1,71 @@
+"""The model in plain PyTorch, without this package's ops: what any exporter understands."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from fermt_kernels.modules import DualAttentionUnit, TemplateSearchAttention
+from fermt_kernels.patterns import key_spans
+
+from ..model import FERMT
+
+
+class PlainAttention(nn.Module):
+    """The attention module as anyone would write it in eager PyTorch: one dense soft-max a query group."""
+
+    def __init__(self, ours: TemplateSearchAttention) -> None:
+        super().__init__()
+        self.qkv, self.proj = ours.qkv, ours.proj
+        self.num_heads, self.pattern = ours.num_heads, ours.pattern
+        self.scale = (ours.proj.in_features // ours.num_heads) ** -0.5 if ours.scale is None else ours.scale
+
+    def forward(self, x: Tensor, num_template: int) -> Tensor:
+        batch, tokens, dim = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        q = q * self.scale
+        outputs = []
+        for rows, span in zip(
+            (q[:, :, :num_template], q[:, :, num_template:]),
+            key_spans(self.pattern, num_template, tokens),
+            strict=True,
+        ):
+            keys, values = k[:, :, span[0] : span[1]], v[:, :, span[0] : span[1]]
+            # Few runtimes know a product over nothing.
+            seen = (rows @ keys.transpose(-2, -1)).softmax(dim=-1) @ values if any(span) else torch.zeros_like(rows)
+            outputs.append(seen)
+        return self.proj(torch.cat(outputs, dim=2).transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class PlainDualAttentionUnit(nn.Module):
+    """The Dual Attention Unit in eager PyTorch."""
+
+    def __init__(self, ours: DualAttentionUnit) -> None:
+        super().__init__()
+        self.proj_1, self.gate, self.proj_2 = ours.proj_1, ours.spatial_gating_unit, ours.proj_2
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = F.gelu(self.proj_1(x))
+        spatial = self.gate.conv1(self.gate.conv_spatial(self.gate.conv0(u)))
+        channel = self.gate.fc(u.mean(dim=(2, 3)))[:, :, None, None]
+        return self.proj_2(channel * spatial * u) + x
+
+
+_PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    TemplateSearchAttention: PlainAttention,
+    DualAttentionUnit: PlainDualAttentionUnit,
+}
+
+
+def plain_model(model: FERMT) -> FERMT:
+    """A copy of `model` with the same weights and without our ops."""
+    plain = copy.deepcopy(model)
+    for name, module in list(plain.named_modules()):
+        if build := _PLAIN.get(type(module)):
+            plain.set_submodule(name, build(module))
+    return plain
