@@ -14,12 +14,13 @@ from .config import CONFIGS, ModelConfig
 from .export import export_onnx, export_onnx_pair, export_pt2
 from .flops import count_flops
 from .model import FERMT, build_model
-from .tracking import Track, Tracker
+from .tracking import MultiTracker, Track, Tracker
 
 __all__ = [
     "CONFIGS",
     "FERMT",
     "ModelConfig",
+    "MultiTracker",
     "Track",
     "Tracker",
     "__version__",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+LARGEST_SIDE = 1e8  # of a box to start from: whole numbers of pixels stay far below 2^31
 Box = tuple[float, float, float, float]
 
 
@@ -47,6 +48,8 @@ def check_box(box: Sequence[float], height: int, width: int) -> Box:
         raise ValueError(f"a box is four finite numbers (x, y, w, h) in pixels, got {(x, y, w, h)}")
     if w <= 0 or h <= 0:
         raise ValueError(f"a box must have positive width and height, got (x, y, w, h) = {(x, y, w, h)}")
+    if max(w, h) > LARGEST_SIDE:
+        raise ValueError(f"a box must be at most {LARGEST_SIDE:.0e} pixels a side, got (x, y, w, h) = {(x, y, w, h)}")
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise ValueError(f"box (x, y, w, h) = {(x, y, w, h)} lies outside the image of {width} x {height} pixels")
     return x, y, w, h

@@ -123,11 +123,12 @@ def test_corner_head_tracks_too() -> None:
 
 
 BAD_IMAGES = [
-    ("frame.png", TypeError, r"must be a uint8 array of shape \(H, W, 3\), RGB; got str"),
-    (IMAGE.astype(np.float32), TypeError, "must be uint8, RGB; got dtype float32"),
-    (IMAGE[..., 0], ValueError, r"must have shape \(H, W, 3\), RGB, .* got \(90, 120\)"),
-    (np.zeros((9, 9, 4), np.uint8), ValueError, r"got \(9, 9, 4\)"),
-    (IMAGE[:0], ValueError, r"got \(0, 120, 3\)"),
+    ("frame.png", TypeError, r"must be a uint8 array \(H, W, 3\), RGB or BGR, .*, grey; got str"),
+    (IMAGE.astype(np.float32), TypeError, "must be a uint8 array .*; got dtype float32"),
+    (IMAGE[0, 0], ValueError, r"at least 2 x 2 pixels; got shape \(3,\)"),
+    (IMAGE[None], ValueError, r"got shape \(1, 90, 120, 3\)"),
+    (np.zeros((9, 9, 2), np.uint8), ValueError, r"got shape \(9, 9, 2\)"),
+    (IMAGE[:0], ValueError, r"got shape \(0, 120, 3\)"),
 ]
 BAD_BOXES = [
     ((10, 10, 0, 5), r"positive width and height, got \(x, y, w, h\) = \(10.0, 10.0, 0.0, 5.0\)"),
@@ -135,6 +136,7 @@ BAD_BOXES = [
     ((200, 10, 5, 5), r"= \(200.0, 10.0, 5.0, 5.0\) lies outside the image of 120 x 90 pixels"),
     ((-30, 10, 30, 5), "lies outside the image"),
     ((10, 10, float("nan"), 5), "four finite numbers"),
+    ((0, 0, 2e8, 5), r"at most 1e\+08 pixels a side, got .* 200000000.0"),
     ((10, 10, 5), r"four numbers \(x, y, w, h\) in pixels, got \(10, 10, 5\)"),
     ("abcd", "four numbers"),
 ]

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fermt_kernels.frame import DEVIATION, MEAN
+from fermt_kernels.frame import DEVIATION, MEAN, crop
 
 from ..boxes import Box
+
+LARGEST_PADDED = 4096  # side in pixels of a square that is copied out with its margins
 
 
 class Square(NamedTuple):
@@ -64,7 +66,7 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     the square passes them.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W) or (H, W, channels) uint8.
         box, factor: as for `target_square`.
         size: side of the result in pixels.
 
@@ -80,13 +82,18 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     inside = image[top + pad_top : top + side - pad_bottom, left + pad_left : left + side - pad_right]
     if inside.size == 0:
         raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")
-    square = cv2.copyMakeBorder(inside, pad_top, pad_bottom, pad_left, pad_right, cv2.BORDER_CONSTANT)
-    return Crop(
-        cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR),
-        size / side,
-        side,
-        (pad_top, pad_bottom, pad_left, pad_right),
-    )
+    margins = pad_top, pad_bottom, pad_left, pad_right
+    if side > LARGEST_PADDED:
+        return Crop(_huge(image, (left, top, side), size), size / side, side, margins)
+    square = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_CONSTANT)
+    return Crop(cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR), size / side, side, margins)
+
+
+def _huge(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
+    """The same crop, a channel at a time, without the memory for its margins."""
+    channels, squares = torch.from_numpy(np.ascontiguousarray(image)).view(*image.shape[:2], -1), torch.tensor([square])
+    planes = (channels[..., i, None].expand(-1, -1, 3) for i in range(channels.shape[2]))
+    return torch.cat([crop(plane, squares, size, backend="reference")[0, ..., :1] for plane in planes], dim=2).numpy()
 
 
 def normalize(image: np.ndarray, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:

@@ -142,8 +142,6 @@ class FrameGraph(_Graph):
         super().__init__(plain)
         self.inputs, self.outputs = ("search", *self.split.cache), MAPS[self.config.head]
         self.head = plain.box_head
-        if not self.config.reweight:
-            self.head.num_template = 0  # the head gets search tokens only
 
     def _search_layer(self, layer: int, search: Tensor, template: Iterable[Tensor]) -> Tensor:
         """A layer for the search tokens alone; `template` has its keys and values, if they are seen."""
@@ -168,7 +166,7 @@ class FrameGraph(_Graph):
         for i in range(max(split.leading, split.last), len(split.layers)):
             read = template if split.layers[i].template_by_search else None
             tokens = self._search_layer(i, tokens, () if read is None else self._project(i, read, KEY_VALUE))
-        if self.head.num_template and template is not None:
+        if self.config.reweight and template is not None:
             tokens = torch.cat((template, tokens), dim=1)
         return tuple(self.head(self.backbone.norm(tokens)).values())
 

@@ -24,13 +24,13 @@ class CenterHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.grid = config.search_grid
-        self.num_template = config.num_template
+        self.num_search = config.num_search
         for name, outputs in BRANCHES.items():
             add_branch(self, name, config.dim, outputs)
         init_head(self)
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
-        features = to_map(tokens[:, self.num_template :], self.grid)
+        features = to_map(tokens[:, -self.num_search :], self.grid)
         # In bfloat16 the clamp's upper end would round to 1, and the loss to infinity.
         wide = torch.promote_types(features.dtype, torch.float32)
         score, offset, size = (run_branch(self, name, features).to(wide) for name in BRANCHES)

@@ -24,14 +24,14 @@ class CornerHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.grid = config.search_grid
-        self.num_template = config.num_template
+        self.num_search = config.num_search
         self.reweight = config.reweight
         for name in BRANCHES:
             add_branch(self, name, config.dim, 1)
         init_head(self)
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
-        template, search = tokens[:, : self.num_template], tokens[:, self.num_template :]
+        template, search = tokens[:, : -self.num_search], tokens[:, -self.num_search :]
         if self.reweight:
             search = search * (search @ template.mean(dim=1, keepdim=True).mT)  # (B, m, C) * (B, m, 1)
         features = to_map(search, self.grid)

@@ -39,12 +39,13 @@ class FERMT(nn.Module):
         """One pass over a template and a search region.
 
         Args:
-            template: (B, 3, template_size, template_size), normalised RGB (`fermt.data.normalize`).
+            template: (B, 3, template_size, template_size), normalised RGB (`fermt.data.normalize`); or (B, T, 3, ...),
+                T templates of the same target, whose tokens come one after the other, all at the same positions.
             search: (B, 3, search_size, search_size), the same.
 
         Returns:
             `pred_boxes` (B, 1, 4), cxcywh in [0, 1] of the search region, decoded without a window; `tokens`
-            (B, n + m, C) after the last norm; and the head's maps: `score_map`, `size_map`, `offset_map` (centre), or
+            (B, T n + m, C) after the last norm; and the head's maps: `score_map`, `size_map`, `offset_map` (centre), or
             `prob_tl`, `prob_br` (corner).
 
         Raises:
@@ -52,7 +53,8 @@ class FERMT(nn.Module):
         """
         sizes = {"template": self.config.template_size, "search": self.config.search_size}
         for (name, size), image in zip(sizes.items(), (template, search), strict=True):
-            if image.dim() != 4 or image.shape[1:] != (3, size, size):
+            several = image.dim() == 5 and image.shape[1] > 0 and name == "template"
+            if (image.dim() != 4 and not several) or image.shape[-3:] != (3, size, size):
                 raise ValueError(f"{name} must have shape (B, 3, {size}, {size}), got {tuple(image.shape)}")
         if template.shape[0] != search.shape[0]:
             raise ValueError(

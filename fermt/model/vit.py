@@ -71,7 +71,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Template (B, 3, Hz, Wz) and search region (B, 3, Hx, Wx) -> tokens (B, n + m, C), template first.
+    """Template (B, 3, Hz, Wz) or (B, T, 3, Hz, Wz) and search region (B, 3, Hx, Wx) -> (B, T n + m, C), template first.
 
     Initialised as ViT: weights and position tables truncated normal with deviation 0.02, biases 0. The Dual Attention
     Unit keeps PyTorch's default, as the authors' does.
@@ -79,7 +79,6 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig, backend: str = "auto") -> None:
         super().__init__()
-        self.num_template = config.num_template
         self.dau = DualAttentionUnit(backend=backend) if config.dau else None
         self.patch_embed = PatchEmbed(config.patch_size, config.dim)
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.num_template, config.dim))
@@ -102,7 +101,11 @@ class Backbone(nn.Module):
         return self.patch_embed(images if self.dau is None else self.dau(images)) + positions
 
     def forward(self, template: Tensor, search: Tensor) -> Tensor:
-        tokens = torch.cat((self.embed(template, self.pos_embed_z), self.embed(search, self.pos_embed_x)), dim=1)
+        if template.dim() == 4:
+            z = self.embed(template, self.pos_embed_z)
+        else:
+            z = self.embed(template.flatten(0, 1), self.pos_embed_z).unflatten(0, template.shape[:2]).flatten(1, 2)
+        tokens = torch.cat((z, self.embed(search, self.pos_embed_x)), dim=1)
         for block in self.blocks:
-            tokens = block(tokens, self.num_template)
+            tokens = block(tokens, z.shape[1])
         return self.norm(tokens)

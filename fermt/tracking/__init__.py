@@ -1,5 +1,7 @@
-"""Tracking: one target through a sequence of images, and the images' way in and out."""
+"""Tracking: targets through a sequence of images, and the images' way in and out."""
 
-from .tracker import Track, Tracker
+from .multi_tracker import MultiTracker
+from .target import Options, Track
+from .tracker import Tracker
 
-__all__ = ["Track", "Tracker"]
+__all__ = ["MultiTracker", "Options", "Track", "Tracker"]

@@ -15,6 +15,8 @@ from ..data import normalize
 from ..model import FERMT
 
 Packed = fk.frame.PackedModel | fk.frame.DeviceModel
+BOX = 5  # numbers of what is found: cx, cy, w, h, and the score
+TWO = "a packed frame has one template a target, and refresh_every wants two"
 OTHERS = "the model's attention and Dual Attention Unit are not all this package's and on one backend"
 
 
@@ -30,8 +32,13 @@ class Network(Protocol):
     def encode(self, template: np.ndarray) -> Tensor:
         """What `locate` wants of a template crop."""
 
-    def locate(self, encoded: Sequence[Tensor], searches: np.ndarray) -> Tensor:
-        """Boxes and scores (B, 5) as `fk.frame.decode` gives them under a Hann window, on the CPU: one encoded each."""
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
+        """Boxes and scores (B, 5) as `fk.frame.decode` gives them under a Hann window, on the CPU.
+
+        Args:
+            encoded: for each search region its target's templates; more than one only of a `ModuleNetwork`.
+            searches: the regions.
+        """
 
 
 class PackedNetwork:
@@ -47,12 +54,15 @@ class PackedNetwork:
     def encode(self, template: np.ndarray) -> Tensor:
         return fk.frame.encode_template(self._packed, torch.from_numpy(template), workspace=self._workspace)
 
-    def locate(self, encoded: Sequence[Tensor], searches: np.ndarray) -> Tensor:
-        crops = torch.from_numpy(searches)
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
+        caches, crops, count = [cache for (cache,) in encoded], torch.from_numpy(searches), len(searches)
+        if self.device.type == "cuda":  # each batch is a graph of its own: powers of two are few
+            more = (1 << (count - 1).bit_length()) - count
+            caches, crops = caches + caches[:1] * more, torch.cat((crops, crops[:1].expand(more, -1, -1, -1)))
         maps = fk.frame.track_frame(
-            self._packed, encoded, crops, workspace=self._workspace, boxes=True, window=self._window
+            self._packed, caches, crops, workspace=self._workspace, boxes=True, window=self._window
         )
-        return maps["boxes"].cpu()
+        return maps["boxes"][:count].cpu()
 
 
 class ModuleNetwork:
@@ -72,28 +82,42 @@ class ModuleNetwork:
     def encode(self, template: np.ndarray) -> Tensor:
         return self._normalized(template)
 
-    def locate(self, encoded: Sequence[Tensor], searches: np.ndarray) -> Tensor:
-        maps = self._model(torch.cat(tuple(encoded)), torch.cat([self._normalized(crop) for crop in searches]))
-        return fk.frame.decode(maps, self._window).cpu()
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
+        found = torch.empty((len(searches), BOX), dtype=self._dtype)
+        regions = torch.cat([self._normalized(crop) for crop in searches])
+        for count in {len(templates) for templates in encoded}:  # targets with a second template, and those without
+            chosen = [i for i, templates in enumerate(encoded) if len(templates) == count]
+            templates = torch.stack([torch.cat(tuple(encoded[i])) for i in chosen])
+            maps = self._model(templates if count > 1 else templates.squeeze(1), regions[chosen])
+            found[chosen] = fk.frame.decode(maps, self._window).cpu()
+        return found
 
 
-def network_for(model: FERMT | Packed, dtype: torch.dtype | None) -> PackedNetwork | ModuleNetwork:
+def network_for(
+    model: FERMT | Packed, dtype: torch.dtype | None, second_template: bool = False
+) -> PackedNetwork | ModuleNetwork:
     """The packed frame where the model's device and dtype, and the backend that it asks for, have it.
 
     Args:
         model: weights, packed or not.
         dtype: of the packed frame's matrices; None takes the model's own.
+        second_template: whether a target may have two templates, which no packed frame takes.
 
     Raises:
-        ValueError: a dtype is asked for and there is no packed frame for it; the message says why.
+        ValueError: a dtype, or a packed model, is asked for where there is no packed frame; the message says why.
     """
     if isinstance(model, Packed):
+        if second_template:
+            raise ValueError(f"{TWO}; give the model itself")
         if dtype not in (None, model.dtype):
             raise ValueError(f"the model was packed in {model.dtype}, and cannot run in {dtype}; pack it again")
         return PackedNetwork(model)
     parameter = next(model.parameters())
     wanted = dtype or parameter.dtype
-    reason = OTHERS if model.backend is None else fk.frame.why_not(wanted, parameter.device, model.backend)
+    if second_template:
+        reason: str | None = TWO
+    else:
+        reason = OTHERS if model.backend is None else fk.frame.why_not(wanted, parameter.device, model.backend)
     if reason is None:
         return PackedNetwork(fk.frame.pack(model, wanted, backend=model.backend or "auto"))
     if wanted != parameter.dtype:

@@ -57,7 +57,7 @@ def measure(tracker: Tracker, name: str, dtype: torch.dtype, seconds: float) -> 
                 lambda: image,
                 lambda image: crop_target(image, TARGET, network.search_factor, network.search_size),
             ),
-            "network": (lambda: network.encode(template), lambda encoded: network.locate([encoded], search[None])),
+            "network": (lambda: network.encode(template), lambda encoded: network.locate([[encoded]], search[None])),
             "update": (lambda: tracker.init(image, TARGET), lambda _: tracker.update(image)),
         }
         samples: dict[str, list[float]] = {part: [] for part in parts}

@@ -1,0 +1,130 @@
+"""One target on its way through frames: where it was last, whether it is lost, where it is looked for next."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ..boxes import Box, check_box, clip_to_image
+from ..data import Crop, crop_target
+from .images import check_image, to_rgb
+from .network import Network
+
+MARGIN = 10.0  # pixels of a box that stay in the image, and its least side
+
+
+class Track(NamedTuple):
+    """One frame's result."""
+
+    box: Box  # xywh in pixels of the image, floats
+    score: float  # the head's confidence in (0, 1), before the window; not calibrated
+    lost: bool  # the score has been below `lost_below` for `patience` frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a target is followed. The defaults are the protocol of the paper's benchmarks: nothing is ever lost.
+
+    Args:
+        bgr: whether images of three or four channels are BGR, as OpenCV reads them, rather than RGB.
+        lost_below: the score under which a frame is a bad one; 0: none is. Scores are not calibrated: choose it on your
+            own footage.
+        patience: bad frames in a row after which the target is lost. Up to then its box moves as in any other frame.
+            Lost, it stays where it was in the last good frame, until a frame is good again.
+        growth: what the side of the search region is multiplied by for each frame that the target is lost, after the
+            first; 1 leaves it as it is. The target is then smaller in the search region than it was in training.
+        largest_growth: where that ends.
+        refresh_every: frames after which a second template is cut at the target's box, in place of the one before; 0:
+            never. It doubles the template's tokens, runs the model itself rather than the packed frame, and is neither
+            the paper's nor trained for.
+        refresh_above: the score that a frame must have for that; a frame later one may.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    bgr: bool = False
+    lost_below: float = 0.0
+    patience: int = 1
+    growth: float = 1.0
+    largest_growth: float = 2.0
+    refresh_every: int = 0
+    refresh_above: float = 0.5
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "lost_below": (0.0 <= self.lost_below <= 1.0, "from 0 to 1"),
+            "patience": (self.patience >= 1, "at least 1 frame"),
+            "growth": (1.0 <= self.growth < math.inf, "at least 1"),
+            "largest_growth": (1.0 <= self.largest_growth <= 4.0, "from 1 to 4"),
+            "refresh_every": (self.refresh_every >= 0, "at least 0 frames"),
+            "refresh_above": (0.0 <= self.refresh_above <= 1.0, "from 0 to 1"),
+        }
+        for name, (fits, expected) in ranges.items():
+            if not fits:
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)}")
+
+
+class Target:
+    """What a tracker remembers of one target. `templates` are encoded: the first frame's, and perhaps a later one's."""
+
+    def __init__(self, network: Network, options: Options, image: np.ndarray, box: Sequence[float]) -> None:
+        self._network, self._options = network, options
+        self._since_refresh = self._bad_frames = 0
+        self._image_size = check_image(image)
+        self._box = self._good_box = check_box(box, *self._image_size)
+        self.templates: list[Tensor] = [self._encode(image)]
+
+    def move(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """Puts it elsewhere, as found again; its templates stay."""
+        size = check_image(image)
+        self._box = self._good_box = check_box(box, *size)
+        self._image_size, self._bad_frames = size, 0
+
+    def crop(self, image: np.ndarray) -> Crop:
+        """Where it is looked for in the next image, which may be of another size; RGB."""
+        size = check_image(image)
+        if size != self._image_size:
+            self._image_size = size
+            self._box, self._good_box = (clip_to_image(box, *size, MARGIN) for box in (self._box, self._good_box))
+        lost_frames = max(0, self._bad_frames - self._options.patience)
+        growth = min(self._options.growth**lost_frames, self._options.largest_growth)
+        crop = crop_target(image, self._box, self._network.search_factor * growth, self._network.search_size)
+        return crop._replace(image=to_rgb(crop.image, self._options.bgr))
+
+    def take(self, image: np.ndarray, crop: Crop, found: Sequence[float]) -> Track:
+        """A frame's result from what the network found in the crop: cx, cy, w, h in [0, 1] of it, and the score."""
+        *values, score = found
+        if not all(map(math.isfinite, found)):
+            raise RuntimeError(f"the network's box and score must be finite, got {tuple(found)}: look at its weights")
+        side = self._network.search_size / crop.resize_factor
+        cx, cy, w, h = (value * side for value in values)
+        x, y, old_w, old_h = self._box
+        left = x + 0.5 * old_w - 0.5 * side + cx - 0.5 * w
+        top = y + 0.5 * old_h - 0.5 * side + cy - 0.5 * h
+        good = score >= self._options.lost_below
+        self._bad_frames = 0 if good else self._bad_frames + 1
+        lost = self._bad_frames >= self._options.patience
+        if lost:
+            self._box = self._good_box
+        else:
+            self._box = clip_to_image((left, top, w, h), *self._image_size, MARGIN)
+        if good:
+            self._good_box = self._box
+            self._refresh(image, score)
+        return Track(self._box, score, lost)
+
+    def _encode(self, image: np.ndarray) -> Tensor:
+        crop = crop_target(image, self._box, self._network.template_factor, self._network.template_size)
+        return self._network.encode(to_rgb(crop.image, self._options.bgr))
+
+    def _refresh(self, image: np.ndarray, score: float) -> None:
+        self._since_refresh += 1
+        if 0 < self._options.refresh_every <= self._since_refresh and score >= self._options.refresh_above:
+            self.templates[1:] = [self._encode(image)]
+            self._since_refresh = 0
