@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 import fermt
-from fermt.tracking.video import FrameSource
+from fermt.tracking.sources import open_source
 
 from . import machine
 from .latency import CLIP, TARGET
@@ -48,7 +48,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
-    images = list(islice(FrameSource(CLIP), KEPT))
+    images = list(islice(open_source(CLIP), KEPT))
     tracker = fermt.Tracker(fermt.build_model(config), dtype=getattr(torch, dtype))
     tracker.init(images[0], TARGET)
     seconds, settled = [], 0

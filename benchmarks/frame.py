@@ -19,7 +19,7 @@ import fermt
 import fermt_kernels as fk
 from fermt.data import crop_target
 from fermt.flops import frame_macs
-from fermt.tracking.video import FrameSource
+from fermt.tracking.sources import open_source
 
 from . import machine
 from .frame_report import TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
@@ -123,7 +123,7 @@ def main(
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
     batches = [int(size) for size in batch.split(",")]
-    images = list(islice(FrameSource(CLIP), 1 + max(batches) + CALIBRATION))
+    images = list(islice(open_source(CLIP), 1 + max(batches) + CALIBRATION))
     every = take_scene(model.config, images)
     scenes = every.first(max(batches))
     scene = scenes.first(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import fermt
 from fermt.data import normalize
-from fermt.tracking.video import FrameSource
+from fermt.tracking.sources import open_source
 from fermt_kernels.backends import resolve
 from tests.support.tolerance import inaccuracy
 
@@ -119,7 +119,7 @@ def main(
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
     start = time.perf_counter()
-    frames = list(FrameSource(CLIP))
+    frames = list(open_source(CLIP))
     reading = (time.perf_counter() - start) / len(frames)
     template, search = (
         normalize(frames[0][:side, :side]) for side in (model.config.template_size, model.config.search_size)

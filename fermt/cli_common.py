@@ -15,13 +15,14 @@ from fermt_kernels.frame import load as load_packed
 from . import checkpoints
 from .model import FERMT, build_model
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # to run in
 PACKED = ".fermt"  # ending of a packed model's name
 UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 
 console = Console(stderr=True)
 
 
-def failed(error: Exception) -> typer.Exit:
+def failed(error: BaseException) -> typer.Exit:
     """Prints what went wrong, without a trace, and gives what ends the command."""
     console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
     return typer.Exit(1)

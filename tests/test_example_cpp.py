@@ -15,7 +15,7 @@ import pytest
 
 import fermt
 import fermt_kernels as fk
-from fermt.tracking.video import FrameSource
+from fermt.tracking.sources import open_source
 from fermt_kernels.backends import ROOMS
 
 from .conftest import ROOT
@@ -58,7 +58,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 @pytest.fixture(scope="module")
 def frames() -> list[np.ndarray]:
-    return list(islice(FrameSource(ROOT / "examples" / "basketball.mp4"), FRAMES))
+    return list(islice(open_source(ROOT / "examples" / "basketball.mp4"), FRAMES))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ import fermt_kernels as fk
 from fermt.cli import app
 from fermt.data import normalize
 from fermt.export import MAPS, ExportError, FrameGraph, Report, TemplateGraph, WholeGraph, check, files
-from fermt.tracking.video import FrameSource
+from fermt.tracking.sources import open_source
 
 from .conftest import ROOT
 from .support.packed import SMALL, small_model
@@ -347,7 +347,7 @@ def test_the_example_tracks_as_the_tracker_does(
     example = runpy.run_path(str(ROOT / "examples" / "onnx_track.py"))
     found = list(islice(example["track"](pair, str(clip), PLAYER), 11))
     tracker = fermt.Tracker(models[head])
-    first, *others = islice(FrameSource(clip), 12)
+    first, *others = islice(open_source(clip), 12)
     tracker.init(first, PLAYER)
     expected = [tracker.update(image) for image in others]
     np.testing.assert_allclose([values[:4] for values in found], [track.box for track in expected], atol=0.02)

@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 import fermt
 import fermt_kernels as fk
 from fermt import boxes
-from fermt.cli import app, write_boxes
+from fermt.cli import app
 from fermt.cli_common import UNTRAINED
 from fermt.data import crop_target, normalize
-from fermt.tracking.video import FrameSource, VideoWriter, annotate
+from fermt.tracking.sources import open_source
+from fermt.tracking.video import VideoWriter, annotate
 
 from .conftest import ROOT
 
@@ -192,7 +193,7 @@ def test_normalize_is_imagenets() -> None:
 
 
 def test_a_folder_is_read_in_natural_order(folder: Path) -> None:
-    source = FrameSource(folder)
+    source = open_source(folder)
     assert source.count == 12
     assert [int(frame[0, 0, 0]) for frame in source] == [20 * i for i in range(12)]
 
@@ -203,7 +204,7 @@ def test_a_video_is_read_as_rgb(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "red.mp4", 25) as writer:
         for _ in range(5):
             writer.write(red)
-    source = FrameSource(tmp_path / "red.mp4")
+    source = open_source(tmp_path / "red.mp4")
     frames = list(source)
     assert len(frames) == source.count == 5
     assert source.fps == pytest.approx(25)
@@ -222,47 +223,28 @@ def test_a_broken_run_leaves_no_video(tmp_path: Path) -> None:
 
 def test_unreadable_sources(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no video and no folder at"):
-        FrameSource(tmp_path / "none.mp4")
+        open_source(tmp_path / "none.mp4")
     (tmp_path / "noise.mp4").write_bytes(b"not a video" * 100)
     with pytest.raises(ValueError, match="is not a video that OpenCV can read"):
-        list(FrameSource(tmp_path / "noise.mp4"))
+        list(open_source(tmp_path / "noise.mp4"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no images"):
-        FrameSource(tmp_path / "empty")
+        open_source(tmp_path / "empty")
     (folder / "frame3.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match="frame3.png' cannot be read"):
-        list(FrameSource(folder))
+        list(open_source(folder))
 
 
 def test_a_truncated_video(tmp_path: Path) -> None:
     (tmp_path / "cut.mp4").write_bytes(CLIP.read_bytes()[:20000])
     with pytest.raises(ValueError, match="cannot read|can be read|can read"):
-        list(FrameSource(tmp_path / "cut.mp4"))
+        list(open_source(tmp_path / "cut.mp4"))
 
 
 def test_annotation_draws_on_a_copy() -> None:
-    drawn = annotate(IMAGE, (10, 10, 50, 40), "text")
+    drawn = annotate(IMAGE, {"0": fermt.Track((10, 10, 50, 40), 0.5, False)}, "text")
     assert drawn.any()
     assert not IMAGE.any()
-
-
-def test_box_files(tmp_path: Path) -> None:
-    tracks = [fermt.Track((1.0, 2.0, 3.25, 4.5), 0.5, False), fermt.Track((1.0, 2.0, 3.0, 4.0), 0.25, True)]
-    write_boxes(tmp_path / "boxes.txt", tracks)
-    assert (tmp_path / "boxes.txt").read_text() == "1.000,2.000,3.250,4.500\n1.000,2.000,3.000,4.000\n"
-    write_boxes(tmp_path / "boxes.csv", tracks)
-    with (tmp_path / "boxes.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert rows[0] == {
-        "frame": "0",
-        "x": "1.000",
-        "y": "2.000",
-        "w": "3.250",
-        "h": "4.500",
-        "score": "0.5000",
-        "lost": "0",
-    }
-    assert rows[1]["lost"] == "1"
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
@@ -282,7 +264,7 @@ def test_track_command(tmp_path: Path, folder: Path, model: fermt.FERMT) -> None
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
     assert rows[0]["w"] == "25.500"
-    assert len(list(FrameSource(tmp_path / "out.mp4"))) == 12
+    assert len(list(open_source(tmp_path / "out.mp4"))) == 12
 
 
 def test_without_weights_it_says_so(tmp_path: Path, folder: Path) -> None:
@@ -300,7 +282,7 @@ BAD_COMMANDS: list[tuple[Callable[[Path], list[object]], str]] = [
     (lambda p: ["track", p / "frames", "--box", "500,2,3,4"], "lies outside the image of 120 x 90 pixels"),
     (
         lambda p: ["track", p / "frames", "--box", "1,2,3,4", "--out", p / "boxes.json"],
-        "ends in .csv or .txt",
+        "ends in .csv or .jsonl or .txt",
     ),
     (
         lambda p: ["track", p / "frames", "--box", "1,2,3,4", "--out", p / "no" / "boxes.csv"],

@@ -1,76 +1,27 @@
-"""Frames in and out: video files and folders of images through OpenCV, in RGB."""
+"""Frames out: an annotated video, and a window."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..boxes import Box
+from .target import Track
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-
-class FrameSource:
-    """The frames of a video file, or of a folder of images in the natural order of their names.
-
-    Iterating gives (H, W, 3) uint8 RGB arrays. `count` is how many are announced (a video may end earlier or later,
-    0 means unknown), `fps` the frame rate.
-
-    Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: it is no video that OpenCV can read, or a folder without images; while iterating, an image that
-            cannot be read, or a video without a single frame.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if not self.path.exists():
-            raise FileNotFoundError(f"no video and no folder at {os.fspath(path)!r}")
-        if self.path.is_dir():
-            self._images = sorted(
-                (file for file in self.path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_natural
-            )
-            if not self._images:
-                raise ValueError(f"folder {str(path)!r} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-            self.count, self.fps = len(self._images), 30.0
-            return
-        capture = cv2.VideoCapture(str(self.path))
-        opened = capture.isOpened()
-        self.count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if opened else 0
-        self.fps = capture.get(cv2.CAP_PROP_FPS) or 30.0
-        capture.release()
-        if not opened:
-            raise ValueError(f"{str(path)!r} is not a video that OpenCV can read; expected one, or a folder of images")
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self._read_images() if self.path.is_dir() else self._read_video()
-
-    def _read_images(self) -> Iterator[np.ndarray]:
-        for file in self._images:
-            image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if image is None:
-                raise ValueError(f"image {str(file)!r} cannot be read")
-            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-    def _read_video(self) -> Iterator[np.ndarray]:
-        capture = cv2.VideoCapture(str(self.path))
-        frames = 0
-        try:
-            while True:
-                read, image = capture.read()
-                if not read:
-                    break
-                frames += 1
-                yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        finally:
-            capture.release()
-        if frames == 0:
-            raise ValueError(f"no frame of {str(self.path)!r} can be read")
+# RGB, one target after the other; far from each other, and seen on dark and light.
+COLOURS = (
+    (80, 255, 80),
+    (255, 90, 90),
+    (90, 160, 255),
+    (255, 210, 60),
+    (230, 110, 255),
+    (70, 240, 240),
+    (255, 150, 50),
+)
+LOST = (150, 150, 150)
 
 
 class VideoWriter:
@@ -106,18 +57,43 @@ class VideoWriter:
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
 
-def annotate(image: np.ndarray, box: Box, caption: str) -> np.ndarray:
-    """A copy of the RGB `image` with the xywh `box` and a line of text."""
-    x, y, w, h = (round(value) for value in box)
+def annotate(image: np.ndarray, tracks: Mapping[str, Track], caption: str) -> np.ndarray:
+    """A copy of the RGB `image` with a box for each target, grey while it is lost, and a line of text."""
     drawn = image.copy()
-    cv2.rectangle(drawn, (x, y), (x + w, y + h), (80, 255, 80), 2)
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    for i, (name, track) in enumerate(tracks.items()):
+        x, y, w, h = (round(value) for value in track.box)
+        colour = LOST if track.lost else COLOURS[i % len(COLOURS)]
+        cv2.rectangle(drawn, (x, y), (x + w, y + h), colour, 2)
+        label = f"{name}: " if len(tracks) > 1 else ""
+        text = f"{label}lost" if track.lost else f"{label}{track.score:.2f}"
+        cv2.putText(drawn, text, (x + 3, y + h - 5), font, scale, colour, 1, cv2.LINE_AA)
     (text_width, text_height), _ = cv2.getTextSize(caption, font, scale, 1)
     cv2.rectangle(drawn, (0, 0), (text_width + 16, text_height + 16), (0, 0, 0), cv2.FILLED)
     cv2.putText(drawn, caption, (8, text_height + 8), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return drawn
 
 
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key by which frame2 comes before frame10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
+class Window:
+    """A window on the screen, closed when the context ends. RuntimeError if there can be none."""
+
+    TITLE = "fermt track (q ends)"
+    ENDS = (ord("q"), 27)  # and Escape
+
+    def __enter__(self) -> Window:
+        try:
+            cv2.namedWindow(self.TITLE, cv2.WINDOW_NORMAL)
+        except cv2.error as error:
+            raise RuntimeError(
+                "there can be no window: it takes a display, and an OpenCV that has windows "
+                "(pip uninstall opencv-python-headless; pip install opencv-python)"
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cv2.destroyWindow(self.TITLE)
+
+    def show(self, image: np.ndarray) -> bool:
+        """Shows an RGB frame; false once the user has asked for the end."""
+        cv2.imshow(self.TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return cv2.waitKey(1) & 0xFF not in self.ENDS

@@ -1,0 +1,5 @@
+"""`python -m fermt` is the command `fermt`."""
+
+from .cli import app
+
+app()

@@ -1,0 +1,75 @@
+"""Boxes of all frames in a file: CSV, JSON lines, or just x,y,w,h."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from .target import Track
+
+COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "lost")
+
+
+class Row(NamedTuple):
+    """One target in one frame."""
+
+    frame: int  # from 0
+    id: str
+    track: Track
+
+
+def _csv(row: Row) -> str:
+    (box, score, lost), line = row.track, StringIO()
+    values = (row.frame, row.id, *(f"{value:.3f}" for value in box), f"{score:.4f}", int(lost))
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def _json(row: Row) -> str:
+    (box, score, lost) = row.track
+    values = (row.frame, row.id, *(round(value, 3) for value in box), round(score, 4), lost)
+    return json.dumps(dict(zip(COLUMNS, values, strict=True))) + "\n"
+
+
+def _plain(row: Row) -> str:
+    return ",".join(f"{value:.3f}" for value in row.track.box) + "\n"
+
+
+# For each ending of a name: its first line, and a line a row.
+FORMATS: dict[str, tuple[str, Callable[[Row], str]]] = {
+    ".csv": (",".join(COLUMNS) + "\n", _csv),
+    ".jsonl": ("", _json),
+    ".txt": ("", _plain),
+}
+
+
+class ResultFile:
+    """Writes rows to a file, aside first; it takes its name when the context ends without an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, 0
+        self._aside = path.with_name(f".{path.name}.part")
+        self._header, self._line = FORMATS[path.suffix.lower()]
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> ResultFile:
+        self._file = self._aside.open("w", newline="")
+        self._file.write(self._header)
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        assert self._file is not None
+        self._file.close()
+        if error_type is None:
+            os.replace(self._aside, self.path)
+        self._aside.unlink(missing_ok=True)
+
+    def write(self, row: Row) -> None:
+        assert self._file is not None
+        self._file.write(self._line(row))
+        self.rows += 1

@@ -1,0 +1,59 @@
+"""A contact sheet: every so many frames, small, in one picture."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+WIDTH = 320  # of a frame on the sheet, in pixels
+MOST = 120  # frames on a sheet; beyond, every other one is left out and twice as many frames pass between them
+GAP = 4
+
+
+class ContactSheet:
+    """Takes frames as they come, keeps every n-th, and writes them in rows as one PNG."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self._kept: list[np.ndarray] = []
+        self._seen = 0
+
+    def wants(self) -> bool:
+        """Whether the next frame will be kept."""
+        return self._seen % self.every == 0
+
+    def add(self, image: np.ndarray) -> None:
+        """The next frame, (H, W, 3) uint8 RGB."""
+        if self.wants():
+            height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
+            self._kept.append(cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA))
+            if len(self._kept) > MOST:
+                self._kept, self.every = self._kept[::2], 2 * self.every
+        self._seen += 1
+
+    def skip(self) -> None:
+        """A frame that is not wanted."""
+        self._seen += 1
+
+    def save(self) -> None:
+        """Writes the PNG, aside first; nothing if there was no frame."""
+        if not self._kept:
+            return
+        height = max(image.shape[0] for image in self._kept)
+        columns = math.ceil(math.sqrt(len(self._kept) * height / WIDTH))
+        rows = math.ceil(len(self._kept) / columns)
+        sheet = np.full((rows * (height + GAP) + GAP, columns * (WIDTH + GAP) + GAP, 3), 255, np.uint8)
+        for i, image in enumerate(self._kept):
+            top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (WIDTH + GAP)
+            sheet[top : top + image.shape[0], left : left + WIDTH] = image
+        aside = self.path.with_name(f".{self.path.stem}.part.png")
+        try:
+            if not cv2.imwrite(str(aside), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+                raise OSError(f"OpenCV cannot write a picture to {str(self.path)!r}")
+            os.replace(aside, self.path)
+        finally:
+            aside.unlink(missing_ok=True)
