@@ -8,8 +8,9 @@ has. Nothing else in the package asks about backends.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -23,6 +24,15 @@ ROOMS: dict[str, ModuleType] = {
     "reference": reference,
 }  # in order of preference
 NAMES = (AUTO, *ROOMS)
+
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def _constant_when_traced(function: Function) -> Function:
+    """What torch.compiler.assume_constant_result does, which imports all of torch._dynamo: a second at every start."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class BackendStatus(NamedTuple):
@@ -77,7 +87,7 @@ def requested(backend: str) -> str:
     return name
 
 
-@torch.compiler.assume_constant_result
+@_constant_when_traced
 def _limits(op: str) -> tuple[int, ...]:
     return tuple(sorted({room.LARGEST[op][1] for room in ROOMS.values() if op in room.LARGEST}))
 
@@ -93,7 +103,7 @@ def constant_size(op: str, size: int) -> int:
     return constant
 
 
-@torch.compiler.assume_constant_result
+@_constant_when_traced
 def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_backward: bool, size: int = 0) -> str:
     """Name of the backend that runs `op` ("attention", say) on inputs of `size` (head dim, or channels).
 
