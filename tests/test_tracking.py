@@ -107,10 +107,14 @@ def test_bench_command(tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     result = CliRunner().invoke(app, ["bench", "--config", "fermt", "--seconds", "0.1", "--json", str(out)])
     assert result.exit_code == 0, result.output
-    speeds = json.loads(out.read_text())
+    found = json.loads(out.read_text())
+    speeds = found["rows"]
     packed = fk.frame.why_not(torch.float32) is None
-    expected = [("packed frame", "float32"), ("packed frame", "bfloat16")] if packed else []
-    assert [(row["name"], row["dtype"]) for row in speeds] == [*expected, ("PyTorch", "float32")]
+    expected = [("cpp", "float32"), ("cpp", "bfloat16")] if packed else []
+    plain = [("reference", "float32"), ("reference", "bfloat16")]
+    assert [(row["backend"], row["dtype"]) for row in speeds] == [*expected, *plain]
+    assert found["decode"] > 0
+    assert found["threads"] == torch.get_num_threads()
     for row in speeds:
         assert 0 < row["crop"] < row["update"]
         assert 0 < row["network"] < 2 * row["update"]

@@ -72,7 +72,7 @@ class ModuleNetwork:
         self._model = model.eval()
         config, parameter = model.config, next(model.parameters())
         self._dtype, self.device = parameter.dtype, parameter.device
-        self._window = hann_window(config.search_grid).to(parameter)
+        self._window = hann_window(config.search_grid).to(self.device, torch.promote_types(self._dtype, torch.float32))
         self.template_size, self.search_size = config.template_size, config.search_size
         self.template_factor, self.search_factor = config.template_factor, config.search_factor
 
@@ -83,13 +83,13 @@ class ModuleNetwork:
         return self._normalized(template)
 
     def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
-        found = torch.empty((len(searches), BOX), dtype=self._dtype)
+        found = torch.empty((len(searches), BOX), dtype=torch.float64)
         regions = torch.cat([self._normalized(crop) for crop in searches])
         for count in {len(templates) for templates in encoded}:  # targets with a second template, and those without
             chosen = [i for i, templates in enumerate(encoded) if len(templates) == count]
             templates = torch.stack([torch.cat(tuple(encoded[i])) for i in chosen])
             maps = self._model(templates if count > 1 else templates.squeeze(1), regions[chosen])
-            found[chosen] = fk.frame.decode(maps, self._window).cpu()
+            found[chosen] = fk.frame.decode(maps, self._window).double().cpu()
         return found
 
 
