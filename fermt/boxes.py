@@ -32,7 +32,7 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
 def clip_to_image(box: Box, height: int, width: int, margin: float) -> Box:
     """The xywh `box` moved and cut to lie in the image, at least `margin` pixels of it a side (the authors' rule)."""
     x, y, w, h = box
-    margin = min(margin, width, height)
+    margin = min(margin, float(width), float(height))
     left, right = min(max(0.0, x), width - margin), min(max(margin, x + w), width)
     top, bottom = min(max(0.0, y), height - margin), min(max(margin, y + h), height)
     return left, top, max(margin, right - left), max(margin, bottom - top)
@@ -42,8 +42,10 @@ def check_box(box: Sequence[float], height: int, width: int) -> Box:
     """`box` as four floats, xywh in pixels; ValueError if it has no area or does not meet the image."""
     try:
         x, y, w, h = (float(value) for value in box)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"a box is four numbers (x, y, w, h) in pixels, got {box!r}") from None
+    if any(isinstance(value, (str, bytes)) for value in (box, *box)):  # which float reads too
+        raise ValueError(f"a box is four numbers (x, y, w, h) in pixels, got {box!r}")
     if not all(map(math.isfinite, (x, y, w, h))):
         raise ValueError(f"a box is four finite numbers (x, y, w, h) in pixels, got {(x, y, w, h)}")
     if w <= 0 or h <= 0:
