@@ -169,7 +169,7 @@ BAD = [
     (lambda: fermt.ModelConfig.from_dict({"depth": 12}), r"unknown configuration fields \['depth'\]"),
     (
         lambda: fermt.build_model("fermt")(BATCH[1], BATCH[1]),
-        r"template must have shape \(B, 3, 128, 128\), got \(2, 3, 256, 256\)",
+        r"template must have shape \(B, 3, 128, 128\) or \(B, T, 3, 128, 128\), got \(2, 3, 256, 256\)",
     ),
     (lambda: fermt.build_model("fermt")(BATCH[0][:1], BATCH[1]), "of one batch size, got 1 and 2"),
 ]

@@ -55,7 +55,9 @@ class FERMT(nn.Module):
         for (name, size), image in zip(sizes.items(), (template, search), strict=True):
             several = image.dim() == 5 and image.shape[1] > 0 and name == "template"
             if (image.dim() != 4 and not several) or image.shape[-3:] != (3, size, size):
-                raise ValueError(f"{name} must have shape (B, 3, {size}, {size}), got {tuple(image.shape)}")
+                form = f"(B, 3, {size}, {size})"
+                form += f" or (B, T, 3, {size}, {size})" if name == "template" else ""
+                raise ValueError(f"{name} must have shape {form}, got {tuple(image.shape)}")
         if template.shape[0] != search.shape[0]:
             raise ValueError(
                 f"template and search must be of one batch size, got {template.shape[0]} and {search.shape[0]}"
