@@ -91,7 +91,8 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
 
 def _huge(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
     """The same crop, a channel at a time, without the memory for its margins."""
-    channels, squares = torch.from_numpy(np.ascontiguousarray(image)).view(*image.shape[:2], -1), torch.tensor([square])
+    pixels = torch.from_numpy(np.array(image, order="C"))  # a copy: torch wants to be allowed to write
+    channels, squares = pixels.view(*image.shape[:2], -1), torch.tensor([square])
     planes = (channels[..., i, None].expand(-1, -1, 3) for i in range(channels.shape[2]))
     return torch.cat([crop(plane, squares, size, backend="reference")[0, ..., :1] for plane in planes], dim=2).numpy()
 
