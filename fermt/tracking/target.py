@@ -76,6 +76,7 @@ class Target:
     def __init__(self, network: Network, options: Options, image: np.ndarray, box: Sequence[float]) -> None:
         self._network, self._options = network, options
         self._since_refresh = self._bad_frames = 0
+        self._growth = 1.0
         self._image_size = check_image(image)
         self._box = self._good_box = check_box(box, *self._image_size)
         self.templates: list[Tensor] = [self._encode(image)]
@@ -84,7 +85,7 @@ class Target:
         """Puts it elsewhere, as found again; its templates stay."""
         size = check_image(image)
         self._box = self._good_box = check_box(box, *size)
-        self._image_size, self._bad_frames = size, 0
+        self._image_size, self._bad_frames, self._growth = size, 0, 1.0
 
     def crop(self, image: np.ndarray) -> Crop:
         """Where it is looked for in the next image, which may be of another size; RGB."""
@@ -92,9 +93,7 @@ class Target:
         if size != self._image_size:
             self._image_size = size
             self._box, self._good_box = (clip_to_image(box, *size, MARGIN) for box in (self._box, self._good_box))
-        lost_frames = max(0, self._bad_frames - self._options.patience)
-        growth = min(self._options.growth**lost_frames, self._options.largest_growth)
-        crop = crop_target(image, self._box, self._network.search_factor * growth, self._network.search_size)
+        crop = crop_target(image, self._box, self._network.search_factor * self._growth, self._network.search_size)
         return crop._replace(image=to_rgb(crop.image, self._options.bgr))
 
     def take(self, image: np.ndarray, crop: Crop, found: Sequence[float]) -> Track:
@@ -107,9 +106,11 @@ class Target:
         x, y, old_w, old_h = self._box
         left = x + 0.5 * old_w - 0.5 * side + cx - 0.5 * w
         top = y + 0.5 * old_h - 0.5 * side + cy - 0.5 * h
-        good = score >= self._options.lost_below
+        options = self._options
+        good, lost_before = score >= options.lost_below, self._bad_frames >= options.patience
         self._bad_frames = 0 if good else self._bad_frames + 1
-        lost = self._bad_frames >= self._options.patience
+        lost = self._bad_frames >= options.patience
+        self._growth = min(self._growth * options.growth, options.largest_growth) if lost and lost_before else 1.0
         if lost:
             self._box = self._good_box
         else:
