@@ -59,6 +59,18 @@ def target_square(box: Box, factor: float) -> Square:
     return Square(round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side), side)
 
 
+def meeting_square(box: Box, factor: float, height: int, width: int) -> Square:
+    """The `target_square` of `box`, if it meets an image of that size, less its last row and column.
+
+    Raises:
+        ValueError: the box has no area, or the square does not meet the image.
+    """
+    square = left, top, side = target_square(box, factor)
+    if min(left + side, width - 1) <= max(left, 0) or min(top + side, height - 1) <= max(top, 0):
+        raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")
+    return square
+
+
 def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     """The `target_square` of `box`, resized bilinearly.
 
@@ -73,15 +85,11 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     Raises:
         ValueError: the box has no area, or the square does not meet the image.
     """
-    left, top, side = target_square(box, factor)
     height, width = image.shape[:2]
+    left, top, side = meeting_square(box, factor, height, width)
     pad_left, pad_top = max(0, -left), max(0, -top)
     pad_right, pad_bottom = max(0, left + side - width + 1), max(0, top + side - height + 1)
-    if left + side <= 0 or top + side <= 0:  # a negative end would count from the other side
-        raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")
     inside = image[top + pad_top : top + side - pad_bottom, left + pad_left : left + side - pad_right]
-    if inside.size == 0:
-        raise ValueError(f"the crop around (x, y, w, h) = {box} does not meet the image of {width} x {height} pixels")
     margins = pad_top, pad_bottom, pad_left, pad_right
     if side > LARGEST_PADDED:
         return Crop(_huge(image, (left, top, side), size), size / side, side, margins)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..boxes import Box, check_box, clip_to_image
-from ..data import Crop, crop_target
+from ..data import Crop, crop_target, meeting_square
 from .images import check_image, to_rgb
 from .network import Network
 
@@ -75,17 +75,19 @@ class Target:
 
     def __init__(self, network: Network, options: Options, image: np.ndarray, box: Sequence[float]) -> None:
         self._network, self._options = network, options
-        self._since_refresh = self._bad_frames = 0
-        self._growth = 1.0
-        self._image_size = check_image(image)
-        self._box = self._good_box = check_box(box, *self._image_size)
+        self._since_refresh = 0
+        self.move(image, box)
         self.templates: list[Tensor] = [self._encode(image)]
 
     def move(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Puts it elsewhere, as found again; its templates stay."""
         size = check_image(image)
-        self._box = self._good_box = check_box(box, *size)
-        self._image_size, self._bad_frames, self._growth = size, 0, 1.0
+        checked = check_box(box, *size)
+        for factor in (self._network.template_factor, self._network.search_factor):
+            meeting_square(checked, factor, *size)
+        self._image_size, self._box = size, checked
+        self._good_box = clip_to_image(checked, *size, MARGIN)
+        self._bad_frames, self._growth = 0, 1.0
 
     def crop(self, image: np.ndarray) -> Crop:
         """Where it is looked for in the next image, which may be of another size; RGB."""
