@@ -42,7 +42,7 @@ class Options:
         refresh_every: frames after which a second template is cut at the target's box, in place of the one before; 0:
             never. It doubles the template's tokens, runs the model itself rather than the packed frame, and is neither
             the paper's nor trained for.
-        refresh_above: the score that a frame must have for that; a frame later one may.
+        refresh_above: the score that a frame must have for that, and not be a bad one; a frame later one may.
 
     Raises:
         ValueError: an option is out of range.
@@ -111,6 +111,7 @@ class Target:
         options = self._options
         good, lost_before = score >= options.lost_below, self._bad_frames >= options.patience
         self._bad_frames = 0 if good else self._bad_frames + 1
+        self._since_refresh += 1
         lost = self._bad_frames >= options.patience
         self._growth = min(self._growth * options.growth, options.largest_growth) if lost and lost_before else 1.0
         if lost:
@@ -127,7 +128,6 @@ class Target:
         return self._network.encode(to_rgb(crop.image, self._options.bgr))
 
     def _refresh(self, image: np.ndarray, score: float) -> None:
-        self._since_refresh += 1
         if 0 < self._options.refresh_every <= self._since_refresh and score >= self._options.refresh_above:
             self.templates[1:] = [self._encode(image)]
             self._since_refresh = 0
