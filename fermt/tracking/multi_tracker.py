@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..model import FERMT
+from .images import check_image
 from .network import Packed, network_for
-from .target import Options, Target, Track
+from .target import Options, Target, Track, finite
 
 
 class MultiTracker:
@@ -30,7 +32,7 @@ class MultiTracker:
         self.options = Options(**options)
         self.network = network_for(model, dtype, second_template=self.options.refresh_every > 0)
         self._targets: dict[Hashable, Target] = {}
-        self._next = 0
+        self._numbers = count()
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -49,7 +51,7 @@ class MultiTracker:
 
         Args:
             image, box: as for `Tracker.init`.
-            name: of the target, any that is not in use; None takes the next number.
+            name: of the target, any that is not in use; None takes a number that never was one.
 
         Returns:
             its name.
@@ -59,9 +61,7 @@ class MultiTracker:
             TypeError, ValueError: as `Tracker.init`.
         """
         if name is None:
-            while self._next in self._targets:
-                self._next += 1
-            name = self._next
+            name = next(number for number in self._numbers if number not in self._targets)
         if name in self._targets:
             raise ValueError(f"a target {name!r} is followed already; drop it first, or give another name")
         self._targets[name] = Target(self.network, self.options, image, box)
@@ -69,29 +69,33 @@ class MultiTracker:
 
     def drop(self, name: Hashable) -> None:
         """Forgets a target. KeyError if there is none of that name."""
-        if name not in self._targets:
-            raise KeyError(f"no target {name!r}; there are {', '.join(map(repr, self._targets)) or 'none'}")
+        self._checked(name)
         del self._targets[name]
 
     @torch.inference_mode()
     def reinit(self, name: Hashable, image: np.ndarray, box: Sequence[float]) -> None:
         """As `Tracker.reinit`, of one target. KeyError if there is none of that name."""
-        if name not in self._targets:
-            raise KeyError(f"no target {name!r}; there are {', '.join(map(repr, self._targets)) or 'none'}")
-        self._targets[name].move(image, box)
+        self._checked(name).move(image, box)
 
     @torch.inference_mode()
     def update(self, image: np.ndarray) -> dict[Hashable, Track]:
         """Every target in the next frame, by name; nothing if there are none.
 
         Raises:
-            RuntimeError: the network's result is not finite.
+            RuntimeError: the network's result is not finite for one of them; all stay as they were.
             TypeError, ValueError: the image is not of the form that `Tracker.init` takes.
         """
+        check_image(image)
         targets = list(self._targets.values())
         if not targets:
             return {}
         crops = [target.crop(image) for target in targets]
-        found = self.network.locate([target.templates for target in targets], np.stack([crop.image for crop in crops]))
-        tracks = map(Target.take, targets, [image] * len(targets), crops, found.tolist())
+        images = np.stack([crop.image for crop in crops])
+        found = finite(self.network.locate([target.templates for target in targets], images))
+        tracks = map(Target.take, targets, [image] * len(targets), crops, found)
         return dict(zip(self._targets, tracks, strict=True))
+
+    def _checked(self, name: Hashable) -> Target:
+        if name not in self._targets:
+            raise KeyError(f"no target {name!r}; there are {', '.join(map(repr, self._targets)) or 'none'}")
+        return self._targets[name]

@@ -70,6 +70,15 @@ class Options:
                 raise ValueError(f"{name} must be {expected}, got {getattr(self, name)}")
 
 
+def finite(found: Tensor) -> list[list[float]]:
+    """What a network located, (B, 5), as numbers; RuntimeError if one of them is not finite."""
+    rows: list[list[float]] = found.tolist()
+    for row in rows:
+        if not all(map(math.isfinite, row)):
+            raise RuntimeError(f"the network's box and score must be finite, got {tuple(row)}: look at its weights")
+    return rows
+
+
 class Target:
     """What a tracker remembers of one target. `templates` are encoded: the first frame's, and perhaps a later one's."""
 
@@ -100,15 +109,13 @@ class Target:
 
     def take(self, image: np.ndarray, crop: Crop, found: Sequence[float]) -> Track:
         """A frame's result from what the network found in the crop: cx, cy, w, h in [0, 1] of it, and the score."""
+        options = self._options
         *values, score = found
-        if not all(map(math.isfinite, found)):
-            raise RuntimeError(f"the network's box and score must be finite, got {tuple(found)}: look at its weights")
         side = self._network.search_size / crop.resize_factor
         cx, cy, w, h = (value * side for value in values)
         x, y, old_w, old_h = self._box
         left = x + 0.5 * old_w - 0.5 * side + cx - 0.5 * w
         top = y + 0.5 * old_h - 0.5 * side + cy - 0.5 * h
-        options = self._options
         good, lost_before = score >= options.lost_below, self._bad_frames >= options.patience
         self._bad_frames = 0 if good else self._bad_frames + 1
         self._since_refresh += 1

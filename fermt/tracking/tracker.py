@@ -10,7 +10,7 @@ import torch
 
 from ..model import FERMT
 from .network import Packed, network_for
-from .target import Options, Target, Track
+from .target import Options, Target, Track, finite
 
 
 class Tracker:
@@ -77,8 +77,8 @@ class Tracker:
         """
         target = self._checked("update")
         crop = target.crop(image)
-        found = self.network.locate([target.templates], crop.image[None])[0]
-        return target.take(image, crop, found.tolist())
+        (found,) = finite(self.network.locate([target.templates], crop.image[None]))
+        return target.take(image, crop, found)
 
     def _checked(self, name: str) -> Target:
         if self._target is None:
