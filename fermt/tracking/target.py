@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +18,17 @@ from .images import check_image, to_rgb
 from .network import Network
 
 MARGIN = 10.0  # pixels of a box that stay in the image, and its least side
+
+# Of each option: its type, its least and its largest value, and how to say so.
+_FORMS: dict[str, tuple[Any, float, float, str]] = {
+    "bgr": (bool, False, True, "True or False"),
+    "lost_below": (Real, 0.0, 1.0, "a number from 0 to 1"),
+    "patience": (Integral, 1, math.inf, "a whole number of frames, at least 1"),
+    "growth": (Real, 1.0, sys.float_info.max, "a finite number, at least 1"),
+    "largest_growth": (Real, 1.0, 4.0, "a number from 1 to 4"),
+    "refresh_every": (Integral, 0, math.inf, "a whole number of frames, at least 0"),
+    "refresh_above": (Real, 0.0, 1.0, "a number from 0 to 1"),
+}
 
 
 class Track(NamedTuple):
@@ -45,7 +58,7 @@ class Options:
         refresh_above: the score that a frame must have for that, and not be a bad one; a frame later one may.
 
     Raises:
-        ValueError: an option is out of range.
+        TypeError, ValueError: an option is of another type, or out of range; the message carries the value.
     """
 
     bgr: bool = False
@@ -57,17 +70,12 @@ class Options:
     refresh_above: float = 0.5
 
     def __post_init__(self) -> None:
-        ranges = {
-            "lost_below": (0.0 <= self.lost_below <= 1.0, "from 0 to 1"),
-            "patience": (self.patience >= 1, "at least 1 frame"),
-            "growth": (1.0 <= self.growth < math.inf, "at least 1"),
-            "largest_growth": (1.0 <= self.largest_growth <= 4.0, "from 1 to 4"),
-            "refresh_every": (self.refresh_every >= 0, "at least 0 frames"),
-            "refresh_above": (0.0 <= self.refresh_above <= 1.0, "from 0 to 1"),
-        }
-        for name, (fits, expected) in ranges.items():
-            if not fits:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)}")
+        for name, (kind, least, largest, expected) in _FORMS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} must be {expected}, got {value!r}")
+            if not least <= value <= largest:
+                raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
 def finite(found: Tensor) -> list[list[float]]:

@@ -31,8 +31,8 @@ class Tracker:
         **options: those of `fermt.tracking.Options`: bgr, lost_below, patience, growth, ...
 
     Raises:
-        ValueError: `dtype` is asked for and there is no packed frame for it, or an option is out of range; the message
-            says why.
+        TypeError, ValueError: `dtype` is asked for and there is no packed frame for it, or an option is not what
+            `Options` takes; the message says why.
     """
 
     def __init__(self, model: FERMT | Packed, *, dtype: torch.dtype | None = None, **options: Any) -> None:
