@@ -307,7 +307,7 @@ def test_what_a_newcomer_gets_wrong(folder: Path, tmp_path: Path) -> None:
         (("--out", tmp_path / "a.csv"), "give a target: --box x,y,w,h"),
         (("--box", BOX, "--box", BOX, "--out", tmp_path / "a.txt"), "a .txt has the boxes of one target, not of 2"),
         (("--boxes", tmp_path / "none", "--out", tmp_path / "a.csv"), "no file of boxes at"),
-        (("--box", BOX, "--out", tmp_path / "a.csv", "--patience", 0), "patience must be at least 1 frame, got 0"),
+        (("--box", BOX, "--out", tmp_path / "a.csv", "--patience", 0), "a whole number of frames, at least 1, got 0"),
         (("--box", BOX, "--out", tmp_path / "a.csv", "--dtype", "int8"), "dtype must be one of"),
     ):
         code, printed = track(folder, *arguments)

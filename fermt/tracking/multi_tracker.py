@@ -51,7 +51,7 @@ class MultiTracker:
 
         Args:
             image, box: as for `Tracker.init`.
-            name: of the target, any that is not in use; None takes a number that never was one.
+            name: of the target, any that is not in use; None takes the next number, and none twice.
 
         Returns:
             its name.
