@@ -19,6 +19,13 @@ SECTIONS: tuple[tuple[str, str, str, Any, tuple[str, ...]], ...] = (
     ("Tracking", "`import fermt`", "fermt", fermt, ("Tracker", "MultiTracker", "Track")),
     ("Options of trackers", "Given to `Tracker` and `MultiTracker` by name.", "fermt.tracking", tracking, ("Options",)),
     (
+        "Adapters",
+        "The README has those that need a toolkit: `fermt.adapters.got10k.Tracker` and `python -m fermt.adapters.vot`.",
+        "fermt.adapters",
+        fermt.adapters,
+        ("build.tracker_for", "opencv.Tracker", "pytracking.Tracker"),
+    ),
+    (
         "Model and weights",
         "A model is an `nn.Module` under the authors' keys.",
         "fermt",

@@ -9,6 +9,7 @@ box, score, lost = tracker.update(next_frame_rgb)
 
 from fermt_kernels import __version__
 
+from . import adapters
 from .checkpoints import load, load_pretrained, load_state_dict, save
 from .config import CONFIGS, ModelConfig
 from .export import export_onnx, export_onnx_pair, export_pt2
@@ -24,6 +25,7 @@ __all__ = [
     "Track",
     "Tracker",
     "__version__",
+    "adapters",
     "build_model",
     "count_flops",
     "export_onnx",

@@ -16,9 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fermt_kernels.frame import PackedModel
+from fermt_kernels.frame import load as load_packed
+
 from .config import ModelConfig
 from .model import FERMT, build_model
 
+PACKED = ".fermt"  # ending of a packed model's name
 CONFIG_KEY = "fermt_config"
 UNUSED = ("backbone.cls_token", "backbone.pos_embed")  # in the authors' state dict, in no forward pass
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
@@ -63,6 +67,22 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
     model = build_model(ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), backend=backend)
     load_state_dict(model, tensors)
     return model.to(device).eval()
+
+
+def load_any(
+    path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu"
+) -> FERMT | PackedModel:
+    """The model in a file: a packed one if its name ends in .fermt, else as `load` does.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as `load` and `fermt_kernels.frame.load`, or a packed model is asked for on a GPU.
+    """
+    if Path(path).suffix != PACKED:
+        return load(path, backend=backend, device=device)
+    if torch.device(device).type != "cpu":
+        raise ValueError(f"{os.fspath(path)} is a packed model, which runs on the CPU; got device {str(device)!r}")
+    return load_packed(path)
 
 
 def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:

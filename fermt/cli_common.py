@@ -10,13 +10,11 @@ import typer
 from rich.console import Console
 
 from fermt_kernels.frame import PackedModel
-from fermt_kernels.frame import load as load_packed
 
 from . import checkpoints
 from .model import FERMT, build_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # to run in
-PACKED = ".fermt"  # ending of a packed model's name
 UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 
 console = Console(stderr=True)
@@ -38,12 +36,8 @@ def output_path(value: Path | None, suffixes: Sequence[str]) -> None:
 
 def load_model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:
     """The model in a file, packed or not, or an untrained one, with a warning, where there is none."""
-    if weights is not None and weights.suffix == PACKED:
-        if device != "cpu":
-            raise ValueError(f"{weights} is a packed model, which runs on the CPU; got device {device!r}")
-        return load_packed(weights)
     if weights is not None:
-        return checkpoints.load(weights, backend=backend, device=device)
+        return checkpoints.load_any(weights, backend=backend, device=device)
     console.print(UNTRAINED, style="bold yellow", highlight=False)
     torch.manual_seed(0)
     return build_model(config, backend=backend).to(device)

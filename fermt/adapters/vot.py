@@ -1,0 +1,59 @@
+"""A TraX tracker for the VOT toolkit: `python -m fermt.adapters.vot --weights fermt.safetensors`.
+
+It announces one object and rectangles: clients turn polygons and masks into the rectangles around them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import typer
+
+from .build import Source, toolkit, tracker_for
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+READERS = {  # TraX's forms of an image, as BGR or grey; None where it cannot be read
+    "path": lambda image: cv2.imread(image.path(), cv2.IMREAD_COLOR),
+    "memory": lambda image: image.array()[..., ::-1],
+}
+
+
+def serve(model: Source, **options: Any) -> None:
+    """Answers the TraX client that started this process, until it quits; a score is its object's `confidence`.
+
+    Raises:
+        ImportError: vot-trax cannot be imported.
+        ValueError: an image cannot be read. The client is told of this, and of what `fermt.Tracker` raises.
+    """
+    tracker = tracker_for(model, bgr=True, **options)
+    trax = toolkit("trax", "vot-trax")
+    with trax.Server([trax.Region.RECTANGLE], list(READERS), tracker_name="FERMT") as server:
+        while (request := server.wait()).type != trax.TraxStatus.QUIT:
+            sent = request.image["color"]
+            if (image := READERS[sent.type()](sent)) is None:
+                raise ValueError(f"cannot be read as an image: {sent}")
+            if request.type == trax.TraxStatus.INITIALIZE:
+                box, score = request.objects[0][0].bounds(), 1.0
+                tracker.init(image, box)
+            else:
+                box, score, _ = tracker.update(image)
+            server.status([(trax.Rectangle.create(*box), {"confidence": score})])
+
+
+@app.command()
+def main(
+    weights: Annotated[Path, typer.Option(help="Weights by fermt.save, or a packed model (.fermt).")],
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")] = "cpu",
+) -> None:
+    """Track for a TraX client, such as the VOT toolkit, which starts this command."""
+    try:
+        serve(weights, device=device)
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()
