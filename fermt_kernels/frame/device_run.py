@@ -77,7 +77,8 @@ def track(
     session = _session(packed, batch, workspace)
     session.track(rows, crops, window)
     head = session.frame.head
-    return head.maps.clone(), head.boxes.clone(), session.frame.layers.tokens.float() if tokens else None
+    last = session.frame.layers.tokens.to(torch.float32, copy=True) if tokens else None
+    return head.maps.clone(), head.boxes.clone(), last
 
 
 def _session(packed: DeviceModel, batch: int, workspace: Workspace | None) -> Session:
