@@ -82,7 +82,8 @@ def track(
 
 
 def _session(packed: DeviceModel, batch: int, workspace: Workspace | None) -> Session:
-    if workspace is None:
-        return Session(packed, batch, captured=False)
-    captured = packed.device.type == "cuda"
-    return workspace.keep((id(packed), batch), lambda: Session(packed, batch, captured))
+    def make() -> Session:
+        with torch.inference_mode(False):  # what is made in that mode cannot be written to outside it
+            return Session(packed, batch, captured=workspace is not None and packed.device.type == "cuda")
+
+    return make() if workspace is None else workspace.keep((id(packed), batch), make)
