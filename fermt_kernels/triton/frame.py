@@ -21,11 +21,9 @@ class Frame:
 
     def __init__(self, weights: FrameWeights, sizes: FrameSizes, batch: int) -> None:
         like = weights.embedding.weight
-        most = (
-            MOST_VALUES
-            // (sizes.num_template + sizes.num_search)
-            // max(3 * sizes.dim, sizes.hidden, *(layer.bias.numel() for layer in weights.convolutions))
-        )
+        widest = max(3 * sizes.dim, sizes.hidden, *(layer.bias.numel() for layer in weights.convolutions))
+        pixels = 3 * max(sizes.template_size, sizes.search_size) ** 2
+        most = MOST_VALUES // max((sizes.num_template + sizes.num_search) * widest, pixels)
         if batch > most:
             raise ValueError(
                 f"a frame on a GPU takes at most {most} targets at once, for offsets of 32 bits; got {batch}"
