@@ -59,6 +59,8 @@ class Upload:
                 )
                 for _ in range(SLOTS)
             ]
+            # Their memory may have been another tensor's, which kernels on their way still read.
+            self._stream.wait_stream(torch.cuda.current_stream())
 
     def __call__(self, crops: Tensor) -> None:
         slot = self._slots[self._turn]
