@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -53,11 +55,11 @@ INPUT = torch.tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
 OUTPUT = torch.tensor([[1, 1, 1, 0], [0, 1, -1, -1]], dtype=torch.float64)  # A^T
 
 
-def small_model(head: str, widths: tuple[int, ...] = (48, 32, 16, 16)) -> fermt.FERMT:
-    """One of `CONFIGS` in evaluation mode, with a narrow head, and norms that all do something."""
+def small_model(head: str, widths: tuple[int, ...] = (48, 32, 16, 16), **choices: Any) -> fermt.FERMT:
+    """One of `CONFIGS`, but for `choices`, in evaluation mode, with a narrow head, and norms that all do something."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, "WIDTHS", widths)
-        model = fermt.build_model(CONFIGS[head])
+        model = fermt.build_model(dataclasses.replace(CONFIGS[head], **choices))
     generator = torch.Generator().manual_seed(1)
     for key, tensor in model.state_dict().items():
         if key.endswith("running_var"):
