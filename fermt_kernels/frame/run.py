@@ -80,7 +80,8 @@ def track_frame(
         workspace: memory to use; some is allocated if None, which costs time: on a GPU, all that a CUDA graph saves.
         tokens: whether the result has `tokens` too.
         boxes: whether it has `boxes` too.
-        window: float32 (g, g) where the model is: factor of the score map before the box is chosen, or None.
+        window: float32 (g, g) where the model is: factor of the score map before the box is chosen, or None; not to be
+            written to.
 
     Returns:
         float32 tensors, where the model is, as its head gives them: `score_map` (B, 1, g, g), `size_map` and
