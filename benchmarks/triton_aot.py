@@ -33,7 +33,7 @@ INTEGERS = {torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64"}
 RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
 
 
-FRAMES = (("fermt", 1), ("fermt", 128), ("fermt-corner", 1))
+FRAMES = (("fermt", False, 1), ("fermt", False, 128), ("fermt-corner", True, 1))  # name, reweighted, targets
 
 
 class Chip(NamedTuple):
@@ -91,12 +91,12 @@ def _crop_launches(size: int) -> None:
 
 
 @lru_cache
-def _folded(config: str) -> Folded:
-    return fold(fermt.build_model(config))
+def _folded(config: str, reweight: bool) -> Folded:
+    return fold(fermt.build_model(config, reweight=reweight))
 
 
-def _frame_launches(config: str, dtype: torch.dtype, batch: int) -> None:
-    packed = for_device(_folded(config), dtype, torch.device("cpu"))
+def _frame_launches(config: str, reweight: bool, dtype: torch.dtype, batch: int) -> None:
+    packed = for_device(_folded(config, reweight), dtype, torch.device("cpu"))
     frame = room.make_frame(packed.weights, packed.sizes, batch)
     frame.encode()
     frame.track()
@@ -112,8 +112,8 @@ def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"{short} D=5 N=2", partial(_attention_launches, dtype, 1, 1, 1, 5)  # ones are compiled in
         for size in (128, 256):
             yield f"{short} {size}x{size}", partial(_unit_launches, dtype, size)
-        for config, batch in FRAMES:
-            yield f"{short} {config} B={batch}", partial(_frame_launches, config, dtype, batch)
+        for config, reweight, batch in FRAMES:
+            yield f"{short} {config} B={batch}", partial(_frame_launches, config, reweight, dtype, batch)
     for size in (1, 127, 128):
         yield f"crop {size}x{size}", partial(_crop_launches, size)
 
