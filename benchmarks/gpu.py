@@ -6,140 +6,103 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor
 
 from fermt_kernels import triton as room
 from fermt_kernels.cpp import library
 
-from . import cases, gpu_checks, gpu_timing, machine, peers_ops, roofline
-from .peers_ops import OURS
+from . import (
+    gpu_checks,
+    gpu_crop,
+    gpu_frame,
+    gpu_frame_checks,
+    gpu_frame_plan,
+    gpu_ops,
+    gpu_runners,
+    gpu_timing,
+    machine,
+    roofline,
+)
 
 ROOT = Path(__file__).parents[1]
-BATCHES = (1, 32, 128)
-COLUMNS = ("case", "dtype", "pass", "timing", "ours ms", "fastest peer", "ms", "ratio", "of floor", "floor by", "MB")
-Runs = dict[str, Callable[..., Tensor]]
+Lines = list[dict[str, Any]]
 
 
-def _cases(small: bool) -> list[tuple[Any, Callable[..., roofline.Work]]]:
-    """What is measured, and how its work is counted."""
-    if small:
-        return [
-            (cases.AttentionCase("mixed", 1, n=8, tokens=24), roofline.attention_work),
-            (cases.UnitCase(16, 1), roofline.unit_work),
-        ]
-    attention = (*(cases.AttentionCase(p, b) for p in ("mixed", "cross") for b in BATCHES), cases.LONG[-1])
-    return [
-        *((case, roofline.attention_work) for case in attention),
-        *((cases.UnitCase(256, batch), roofline.unit_work) for batch in BATCHES),
-    ]
+class Part(NamedTuple):
+    """Something to measure: the lines as they come, and a markdown table of them."""
+
+    measure: Callable[[], Iterable[dict[str, Any]]]
+    table: Callable[[Lines], str]
 
 
-def _runners(case: Any, compiled: bool) -> Runs:
-    if isinstance(case, cases.UnitCase):
-        more = {"torch.compile": torch.compile(peers_ops.eager_unit, dynamic=False)} if compiled else {}
-        return peers_ops.UNIT | more
-    attention = dict(peers_ops.ATTENTION)
-    if compiled:
-        attention["FlexAttention"] = peers_ops.flex_attention
-        attention["torch.compile"] = torch.compile(peers_ops.eager_attention, dynamic=False)
-    return {name: partial(run, case=case) for name, run in attention.items()}
+def _parts(device: str, ceilings: roofline.Ceilings, console: Console, minutes: float) -> dict[str, Part]:
+    return {
+        "ops": Part(partial(gpu_ops.measure, device, console), partial(gpu_ops.table, ceilings=ceilings)),
+        "frame": Part(partial(gpu_frame.measure, device, console), gpu_frame.table),
+        "kernels": Part(partial(gpu_frame_plan.measure, device, ceilings, console), gpu_frame_plan.report),
+        "crop": Part(partial(gpu_crop.measure, device, console), gpu_runners.table),
+        "compiled": Part(partial(gpu_frame.measure_compiled, device, console, minutes), gpu_frame.table),
+    }
 
 
-def _calls(runs: Runs, inputs: list[Tensor], both: bool) -> dict[str, Callable[[], object]]:
-    if not both:
-        return {name: partial(torch.no_grad()(run), *inputs) for name, run in runs.items()}
-    leaves = [t.detach().requires_grad_() for t in inputs]
-    grad = torch.randn_like(runs["eager"](*inputs))
-
-    def both_passes(run: Callable[..., Tensor]) -> object:
-        return torch.autograd.grad(run(*leaves), leaves, grad)
-
-    return {name: partial(both_passes, run) for name, run in runs.items()}
-
-
-def measure(device: str, console: Console) -> Iterator[dict[str, Any]]:
-    """One line a case, dtype, pass, timing and runner; a runner that fails says why in place of a time."""
-    on_gpu = device == "cuda"
-    clocks = {"cold L2": gpu_timing.cold, "CUDA graph": gpu_timing.graphed}
-    timings = clocks if on_gpu else {"wall": gpu_timing.clocked}
-    dtypes = (torch.bfloat16, torch.float32) if on_gpu else (torch.float32,)
-    for case, work in _cases(small=not on_gpu):
-        runs = _runners(case, compiled=on_gpu)
-        for dtype in dtypes:
-            inputs = [t.to(device) for t in case.inputs(dtype)]
-            for both in (False, True):
-                shared = {
-                    "case": case.name,
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "pass": "both" if both else "forward",
-                } | work(case, dtype, both)._asdict()
-                console.print(f"{shared['case']}, {shared['dtype']}, {shared['pass']}", highlight=False)
-                for name, run in _calls(runs, inputs, both).items():
-                    for timing, clock in timings.items():
-                        line = shared | {"timing": timing, "runner": name}
-                        try:
-                            line["seconds"] = clock(run)
-                            line["megabytes"] = gpu_timing.peak_megabytes(run) if on_gpu else None
-                        except Exception as error:  # a peer that cannot run this is a result, with its reason
-                            if name == OURS:
-                                raise
-                            line["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
-                        yield line
+def _wrong_ops(device: str, console: Console) -> list[str]:
+    """What is wrong with the ops here."""
+    dry, say = device != "cuda", partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    compared, found = gpu_checks.wrong(device, room.DTYPES, small=dry)
+    say(f"ops: {compared} results compared with float64, {len(found)} faults")
+    found += [f"opcheck: {fault}" for fault in gpu_checks.opcheck(device)]
+    found += gpu_checks.wrong_crops(device)
+    runs = 2 if dry else gpu_checks.RUNS
+    found += [f"not the same bits: {fault}" for fault in gpu_checks.differs(device, runs)]
+    say(f"ops: opcheck, crops, {runs} runs of each: {len(found)} faults in all")
+    return found
 
 
-def table(lines: list[dict[str, Any]], ceilings: roofline.Ceilings) -> str:
-    """A markdown table: ours, the fastest peer, the ratio, and the fraction of the tightest floor that ours reaches."""
-    rows: dict[tuple, dict[str, dict[str, Any]]] = {}
-    for line in lines:
-        key = tuple(line[name] for name in ("case", "dtype", "pass", "timing"))
-        rows.setdefault(key, {})[line["runner"]] = line
-    text = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for key, runners in rows.items():
-        ours = runners[OURS]
-        peers = {name: line["seconds"] for name, line in runners.items() if name != OURS and "seconds" in line}
-        fastest = min(peers, key=lambda name: peers[name])
-        floor, by = ceilings.floor(roofline.Work(ours["bytes"], ours["flops"], ours["exponentials"]))
-        cells = [
-            *key,
-            f"{ours['seconds'] * 1e3:.3f}",
-            fastest,
-            f"{peers[fastest] * 1e3:.3f}",
-            f"{peers[fastest] / ours['seconds']:.2f}x",
-            f"{floor / ours['seconds']:.0%}",
-            by,
-            "-" if ours["megabytes"] is None else f"{ours['megabytes']:.1f}",
-        ]
-        text.append("| " + " | ".join(cells) + " |")
-    return "\n".join(text)
+def _wrong_frames(device: str, console: Console) -> list[str]:
+    """What is wrong with frames here."""
+    dry, say = device != "cuda", partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    dtypes, runs = (room.DTYPES[:1], 1) if dry else (room.DTYPES, gpu_frame_checks.RUNS)
+    compared, found = gpu_frame_checks.wrong(device, dtypes, say, small=dry)
+    say(f"frames: {compared} maps and boxes compared with float64, {len(found)} faults")
+    found += gpu_frame_checks.wrong_in_tf32(device, say, small=dry)
+    found += [f"not the same bits: {fault}" for fault in gpu_frame_checks.differs(device, dtypes, say, runs, small=dry)]
+    say(f"frames: TF32, captured, exchanged, {runs} runs of each: {len(found)} faults in all")
+    return found
 
 
-def estimate() -> str:
-    """The floors of every case from counted bytes and operations, for a machine that is not here."""
-    headings = ("case", "dtype", "pass", "MB", "GFLOP", "1e9 exp", f"floor ms ({roofline.H200.origin})", "by")
-    text = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
-    for case, work in _cases(small=False):
-        for both in (False, True):
-            todo = work(case, torch.bfloat16, both)
-            floor, by = roofline.H200.floor(todo)
-            numbers = (todo.bytes / 1e6, todo.flops / 1e9, todo.exponentials / 1e9, floor * 1e3)
-            cells = [case.name, "bfloat16", "both" if both else "forward", *(f"{n:.3g}" for n in numbers), by]
-            text.append("| " + " | ".join(cells) + " |")
-    return "\n".join(text)
+CHECKS = {"check-ops": _wrong_ops, "check-frame": _wrong_frames}
+NAMES = (*CHECKS, "ops", "frame", "kernels", "crop", "compiled")
+
+
+def _write(stem: Path, part: Part, shared: dict[str, Any], head: str) -> str:
+    """Measures a part into <stem>.jsonl, a line as soon as it is there, and <stem>.md: aside first. The table."""
+    asides = {suffix: stem.with_name(f"{stem.name}{suffix}.part") for suffix in (".jsonl", ".md")}
+    lines = []
+    with asides[".jsonl"].open("w") as file:
+        for line in part.measure():
+            lines.append(line)
+            file.write(json.dumps(line | shared) + "\n")
+            file.flush()
+    markdown = part.table(lines)
+    asides[".md"].write_text(f"{head}\n\n{markdown}\n")
+    for suffix, aside in asides.items():
+        aside.replace(stem.with_name(f"{stem.name}{suffix}"))
+    return markdown
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the JSON lines and the markdown table.")] = ROOT
+    out: Annotated[Path, typer.Option(help="Folder for the JSON lines and the markdown tables.")] = ROOT
     / "benchmarks"
     / "results",
-    check: Annotated[bool, typer.Option(help="Check every kernel first; without, only time.")] = True,
+    only: Annotated[str, typer.Option(help=f"Some of {', '.join(NAMES)}, with commas between.")] = ",".join(NAMES),
+    minutes: Annotated[float, typer.Option(min=0, help="After which torch.compile begins with no more frames.")] = 8.0,
     plan: Annotated[bool, typer.Option("--plan", help="Only print the floors, counted; needs no GPU.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Small cases in Triton's interpreter (TRITON_INTERPRET=1), without a GPU.")
@@ -147,12 +110,16 @@ def main(
 ) -> None:
     """Correctness against float64, opcheck, 100 runs bit for bit; then times beside every peer, and floors.
 
-    Writes gpu-<name>.jsonl and gpu-<name>.md, aside first. Exits with 1 where a check fails: no time is taken then.
+    Writes gpu-<name>-<part>.jsonl and .md for each part, aside first: what is stopped leaves the lines that it had in
+    .jsonl.part. Exits with 1 where a check fails: no time is taken then.
     """
     console = Console()
     if plan:
-        print(estimate())
+        print(gpu_ops.estimate(), gpu_frame_plan.estimate(), sep="\n\n")
         return
+    chosen = only.split(",")
+    if unknown := [name for name in chosen if name not in NAMES]:
+        raise typer.BadParameter(f"--only takes some of {', '.join(NAMES)}, with commas between; got {unknown[0]!r}")
     if not dry_run and not torch.cuda.is_available():
         console.print("No CUDA GPU here. --plan prints floors; python -m benchmarks.triton_aot compiles the kernels.")
         raise typer.Exit(1)
@@ -162,30 +129,22 @@ def main(
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, for the peers' convolutions too
     name = "dry-run" if dry_run else torch.cuda.get_device_name()
     facts = machine.facts() | {"gpu": name, "triton": room.describe()}
-    console.print(machine.headline(facts), facts["triton"], sep="\n", highlight=False)
-    if check:
-        compared, found = gpu_checks.wrong(device, room.DTYPES, small=dry_run)
-        found += [f"opcheck: {fault}" for fault in gpu_checks.opcheck(device)]
-        found += gpu_checks.wrong_crops(device)
-        runs = 2 if dry_run else gpu_checks.RUNS
-        found += [f"not the same bits: {fault}" for fault in gpu_checks.differs(device, runs)]
-        console.print(f"{compared} results compared with float64, {len(found)} faults", highlight=False)
-        for fault in found:
-            console.print(fault, highlight=False)
-        if found:
-            raise typer.Exit(1)
+    console.print(machine.headline(facts), facts["triton"], sep="\n", highlight=False, soft_wrap=True)
+    found = [fault for each in CHECKS if each in chosen for fault in CHECKS[each](device, console)]
+    for fault in found:
+        console.print(fault, highlight=False, markup=False, soft_wrap=True)
+    if found:
+        raise typer.Exit(1)
+    chosen = [each for each in chosen if each not in CHECKS]
+    if not chosen:
+        return
+    torch.backends.cudnn.benchmark = True  # the peers' convolutions at their best
     ceilings = roofline.H200 if dry_run else gpu_timing.ceilings()
-    lines = list(measure(device, console))
-    markdown = table(lines, ceilings)
-    print(markdown)
     stem = "gpu-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    head = f"{facts['triton']}; torch {facts['torch']}, Python {facts['python']}, {facts['date']}\n\n"
-    shared = facts | {"ceilings": ceilings._asdict()}
-    texts = {".jsonl": "".join(json.dumps(line | shared) + "\n" for line in lines), ".md": head + markdown + "\n"}
-    for suffix, text in texts.items():
-        part = out / f"{stem}{suffix}.part"
-        part.write_text(text)
-        part.replace(out / f"{stem}{suffix}")
+    head = f"{facts['triton']}; torch {facts['torch']}, Python {facts['python']}, {facts['date']}"
+    parts = _parts(device, ceilings, console, minutes)
+    for each in chosen:
+        print(_write(out / f"{stem}-{each}", parts[each], facts | {"ceilings": ceilings._asdict()}, head))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Seconds of a call on a GPU, two ways: out of a cold L2 cache, and as a node of a CUDA graph."""
+"""Seconds of a call on a GPU: out of a cold L2 cache, in a CUDA graph, both, waited for, and one after the other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from .roofline import Ceilings
 
 L2_BYTES = 256 << 20  # more than any L2
+WARM_UP = 5  # calls that are not counted: torch.compile records its graphs in the first ones
 Call = Callable[[], object]
 
 
@@ -29,8 +30,7 @@ def cold(run: Call, calls: int = 30) -> float:
     return statistics.median(begin.elapsed_time(end) for begin, end in pairs) / 1e3
 
 
-def graphed(run: Call, calls: int = 20, repeats: int = 10) -> float:
-    """Median seconds of one call, captured `calls` times in a CUDA graph: no launch is waited for."""
+def _captured(run: Call, calls: int) -> torch.cuda.CUDAGraph:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -41,6 +41,12 @@ def graphed(run: Call, calls: int = 20, repeats: int = 10) -> float:
     with torch.cuda.graph(graph):
         for _ in range(calls):
             run()
+    return graph
+
+
+def graphed(run: Call, calls: int = 20, repeats: int = 10) -> float:
+    """Median seconds of one call, captured `calls` times in a CUDA graph: no launch is waited for."""
+    graph = _captured(run, calls)
     graph.replay()
     samples = []
     for _ in range(repeats):
@@ -50,6 +56,38 @@ def graphed(run: Call, calls: int = 20, repeats: int = 10) -> float:
         end.record()
         end.synchronize()
         samples.append(begin.elapsed_time(end) / 1e3 / calls)
+    return statistics.median(samples)
+
+
+def graphed_cold(run: Call) -> float:
+    """The same of one call a graph, with the L2 cache overwritten before each replay."""
+    return cold(_captured(run, calls=1).replay)
+
+
+def waited(run: Call, calls: int = 50) -> float:
+    """Median seconds by the wall clock from a call to the end of all that it started on the GPU."""
+    samples = []
+    for _ in range(WARM_UP + calls):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples[WARM_UP:])
+
+
+def streamed(run: Call, calls: int = 20, repeats: int = 5) -> float:
+    """Median seconds of a call by the wall clock where calls follow one another without a wait between them."""
+    for _ in range(WARM_UP):
+        run()
+    samples = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        torch.cuda.synchronize()
+        samples.append((time.perf_counter() - start) / calls)
     return statistics.median(samples)
 
 

@@ -1,4 +1,4 @@
-"""Re-derives attention's tables of block sizes on a GPU: times every candidate, prints the best and what is there."""
+"""Re-derives tables of sizes on a GPU, attention's or the frame's: times candidates, prints the best."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import track
 
 from fermt_kernels import triton as room
 
-from . import gpu_timing
+from . import gpu_timing, triton_tune_frame
 
 Table = dict[tuple[int, int], Any]
 Run = Callable[[], None]
@@ -62,19 +62,9 @@ def _seconds(run: Run, device: str) -> float | None:
         return None
 
 
-def main(
-    dims: Annotated[str, typer.Option(help="Head dims, as 16,64.")] = "16,32,64,128",
-    batch: Annotated[int, typer.Option(min=1, help="Samples a call.")] = 128,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only the present entries, tiny, in Triton's interpreter; needs no GPU.")
-    ] = False,
-) -> None:
-    """Block sizes of attention, measured; what wins goes into fermt_kernels/triton/attention.py, with its reason."""
-    console = Console()
-    if not dry_run and not torch.cuda.is_available():
-        console.print("No CUDA GPU here; block sizes can only be measured on one.")
-        raise typer.Exit(1)
-    device, batch = ("cpu", 1) if dry_run else ("cuda", batch)
+def _tune_attention(dims: str, batch: int, device: str, console: Console) -> None:
+    """Times every candidate of every table, by bytes a value and head dim."""
+    dry_run = device != "cuda"
     for dtype, dim in product(DTYPES[1:] if dry_run else DTYPES, map(int, dims.split(","))):
         for name, (table, run) in _runs(dtype, dim, batch, device).items():
             key = dtype.itemsize, dim
@@ -90,6 +80,35 @@ def main(
             best = min(times, key=lambda blocks: times[blocks])
             milliseconds = f"{times[best] * 1e3:.4f} ms, now {times.get(current, float('nan')) * 1e3:.4f} ms"
             console.print(f"{name}{key}: {best}  # {milliseconds}", highlight=False)
+
+
+def main(
+    dims: Annotated[str, typer.Option(help="Attention's head dims, as 16,64.")] = "16,32,64,128",
+    batch: Annotated[int, typer.Option(min=1, help="Samples a call.")] = 128,
+    frame: Annotated[bool, typer.Option("--frame", help="The frame's tables in place of attention's.")] = False,
+    dtype: Annotated[str, typer.Option(help="Of the frame: bfloat16, float16 or float32.")] = "bfloat16",
+    entries: Annotated[str, typer.Option(help="Only these entries of the frame, as qkv,proj_mlp.")] = "",
+    sweeps: Annotated[int, typer.Option(min=1, help="How often the frame's entries take their turns.")] = 1,
+    minutes: Annotated[float, typer.Option(min=0, help="After which no more is tried for the frame.")] = 8.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Few entries, tiny, in Triton's interpreter; needs no GPU.")
+    ] = False,
+) -> None:
+    """Sizes, measured; what wins goes into fermt_kernels/triton/attention.py or frame_tiles.py, with its reason."""
+    console = Console()
+    if not dry_run and not torch.cuda.is_available():
+        console.print("No CUDA GPU here; block sizes can only be measured on one.")
+        raise typer.Exit(1)
+    device, batch = ("cpu", 1) if dry_run else ("cuda", batch)
+    if frame:
+        named = {str(each).removeprefix("torch."): each for each in room.DTYPES}
+        only = tuple(filter(None, entries.split(",")))
+        if dtype not in named or not set(only) <= triton_tune_frame.TRIED.keys():
+            known = f"--dtype {', '.join(named)}; --entries {', '.join(triton_tune_frame.TRIED)}"
+            raise typer.BadParameter(f"there are {known}; got {dtype!r}, {entries!r}")
+        triton_tune_frame.tune(device, named[dtype], batch, only, minutes, sweeps, console)
+        return
+    _tune_attention(dims, batch, device, console)
 
 
 if __name__ == "__main__":

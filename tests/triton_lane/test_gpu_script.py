@@ -3,21 +3,128 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import typer
+from rich.console import Console
 
-from benchmarks import gpu, gpu_checks, triton_tune
+from benchmarks import gpu, gpu_checks, gpu_frame, gpu_frame_checks, gpu_runners, triton_tune, triton_tune_frame
+from benchmarks.peers_ops import OURS
 from fermt_kernels import triton as room
+from fermt_kernels.triton import frame_head, frame_tiles
+from fermt_kernels.triton.attention import FORWARD
+
+RUNNERS = {
+    "ops": {"fermt", "eager", "SDPA a group", "SDPA, mask"},
+    "frame": {
+        *("fermt", "fermt, from the CPU", "fermt, no graph", "fermt, launches alone"),
+        *("eager, cached", "eager, cached, channels last", "eager, whole", "eager, whole, channels last"),
+    },
+    "crop": {
+        *("fermt", "fermt, with the image's copy", "OpenCV on the CPU", "OpenCV on the CPU, with the crops' copy"),
+    },
+    "compiled": {"fermt"},  # it is left out without a GPU
+}
 
 
+def written(folder: Path, part: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"gpu-dry-run-{part}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("few_programs")
 def test_the_dry_run_checks_measures_and_writes(tmp_path: Path) -> None:
-    gpu.main(out=tmp_path, check=True, plan=False, dry_run=True)
-    lines = [json.loads(line) for line in (tmp_path / "gpu-dry-run.jsonl").read_text().splitlines()]
-    assert {line["runner"] for line in lines} == {"fermt", "eager", "SDPA a group", "SDPA, mask"}
-    assert all(line["seconds"] > 0 for line in lines)
-    assert (tmp_path / "gpu-dry-run.md").read_text().count("|\n") == 6
+    gpu.main(out=tmp_path, dry_run=True)
+    for part, runners in RUNNERS.items():
+        lines = written(tmp_path, part)
+        assert {line["runner"] for line in lines} == runners
+        assert all(line["seconds"] > 0 and line["gpu"] == "dry-run" for line in lines)
+    assert (tmp_path / "gpu-dry-run-ops.md").read_text().count("|\n") == 6
+    frame = (tmp_path / "gpu-dry-run-frame.md").read_text()
+    assert "| frame | float32 | 1 | fermt, launches alone | - | - | " in frame
+    kernels = written(tmp_path, "kernels")
+    assert {"embedding_kernel", "maps_kernel", "center_box_kernel"} <= {line["kernel"] for line in kernels}
+    assert all(line["seconds"] > line["floor"] for line in kernels)
+    assert (
+        f"| all |  | {sum(line['launches'] for line in kernels)} |" in (tmp_path / "gpu-dry-run-kernels.md").read_text()
+    )
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="got 'frames'"):
+        gpu.main(out=tmp_path, only="ops,frames", dry_run=True)
+
+
+def test_a_stopped_part_leaves_what_it_had(tmp_path: Path) -> None:
+    def stopped() -> Iterator[dict[str, Any]]:
+        yield {"seconds": 1.0}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gpu._write(tmp_path / "gpu-x", gpu.Part(stopped, str), {"gpu": "x"}, "head")
+    (file,) = tmp_path.iterdir()
+    assert (file.name, file.read_text()) == ("gpu-x.jsonl.part", '{"seconds": 1.0, "gpu": "x"}\n')
+
+
+def test_a_peer_that_fails_says_why_and_ours_raises() -> None:
+    tries = []
+
+    def broken() -> gpu_runners.Run:
+        tries.append(1)
+        raise ValueError("too wide")
+
+    shared = {"benchmark": "frame", "dtype": "float32", "batch": 4}
+    runners = {
+        OURS: gpu_runners.Runner(lambda: list, tuple(gpu_runners.CLOCKS)),
+        "a peer": gpu_runners.Runner(broken, gpu_runners.BY_THE_WALL),
+    }
+    lines = list(gpu_runners.timed(runners, shared, "cpu", Console()))
+    assert [line.get("failed") for line in lines] == [None] * 4 + ["ValueError: too wide"] * 2
+    assert len(tries) == 1
+    text = gpu_runners.table(lines)
+    assert "| a peer | failed | failed | - | - | 0 | 0 |" in text
+    assert "a peer failed: ValueError: too wide" in text
+    with pytest.raises(ValueError, match="too wide"):
+        list(gpu_runners.timed({OURS: runners["a peer"]}, shared, "cpu", Console()))
+
+
+@pytest.mark.usefixtures("few_programs")
+def test_a_peer_of_another_function_fails() -> None:
+    with torch.no_grad():
+        subject = gpu_frame.Subject.of(torch.float32, 1, "cpu")
+        frame = gpu_frame.MAKE["whole"](subject.model, *subject.images())
+        gpu_frame._checked(subject, frame, frame.module)
+        with pytest.raises(ValueError, match="_map is .* from ours"):
+            gpu_frame._checked(subject, frame, lambda *images: [1 - x for x in frame.module(*images)])
+
+
+@pytest.mark.usefixtures("few_programs")
+def test_wrong_frames_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, runs = frame_head.Head.run, []
+
+    def wrong(self, tokens):  # type: ignore[no-untyped-def]
+        right(self, tokens)
+        self.maps.add_(1e-3)
+        runs.append(1)
+        self.boxes.mul_(1 + 1e-6 * len(runs))
+
+    monkeypatch.setattr(frame_head.Head, "run", wrong)
+    monkeypatch.setattr(gpu_frame_checks, "SMALL", gpu_frame_checks.SMALL._replace(models=("center",)))
+    _, found = gpu_frame_checks.wrong("cpu", room.DTYPES[:1], print, small=True)
+    assert len(found) == 5
+    assert found[0].startswith("frame, center, float32, B = 3, score_map: largest error 0.001")
+    assert found[-1].startswith("frame, center, float32, B = 3, boxes by its own maps")
+    assert gpu_frame_checks.differs("cpu", room.DTYPES[:1], print, runs=1, small=True) == [
+        "frame, float32, B = 3, captured"
+    ]
+    monkeypatch.setattr(gpu_frame_checks, "TF32_OF_BFLOAT16", 0.0)
+    assert any("score_map" in fault for fault in gpu_frame_checks.wrong_in_tf32("cpu", print, small=True))
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +145,49 @@ def test_the_tuner_prints_each_table(capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     for name in ("FORWARD(4, 16)", "BACKWARD_QUERIES(4, 16)", "BACKWARD_KEYS(4, 16)"):
         assert f"{name}: Blocks(" in printed
+
+
+def test_the_frames_tuner_finds_the_best_and_leaves_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a made-up time that falls with rows of the convolution's tile; other rows do not fit the chip."""
+    before = frame_tiles.FEW[4]
+
+    def seconds(subject: object, on_gpu: bool) -> float | str:
+        return "OutOfResources: shared memory" if frame_tiles.FEW[4].convolution.m == 32 else 1e-3 / rows()
+
+    def rows() -> int:
+        return frame_tiles.FEW[4].convolution.m * frame_tiles.FEW[4].attention.get(16, FORWARD[4, 16]).n
+
+    monkeypatch.setattr(triton_tune_frame, "_seconds", seconds)
+    monkeypatch.setattr(triton_tune_frame, "_others", partial(every_other, triton_tune_frame._others))
+    triton_tune.main(frame=True, dtype="float32", entries="convolution,attention", dry_run=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert "convolution: Tiles(32, 32, 32, Tuning(4, 1)): left out, OutOfResources: shared memory" in lines
+    assert lines[-2:] == [
+        "convolution: Tiles(128, 32, 32, Tuning(4, 1))  # new",
+        f"attention: Blocks({FORWARD[4, 16].m}, 128, Tuning(4, 1))  # new",
+    ]
+    assert frame_tiles.FEW[4] is before
+
+
+def every_other(right: Callable, entry: Any, name: str, number: str, small: bool) -> Iterator[Any]:
+    return right(entry, name, number, False)
+
+
+def test_the_frames_tuner_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    triton_tune.main(frame=True, dtype="float32", entries="attention", dry_run=True)
+    assert "FEW[4], B = 1: " in (printed := capsys.readouterr().out)
+    assert "1 tried" in printed
+    with pytest.raises(typer.BadParameter, match="got 'float32', 'qvk'"):
+        triton_tune.main(frame=True, dtype="float32", entries="qvk", dry_run=True)
+
+
+def test_a_table_that_computes_something_else_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = triton_tune_frame._subject("cpu", torch.float32, 1, small=True)
+    assert isinstance(triton_tune_frame._seconds(subject, on_gpu=False), float)
+    subject.maps.add_(1)
+    assert str(triton_tune_frame._seconds(subject, on_gpu=False)).startswith("maps are 1 apart")
 
 
 def test_a_wrong_crop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

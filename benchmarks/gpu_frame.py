@@ -1,0 +1,159 @@
+"""A tracked frame on a GPU: ours and its peers."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+import fermt
+import fermt_kernels as fk
+from fermt_kernels import triton as room
+
+from . import gpu_frame_cases, gpu_runners
+from .frame_report import Scene, dtype_name, in_dtype
+from .frame_work import joined, total
+from .gpu_frame_plan import launches
+from .gpu_runners import BY_THE_WALL, CLOCKS, Run, Runner, timed
+from .peers_frame import Frame, cached_frame, whole_frame
+from .peers_ops import OURS
+
+SIZES = (  # dtype, batch; what matters most comes first
+    *((torch.bfloat16, batch) for batch in (1, 128, 8, 32)),
+    *((dtype, batch) for batch in (1, 128) for dtype in (torch.float16, torch.float32)),
+)
+SMALL_SIZES = ((torch.float32, 1),)
+NEAR = 0.25  # how far a peer's maps may be from ours: what a wrong function exceeds, and bfloat16 does not
+MAKE = {"cached": cached_frame, "whole": whole_frame}
+CAPTION = (
+    "Ours takes uint8 crops that are on the GPU, but 'from the CPU', where they are pinned and boxes are read back; "
+    "'launches alone' is neither given crops nor asked for maps. Peers take the normalised image on the GPU. A peer's "
+    "'cached' template is that of the same targets; 'whole' encodes it in every frame."
+)
+
+
+class Subject(NamedTuple):
+    """What everybody tracks: a model on the device in some dtype, ours of it, and crops on the CPU."""
+
+    model: fermt.FERMT
+    packed: fk.frame.DeviceModel
+    crops: Scene
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, batch: int, device: str) -> Subject:
+        exact = gpu_frame_cases.model(small=device != "cuda").to(device)
+        packed = fk.frame.pack(exact, dtype, backend="triton")
+        assert isinstance(packed, fk.frame.DeviceModel)
+        return cls(in_dtype(exact, dtype), packed, gpu_frame_cases.scene(exact.config, batch))
+
+    def images(self) -> Iterator[Tensor]:
+        """Template and search images, normalised, on the device."""
+        return (image.to(self.packed.device) for image in self.crops.images(self.packed.dtype))
+
+    def maps(self) -> list[Tensor]:
+        """Ours, in the order of the head."""
+        template, search = (crops.to(self.packed.device) for crops in self.crops)
+        return list(fk.frame.track_frame(self.packed, fk.frame.encode_template(self.packed, template), search).values())
+
+
+def _ours(subject: Subject) -> dict[str, Runner]:
+    packed, device, on_gpu = subject.packed, subject.packed.device, subject.packed.device.type == "cuda"
+    caches = fk.frame.encode_template(packed, subject.crops.template.to(device))
+    search, space = subject.crops.search.to(device), fk.frame.Workspace()
+    track = partial(fk.frame.track_frame, packed, caches, workspace=space, boxes=True)
+    pinned = subject.crops.search.pin_memory() if on_gpu else subject.crops.search
+    frame = room.make_frame(packed.weights, packed.sizes, len(search))
+    for target, cache in enumerate(caches):
+        frame.install(target, cache)
+    frame.searches.copy_(search)
+
+    def launched() -> None:
+        frame.searches.copy_(search)
+        frame.track()
+
+    return {
+        OURS: Runner(lambda: partial(track, search), BY_THE_WALL),
+        f"{OURS}, from the CPU": Runner(lambda: lambda: track(pinned)["boxes"].cpu(), ("waited",)),
+        f"{OURS}, no graph": Runner(lambda: launched, BY_THE_WALL),
+        f"{OURS}, launches alone": Runner(lambda: frame.track, ("graph", "cold graph")),
+    }
+
+
+def _checked(subject: Subject, frame: Frame, module: Callable[..., Any]) -> Run:
+    """A peer's call, once its maps are seen to be about ours."""
+    inputs = tuple(frame.inputs.values())
+    for name, ours, theirs in zip(frame.outputs, subject.maps(), module(*inputs), strict=True):
+        if not (apart := (ours - theirs).abs().max().item()) <= NEAR:
+            raise ValueError(f"{name} is {apart:.3g} from ours")
+    return lambda: module(*inputs)
+
+
+def _eager(subject: Subject, kind: str, channels_last: bool) -> Run:
+    frame = MAKE[kind](subject.model, *subject.images())
+    if channels_last:
+        frame.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _checked(subject, frame, frame.module)
+
+
+def _compiled(subject: Subject, kind: str) -> Run:
+    """torch.compile at its strongest: tuned for these shapes, weights frozen into the graph, CUDA graphs."""
+    import torch._inductor.config as inductor
+
+    frame = MAKE[kind](subject.model, *subject.images())
+    torch._dynamo.reset()
+    compiled = torch.compile(frame.module.requires_grad_(False), dynamic=False, mode="max-autotune")
+    with inductor.patch(freezing=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # tracing looks through the cache of the patterns' spans
+        return _checked(subject, frame, compiled)
+
+
+def _eager_peers(subject: Subject) -> dict[str, Runner]:
+    return {
+        f"eager, {kind}{', channels last' if last else ''}": Runner(partial(_eager, subject, kind, last), tuple(CLOCKS))
+        for kind in MAKE
+        for last in (False, True)
+    }
+
+
+def _compiled_peers(subject: Subject) -> dict[str, Runner]:
+    return {f"torch.compile, {kind}": Runner(partial(_compiled, subject, kind), BY_THE_WALL) for kind in MAKE}
+
+
+def _shared(dtype: torch.dtype, batch: int, small: bool) -> dict[str, Any]:
+    """What the lines of a dtype and batch have in common; the work is that of our launches."""
+    work = total(joined(launches(batch, dtype, small)))
+    return {"benchmark": "frame", "dtype": dtype_name(dtype), "batch": batch, **work._asdict()}
+
+
+@torch.no_grad()
+def measure(device: str, console: Console) -> Iterator[dict[str, Any]]:
+    """Ours and eager peers, at every dtype and batch."""
+    small = device != "cuda"
+    for dtype, batch in SMALL_SIZES if small else SIZES:
+        subject = Subject.of(dtype, batch, device)
+        yield from timed(_ours(subject) | _eager_peers(subject), _shared(dtype, batch, small), device, console)
+
+
+@torch.no_grad()
+def measure_compiled(device: str, console: Console, minutes: float) -> Iterator[dict[str, Any]]:
+    """torch.compile beside ours. Nothing more is compiled once the minutes are over: what was left out is said."""
+    small, began = device != "cuda", time.monotonic()
+    for dtype, batch in SMALL_SIZES if small else SIZES:
+        if time.monotonic() - began > 60 * minutes:
+            console.print(f"torch.compile, {dtype_name(dtype)}, B = {batch}: left out, {minutes:g} minutes are over")
+            continue
+        subject = Subject.of(dtype, batch, device)
+        ours = {name: runner for name, runner in _ours(subject).items() if name == OURS}
+        peers = {} if small else _compiled_peers(subject)
+        yield from timed(ours | peers, _shared(dtype, batch, small), device, console)
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The lines as markdown, and what the runners are given."""
+    return f"{gpu_runners.table(lines)}\n\n{CAPTION}"

@@ -1,0 +1,125 @@
+"""A frame's launches on a GPU: what each must move and compute, its floor, and how long it takes by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import fermt_kernels as fk
+from fermt_kernels import triton as room
+from fermt_kernels.frame.fold import fold
+from fermt_kernels.frame.pack import for_device
+from fermt_kernels.triton.launch import Launch, launch, recording
+
+from . import gpu_frame_cases, gpu_timing, roofline
+from .frame_report import dtype_name
+from .frame_work import Counted, counted, joined, total
+
+BATCHES = (1, 128)
+DTYPE = torch.bfloat16
+HEADINGS = ("kernel", "sizes", "launches", "MB", "GFLOP", "1e9 exp", "floor us", "by")
+
+
+def packed_model(device: str, dtype: torch.dtype, small: bool) -> fk.frame.DeviceModel:
+    """The default model for the Triton kernels, whether they can run on that device or not."""
+    return for_device(fold(gpu_frame_cases.model(small)), dtype, torch.device(device))
+
+
+def launches(batch: int, dtype: torch.dtype = DTYPE, small: bool = False) -> list[Launch]:
+    """What a frame of `batch` targets would launch; nothing runs."""
+    packed = packed_model("cpu", dtype, small)
+    frame = room.make_frame(packed.weights, packed.sizes, batch)
+    with recording() as recorded:
+        frame.track()
+    return recorded
+
+
+def _markdown(headings: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _numbers(work: roofline.Work, seconds: float) -> list[str]:
+    return [f"{number:.3g}" for number in (work.bytes / 1e6, work.flops / 1e9, work.exponentials / 1e9, seconds * 1e6)]
+
+
+def table(kinds: Counter[Counted], ceilings: roofline.Ceilings) -> str:
+    """A line a kernel and size, of all of its launches together; and all of the frame, its floors added up."""
+    rows, floors = [], 0.0
+    for kind, count in kinds.items():
+        floor, by = ceilings.floor(kind.work)
+        floors += count * floor
+        together = roofline.Work(*(count * number for number in kind.work))
+        rows.append([kind.kernel, kind.shape, str(count), *_numbers(together, count * floor), by])
+    rows.append(["all", "", str(kinds.total()), *_numbers(total(kinds), floors), ""])
+    return _markdown(HEADINGS, rows)
+
+
+def estimate() -> str:
+    """The launches of a frame and their floors, for a machine that is not here."""
+    text = []
+    for batch in BATCHES:
+        kinds = joined(launches(batch))
+        repeated = sum(count * kind.repeated for kind, count in kinds.items())
+        text += [
+            f"A frame in {dtype_name(DTYPE)}, B = {batch}: {kinds.total()} launches; floors by the "
+            f"{roofline.H200.origin}. Programs that share rows repeat {repeated / 1e9:.3g} GFLOP besides.",
+            table(kinds, roofline.H200),
+        ]
+    return "\n\n".join(text)
+
+
+@torch.no_grad()
+def measure(device: str, ceilings: roofline.Ceilings, console: Console) -> Iterator[dict[str, Any]]:
+    """One line a batch, kernel and size: seconds of one launch, replayed over and over, beside its floor.
+
+    What a launch reads and writes stays in the L2 cache where it fits, so that it may take less than a floor by memory.
+    """
+    small = device != "cuda"
+    dtype, batches = (torch.float32, (1,)) if small else (DTYPE, BATCHES)
+    for batch in batches:
+        packed = packed_model(device, dtype, small)
+        frame = room.make_frame(packed.weights, packed.sizes, batch)
+        template, search = gpu_frame_cases.scene(gpu_frame_cases.model(small).config, batch)
+        frame.templates.copy_(template)
+        frame.searches.copy_(search)
+        frame.encode()
+        frame.track()  # so that every launch finds what it reads
+        with recording() as recorded:
+            frame.track()
+        kinds = joined(recorded)
+        found = {counted(each): each for each in reversed(recorded)}
+        for kind, count in kinds.items():
+            run = partial(launch, *found[kind])
+            floor, by = ceilings.floor(kind.work)
+            line: dict[str, Any] = {
+                "benchmark": "frame/kernels", "dtype": dtype_name(dtype), "batch": batch, "kernel": kind.kernel,
+                "sizes": kind.shape, "launches": count, "floor": floor, "by": by, **kind.work._asdict(),
+            }  # fmt: skip
+            line["seconds"] = gpu_timing.clocked(run, calls=1) if small else gpu_timing.graphed(run)
+            times = f"{line['seconds'] * 1e6:.1f} us, floor {floor * 1e6:.1f} us"
+            console.print(f"B = {batch}, {kind.kernel}, {kind.shape}: {times}", highlight=False, soft_wrap=True)
+            yield line
+
+
+def report(lines: list[dict[str, Any]]) -> str:
+    """A markdown table of what `measure` gave, and the sums of each batch."""
+    headings = ("dtype", "B", "kernel", "sizes", "launches", "us each", "us", "floor us", "by", "of floor")
+    rows = []
+    for batch in sorted({line["batch"] for line in lines}):
+        chosen = [line for line in lines if line["batch"] == batch]
+        for line in chosen:
+            us, floor = (line["launches"] * line[key] * 1e6 for key in ("seconds", "floor"))
+            names = [line["dtype"], str(batch), line["kernel"], line["sizes"], str(line["launches"])]
+            rows.append([*names, f"{line['seconds'] * 1e6:.2f}", f"{us:.1f}", f"{floor:.1f}", line["by"]])
+            rows[-1].append(f"{floor / us:.0%}")
+        us, floor = (sum(line["launches"] * line[key] * 1e6 for line in chosen) for key in ("seconds", "floor"))
+        count = sum(line["launches"] for line in chosen)
+        rows.append([chosen[0]["dtype"], str(batch), "all", "", str(count), ""])
+        rows[-1] += [f"{us:.1f}", f"{floor:.1f}", "", f"{floor / us:.0%}"]
+    return _markdown(headings, rows)
