@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: with two workers one of them is busy with it while the other does the rest."""
+    items.sort(key=lambda item: item.path.name != "test_triton.py")
+
+
 @pytest.fixture(params=COMPILED)
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that has kernels for the CPU and is not the reference."""
