@@ -1,4 +1,4 @@
-"""The command line: `fermt track`, `fermt bench`, `fermt convert` and `fermt export`."""
+"""The command line: `fermt track`, `fermt bench`, `fermt convert`, `fermt export` and `fermt data`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from . import checkpoints
 from .cli_common import console, failed, output_path
+from .cli_data import data
 from .cli_export import export
 from .cli_track import track
 from .config import CONFIGS, named_config
@@ -100,3 +101,4 @@ def bench(
 
 app.command("track")(track)
 app.command("export")(export)
+app.add_typer(data, name="data")

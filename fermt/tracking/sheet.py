@@ -1,9 +1,10 @@
-"""A contact sheet: every so many frames, small, in one picture."""
+"""Contact sheets: many small pictures in one."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ GAP = 4
 
 
 class ContactSheet:
-    """Takes frames as they come, keeps every n-th, and writes them in rows as one PNG."""
+    """A video's: takes frames as they come, keeps every n-th, and writes them in rows as one PNG."""
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
@@ -44,16 +45,26 @@ class ContactSheet:
         if not self._kept:
             return
         height = max(image.shape[0] for image in self._kept)
-        columns = math.ceil(math.sqrt(len(self._kept) * height / WIDTH))
-        rows = math.ceil(len(self._kept) / columns)
-        sheet = np.full((rows * (height + GAP) + GAP, columns * (WIDTH + GAP) + GAP, 3), 255, np.uint8)
-        for i, image in enumerate(self._kept):
-            top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (WIDTH + GAP)
-            sheet[top : top + image.shape[0], left : left + WIDTH] = image
-        aside = self.path.with_name(f".{self.path.stem}.part.png")
-        try:
-            if not cv2.imwrite(str(aside), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-                raise OSError(f"OpenCV cannot write a picture to {str(self.path)!r}")
-            os.replace(aside, self.path)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_png(self.path, arrange(self._kept, math.ceil(math.sqrt(len(self._kept) * height / WIDTH))))
+
+
+def arrange(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Images, (H, W, 3) uint8 each, in rows of `columns`, each cell as large as the largest of them."""
+    height, width = (max(image.shape[i] for image in images) for i in (0, 1))
+    rows = math.ceil(len(images) / columns)
+    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return sheet
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes (H, W, 3) uint8 RGB, aside first; OSError if that fails."""
+    aside = path.with_name(f".{path.stem}.part.png")
+    try:
+        if not cv2.imwrite(str(aside), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"OpenCV cannot write a picture to {str(path)!r}")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

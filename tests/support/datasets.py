@@ -1,0 +1,125 @@
+"""Miniature data sets in the layouts of the real ones. Frame t of sequence i is of one colour, which says i and t."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HEIGHT, WIDTH = 90, 120
+SEQUENCES, FRAMES = 3, 5
+
+
+def colour(i: int, t: int) -> tuple[int, int, int]:
+    """RGB."""
+    return 30 + 40 * i, 40 + 10 * t, 128
+
+
+def boxes(i: int, frames: int = FRAMES) -> np.ndarray:
+    """(frames, 4), whole numbers, so that every format writes them exactly."""
+    return np.array([(10 + 5 * i + t, 20 + 2 * t, 40 - t, 30 + i) for t in range(frames)], np.float64)
+
+
+def write_image(path: Path, rgb: tuple[int, int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), rgb[::-1], np.uint8))
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[float]], separator: str = ",") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(separator.join(f"{value:g}" for value in row) + "\n" for row in rows))
+
+
+def cut(path: Path) -> None:
+    """Leaves the first half of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def got10k(root: Path, sequences: int = SEQUENCES, frames: int = FRAMES) -> Path:
+    """The target is absent in frame 1 and covered in frame 2 of every sequence."""
+    names = [f"GOT-10k_Train_{i + 1:06d}" for i in range(sequences)]
+    for i, name in enumerate(names):
+        folder = root / "train" / name
+        write_rows(folder / "groundtruth.txt", boxes(i, frames).tolist())
+        write_rows(folder / "absence.label", [[float(t == 1)] for t in range(frames)])
+        write_rows(folder / "cover.label", [[0.0 if t == 2 else 8.0 - t % 2] for t in range(frames)])
+        write_rows(folder / "cut_by_image.label", [[0.0]] * frames)
+        (folder / "meta_info.ini").write_text("[METAINFO]\nresolution: (120, 90)\n")
+        for t in range(frames):
+            write_image(folder / f"{t + 1:08d}.jpg", colour(i, t))
+    (root / "train" / "list.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def lasot(root: Path) -> Path:
+    """The target is occluded in frame 1 and out of view in frame 2; names have hyphens in their category, too."""
+    names = ["airplane-1", "airplane-2", "hand-fan-7"]
+    for i, name in enumerate(names):
+        folder = root / name.rpartition("-")[0] / name
+        write_rows(folder / "groundtruth.txt", boxes(i).tolist())
+        write_rows(folder / "full_occlusion.txt", [[float(t == 1) for t in range(FRAMES)]])
+        write_rows(folder / "out_of_view.txt", [[float(t == 2) for t in range(FRAMES)]])
+        for t in range(FRAMES):
+            write_image(folder / "img" / f"{t + 1:08d}.jpg", colour(i, t))
+    (root / "training_set.txt").write_text("\n".join(names))
+    return root
+
+
+def trackingnet(root: Path) -> Path:
+    """Frames 1 and 2 have a box without area."""
+    for i, name in enumerate(("TRAIN_0/abc_0", "TRAIN_2/-x_0", "TRAIN_10/xyz_1")):
+        part, _, sequence = name.partition("/")
+        rows = boxes(i)
+        rows[1:3, 2 + i % 2] = 0
+        write_rows(root / part / "anno" / f"{sequence}.txt", rows.tolist())
+        for t in range(FRAMES):
+            write_image(root / part / "frames" / sequence / f"{t}.jpg", colour(i, t))
+    return root
+
+
+def coco(root: Path, images: str = "train2017") -> Path:
+    """An object in each of three images; besides them a crowd, and an object that is too small."""
+    notes = [
+        {"image_id": 100 + i, "bbox": boxes(i, 1)[0].tolist(), "iscrowd": 0, "category_id": 1}
+        for i in range(SEQUENCES)
+    ]  # fmt: skip
+    notes.insert(1, {"image_id": 100, "bbox": [5, 5, 50, 50], "iscrowd": 1, "category_id": 1})
+    notes.insert(2, {"image_id": 101, "bbox": [5, 5, 50, 7.9], "iscrowd": 0, "category_id": 1})
+    content = {"images": [{"id": 100 + i, "file_name": f"{100 + i:012d}.jpg"} for i in range(SEQUENCES)]}
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content | {"annotations": notes}))
+    for i in range(SEQUENCES):
+        write_image(root / images / f"{100 + i:012d}.jpg", colour(i, 0))
+    return root
+
+
+def imagenet_vid(root: Path) -> Path:
+    """Two snippets, the first with two tracks: sequences 0, 1 and 2. Occluded in frame 1, not there in frame 2."""
+    part = "ILSVRC2015_VID_train_0000"
+    for snippet, tracks in enumerate(((0, 1), (2,))):
+        name = f"{part}/ILSVRC2015_train_{snippet:08d}"
+        for t in range(FRAMES):
+            objects = "".join(_vid_object(i, t) for i in tracks if t != 2)
+            path = root / "Annotations" / "VID" / "train" / name / f"{t:06d}.xml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"<annotation><folder>{name}</folder>{objects}</annotation>")
+            write_image(root / "Data" / "VID" / "train" / name / f"{t:06d}.JPEG", colour(2 * snippet, t))
+    return root
+
+
+def _vid_object(i: int, t: int) -> str:
+    x, y, w, h = boxes(i)[t].astype(int)
+    corners = f"<xmax>{x + w}</xmax><xmin>{x}</xmin><ymax>{y + h}</ymax><ymin>{y}</ymin>"
+    return (
+        f"<object><trackid>{i % 2}</trackid><name>n02691156</name><bndbox>{corners}</bndbox>"
+        f"<occluded>{int(t == 1)}</occluded><generated>0</generated></object>"
+    )
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "got10k": got10k, "lasot": lasot, "trackingnet": trackingnet, "coco": coco, "imagenet_vid": imagenet_vid
+}  # fmt: skip
