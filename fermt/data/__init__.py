@@ -1,5 +1,29 @@
 """From images to what the network sees."""
 
 from .crops import Crop, Square, crop_target, meeting_square, normalize, target_square
+from .sequences import Annotation, SequenceSet
+from .synthetic import (
+    SyntheticBatches,
+    SyntheticConfig,
+    SyntheticPairs,
+    SyntheticSequences,
+    synthetic_config,
+    synthetic_video,
+)
 
-__all__ = ["Crop", "Square", "crop_target", "meeting_square", "normalize", "target_square"]
+__all__ = [
+    "Annotation",
+    "Crop",
+    "SequenceSet",
+    "Square",
+    "SyntheticBatches",
+    "SyntheticConfig",
+    "SyntheticPairs",
+    "SyntheticSequences",
+    "crop_target",
+    "meeting_square",
+    "normalize",
+    "synthetic_config",
+    "synthetic_video",
+    "target_square",
+]

@@ -1,0 +1,65 @@
+"""Backgrounds: a ground with things on it, drawn, or the images of a folder."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .images import ImageFolder
+from .layers import lay_over, premultiplied
+from .shapes import shape
+from .textures import Generator, coloured, generator, gradient, noise, palette, patches, pattern, spots
+
+SIZE = 512  # pixels a side of a drawn background; beyond its edges it is mirrored
+DRAWN = 64  # of one seed; each is coloured, turned, scaled and shifted anew for a sequence
+KEPT = 64  # in memory
+LEVELS = 3
+STREAM = 1  # first number of a key to random numbers
+GROUNDS = (noise, noise, gradient, spots, patches)
+
+
+class Background(NamedTuple):
+    levels: tuple[np.ndarray, ...]  # (h, w, 3) uint8 RGB, each half as large as the one before
+    mean: np.ndarray  # (3,) of its colours, 0 to 255
+
+
+def draw(rng: Generator, clutter: int) -> np.ndarray:
+    """(SIZE, SIZE, 3) uint8 RGB: a ground, and up to `clutter` shapes on it."""
+    image = coloured(GROUNDS[rng.integers(len(GROUNDS))](rng, SIZE), palette(rng, saturation=0.7))
+    for _ in range(int(rng.integers(clutter + 1))):
+        side = int(SIZE * np.exp(rng.uniform(np.log(0.04), np.log(0.3))))
+        left, top = rng.integers(0, SIZE - side + 1, 2)
+        lay_over(image, premultiplied(coloured(pattern(rng, side), palette(rng, 0.8)), shape(rng, side)), left, top)
+    fine, strength = noise(rng, SIZE), float(rng.uniform(0, 0.25))
+    return cv2.addWeighted(image, 1 - strength, cv2.merge((fine, fine, fine)), strength, 0)
+
+
+class Backgrounds:
+    """Where backgrounds come from: a folder, if there is one, or the code that draws them."""
+
+    def __init__(self, folder: str | None, seed: int, clutter: int) -> None:
+        self._images = None if folder is None else ImageFolder(folder)
+        self._seed, self._clutter = seed, clutter
+        self._kept: OrderedDict[int, Background] = OrderedDict()
+
+    def __len__(self) -> int:
+        return DRAWN if self._images is None else len(self._images)
+
+    def __getitem__(self, i: int) -> Background:
+        if i in self._kept:
+            self._kept.move_to_end(i)
+            return self._kept[i]
+        if self._images is None:
+            image = draw(generator(STREAM, self._seed, i), self._clutter)
+        else:
+            image = np.ascontiguousarray(self._images.image(i)[..., :3])
+        levels = [image]
+        for _ in range(LEVELS - 1):
+            levels.append(cv2.pyrDown(levels[-1]))
+        self._kept[i] = Background(tuple(levels), np.array(cv2.mean(image)[:3]))
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[i]

@@ -1,0 +1,78 @@
+"""Folders of images that become objects and backgrounds."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+KEPT = 64  # images in memory
+LARGEST = 512  # longer side in pixels of an image as it is kept
+
+
+class ImageFolder:
+    """The images of a folder and those below it, in the order of their paths, as (H, W, 4) uint8 RGB and alpha.
+
+    An image that cannot be read, or that has nothing opaque, is reported by a warning, once, and the next is taken.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no images, or, when one is asked for, none that can be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"no folder of images at {str(path)!r}")
+        self._files = sorted(file for file in self.path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not self._files:
+            raise ValueError(f"folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
+        self._damaged: set[Path] = set()
+        self._kept: OrderedDict[Path, np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def image(self, i: int) -> np.ndarray:
+        """Image i, or the next one that can be read."""
+        for step in range(len(self._files)):
+            file = self._files[(i + step) % len(self._files)]
+            if file in self._damaged:
+                continue
+            if file in self._kept:
+                self._kept.move_to_end(file)
+                return self._kept[file]
+            try:
+                image = _read(file)
+            except ValueError as error:
+                self._damaged.add(file)
+                warnings.warn(f"{error}; it is passed over", stacklevel=2)
+                continue
+            self._kept[file] = image
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+            return image
+        raise ValueError(f"no image in folder {str(self.path)!r} can be read")
+
+
+def _read(file: Path) -> np.ndarray:
+    image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError(f"image {str(file)!r} cannot be read")
+    if image.dtype != np.uint8:
+        raise ValueError(f"image {str(file)!r} has {image.dtype} for a pixel's channel, expected uint8")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    codes = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}
+    if channels not in codes:
+        raise ValueError(f"image {str(file)!r} has {channels} channels, expected 1, 3 or 4")
+    image = cv2.cvtColor(image, codes[channels])
+    if np.count_nonzero(image[..., 3] > 127) < 16:
+        raise ValueError(f"image {str(file)!r} has nothing opaque")
+    if (scale := LARGEST / max(image.shape[:2])) < 1:
+        size = [max(1, round(side * scale)) for side in (image.shape[1], image.shape[0])]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return image

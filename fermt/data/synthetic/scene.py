@@ -1,0 +1,173 @@
+"""A scene: a target among other objects before a background, and where they all are at any time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .backgrounds import Background, Backgrounds
+from .config import SyntheticConfig
+from .extents import boxes_inside
+from .motion import PEAK, SPEED, waves
+from .objects import HALF_PIXEL, SIZE, Look, Objects, Sprite, lookalike, sprite, to_pixels
+from .poses import Poses
+from .textures import Generator, generator
+
+STREAM = 2  # first number of a key to random numbers
+CHANNELS = 7  # of an object's motion: x, y, log size, log aspect, angle, two bends
+GAINS = 3  # colours that drift
+
+
+class Camera(NamedTuple):
+    """How the background is seen."""
+
+    pan: np.ndarray  # (T, 2) pixels
+    zoom: np.ndarray  # (T,) factor
+    roll: np.ndarray  # (T,) radians
+
+
+class Light(NamedTuple):
+    gain: np.ndarray  # (T, 3), for each colour
+    bias: np.ndarray  # (T,) grey levels
+    gamma: np.ndarray  # (T,) exponent
+
+
+class Stage(NamedTuple):
+    """How a scene lays its background: the same for all its frames."""
+
+    zoom: float
+    angle: float
+    origin: np.ndarray  # (2,) of the background's picture, that the frame's centre shows
+    colours: np.ndarray  # (256, 3) uint8, what each of its colours' values becomes
+    order: list[int]  # of its colours
+
+
+class World:
+    """What all scenes of one seed and setting share: where objects and backgrounds come from."""
+
+    def __init__(self, config: SyntheticConfig, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"a seed must be at least 0, got {seed}")
+        self.config, self.seed = config, seed
+        self.objects = Objects(config.objects)
+        self.backgrounds = Backgrounds(config.backgrounds, seed, config.clutter)
+
+
+class Scene:
+    """Scene `index` of a world. Object 0 is the target; those of `front` pass before it, the others behind."""
+
+    def __init__(self, world: World, index: int) -> None:
+        self.world, self.config, self._index = world, world.config, index
+        rng = generator(STREAM, world.seed, index)
+        config = self.config
+        self.background: Background = world.backgrounds[int(rng.integers(len(world.backgrounds)))]
+        self.stage = self._stage(rng)
+        around = int(rng.integers(config.distractors + 1))
+        before = int(rng.integers(config.occluders + 1))
+        self.count = 1 + around + before
+        self.front = np.concatenate(([False], rng.random(around) < 0.3, np.ones(before, bool)))
+        self._same = rng.random(self.count) < config.lookalike * (np.arange(self.count) <= around)
+        self._sprites: dict[int, Sprite] = {}
+        self._look: Look | None = None
+        self._move(rng, around)
+        drift = np.array([config.camera * config.height] * 2 + [0.15 * config.camera, 0.2 * config.camera])
+        light = config.light * np.array([1, 40, 0.5, *(0.3,) * GAINS])
+        self._rest = waves(rng, np.concatenate((drift, light)))
+
+    def _stage(self, rng: Generator) -> Stage:
+        drawn = self.config.backgrounds is None
+        gains = rng.uniform(0.7, 1.2) * np.exp(rng.normal(0, 0.15 if drawn else 0.05, GAINS))
+        table = np.clip(np.arange(256)[:, None] * gains + rng.uniform(0, 30), 0, 255).astype(np.uint8)
+        height, width = self.background.levels[0].shape[:2]
+        fill = max(self.config.height / height, self.config.width / width)
+        zoom = rng.uniform(0.7, 1.6) * (1.0 if drawn else fill)
+        angle = rng.uniform(-np.pi, np.pi) if drawn else rng.normal(0, 0.1)
+        origin = rng.uniform(0.3, 0.7, 2) * (width, height)
+        return Stage(zoom, angle, origin, table, rng.permutation(3).tolist() if drawn else [0, 1, 2])
+
+    def _move(self, rng: Generator, around: int) -> None:
+        config, n = self.config, self.count
+        frame = np.array([config.width, config.height], float)
+        low, high = np.log(config.size)
+        size = np.exp(rng.uniform(low, high)) * config.height
+        sizes = size * np.exp(np.where(np.arange(n) == 0, 0, rng.normal(0, 0.25, n)))
+        deviation = np.empty((n, CHANNELS))
+        travel = config.speed / SPEED * size * np.exp(rng.normal(0, 0.4))
+        deviation[:, :2] = travel * 0.5
+        deviation[:, 2:] = config.scale_change, config.aspect_change, config.rotation, *(config.deformation / PEAK,) * 2
+        room = np.maximum(0.5 * frame - 0.35 * size, 0)
+        deviation[0, :2] = np.minimum(travel, 0.5 * room)
+        self._home = np.empty((n, 2))
+        self._home[0] = 0.5 * frame + rng.uniform(-1, 1, 2) * np.maximum(room - deviation[0, :2], 0)
+        self._follows = (rng.random(n) < 0.5) | (np.arange(n) > around)
+        distance = rng.uniform(0.9, 2.5, n) * size
+        direction = rng.uniform(0, 2 * np.pi, n)
+        beside = distance[:, None] * np.stack((np.cos(direction), np.sin(direction)), axis=1)
+        self._home[1:] = np.where(self._follows[:, None], 0, self._home[0])[1:] + beside[1:]
+        self._home[1 + around :] = 0
+        deviation[1 + around :, :2] = 0.9 * size
+        self._log_size = np.log(sizes)
+        self._angle = np.where(config.rotation > 0, rng.normal(0, config.rotation, n), 0)
+        self._wave, self._phase = rng.uniform(1.5, 4.5, (n, 2)), rng.uniform(0, 2 * np.pi, (n, 2))
+        self._waves = waves(rng, deviation.reshape(-1))
+
+    def poses(self, times: np.ndarray) -> Poses:
+        """(T,) frames, fractions too -> of all objects, (T, objects)."""
+        values = self._waves.at(times).reshape(len(times), self.count, CHANNELS)
+        center = self._home + values[..., :2]
+        pan = self._rest.at(times)[:, None, :2]
+        center[:, 1:] += np.where(self._follows[1:, None], center[:, :1], pan)
+        aspects = np.log([self.sprite(i).aspect for i in range(self.count)])
+        log_size, log_aspect = self._log_size + values[..., 2], aspects + values[..., 3]
+        half = 0.5 * np.exp(log_size[..., None] + 0.5 * log_aspect[..., None] * np.array([1, -1]))
+        shape = (*center.shape[:2], 2)
+        wave, phase = (np.broadcast_to(value, shape) for value in (self._wave, self._phase))
+        return Poses(center, half, self._angle + values[..., 4], values[..., 5:], wave, phase)
+
+    def camera(self, times: np.ndarray) -> Camera:
+        values = self._rest.at(times)
+        return Camera(values[:, :2], np.exp(values[:, 2]), values[:, 3])
+
+    def light(self, times: np.ndarray) -> Light:
+        values = self._rest.at(times)[:, 4:]
+        return Light(np.exp(values[:, :1] + values[:, 3:]), values[:, 1], np.exp(values[:, 2]))
+
+    def sprite(self, i: int) -> Sprite:
+        """The picture of object i, made when it is first needed."""
+        if i not in self._sprites:
+            self._sprites[i] = sprite(self._make(i))
+        return self._sprites[i]
+
+    def _make(self, i: int) -> Look:
+        rng = generator(STREAM, self.world.seed, self._index, 1 + i)
+        if i > 0:
+            self.sprite(0)  # whose look the others keep away from, or take over
+        if self._same[i] and self._look is not None:
+            return lookalike(rng, self._look)
+        beside = self.stage.colours[self.background.mean.astype(int), range(3)][self.stage.order]
+        look = self.world.objects.look(rng, beside, self.config.contrast, self._look)
+        if i == 0:
+            self._look = look
+        return look
+
+    def boxes(self, poses: Poses) -> np.ndarray:
+        """(T, 4) xywh of what the frame holds of the target, hidden or not; without area if that is nothing."""
+        target = poses.of(slice(None), 0)
+        picture = self.sprite(0)
+        edge = HALF_PIXEL * np.sqrt((target.matrix() ** 2).sum(axis=-1))  # from a pixel's centre to its edge
+        outline = target.to_frame(picture.outline)
+        return boxes_inside(outline, picture.after, edge, self.config.width, self.config.height)
+
+    def visible(self, poses: Poses) -> np.ndarray:
+        """(T,) the part of the target, 0 to 1, that lies in the frame and has nothing before it."""
+        points = poses.of(slice(None), 0).to_frame(self.sprite(0).samples)
+        frame = np.array([self.config.width, self.config.height])
+        seen = np.all((points >= 0) & (points < frame), axis=-1)
+        for i in np.flatnonzero(self.front).tolist():
+            alpha = self.sprite(i).levels[0][..., 3]
+            pixels = np.round(to_pixels(poses.of(slice(None), i).to_own(points), SIZE)).astype(int)
+            inside = np.all((pixels >= 0) & (pixels < SIZE), axis=-1)
+            x, y = np.moveaxis(np.where(inside[..., None], pixels, 0), -1, 0)
+            seen &= ~(inside & (alpha[y, x] > 127))
+        return seen.mean(axis=1)
