@@ -1,4 +1,4 @@
-"""The command line: `fermt track`, `fermt bench`, `fermt convert`, `fermt export` and `fermt data`."""
+"""The command line: `fermt track`, `fermt train`, `fermt bench`, `fermt convert`, `fermt export` and `fermt data`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .cli_common import console, failed, output_path
 from .cli_data import data
 from .cli_export import export
 from .cli_track import track
+from .cli_train import train
 from .config import CONFIGS, named_config
 from .model import build_model
 from .tracking.speed import decoding, measure, ways
@@ -101,4 +102,5 @@ def bench(
 
 app.command("track")(track)
 app.command("export")(export)
+app.command("train")(train)
 app.add_typer(data, name="data")

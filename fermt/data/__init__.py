@@ -1,6 +1,6 @@
 """From images to what the network sees."""
 
-from .crops import Crop, Square, crop_target, meeting_square, normalize, target_square
+from .crops import Crop, Square, crop_target, meeting_square, normalize, normalize_batch, target_square
 from .sequences import Annotation, SequenceSet
 from .synthetic import (
     SyntheticBatches,
@@ -23,6 +23,7 @@ __all__ = [
     "crop_target",
     "meeting_square",
     "normalize",
+    "normalize_batch",
     "synthetic_config",
     "synthetic_video",
     "target_square",

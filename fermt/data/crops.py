@@ -107,6 +107,10 @@ def _huge(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndar
 
 def normalize(image: np.ndarray, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """(H, W, 3) uint8 RGB -> (1, 3, H, W), scaled to [0, 1] and normalised with ImageNet's mean and deviation."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device=device, dtype=dtype)
-    mean, deviation = (torch.tensor(values, dtype=dtype, device=device) for values in (MEAN, DEVIATION))
-    return ((pixels / 255 - mean) / deviation).permute(2, 0, 1).unsqueeze(0).contiguous()
+    return normalize_batch(torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0).to(device), dtype=dtype)
+
+
+def normalize_batch(images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) on the same device, as `normalize` does it."""
+    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, DEVIATION))
+    return ((images.to(dtype) / 255 - mean) / deviation).permute(0, 3, 1, 2).contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -15,6 +16,8 @@ BRANCHES = ("tl", "br")
 
 class CornerHead(nn.Module):
     """Tokens (B, n + m, C), template first -> `prob_tl`, `prob_br` (B, g^2), soft-max over cells, row by row.
+
+    Both are float32 at least, also under autocast.
 
     With `config.reweight` the search tokens are first weighted by their similarity (dot product) to the mean template
     token, as STARK weights them by its decoder's output. The paper says that its head does so without saying how, and
@@ -35,7 +38,10 @@ class CornerHead(nn.Module):
         if self.reweight:
             search = search * (search @ template.mean(dim=1, keepdim=True).mT)  # (B, m, C) * (B, m, 1)
         features = to_map(search, self.grid)
-        top_left, bottom_right = (run_branch(self, name, features).flatten(1).softmax(dim=1) for name in BRANCHES)
+        wide = torch.promote_types(features.dtype, torch.float32)  # a bfloat16 soft-max is coarser than a cell
+        top_left, bottom_right = (
+            run_branch(self, name, features).to(wide).flatten(1).softmax(dim=1) for name in BRANCHES
+        )
         return {"prob_tl": top_left, "prob_br": bottom_right}
 
     @staticmethod

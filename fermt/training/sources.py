@@ -1,0 +1,64 @@
+"""Where a run's pairs come from: the data sets that its configuration names, opened and checked."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..data.pairs import PairSource
+from ..data.readers import open_set
+from ..data.sampling import PairSampler
+from ..data.sequences import SequenceSet
+from ..data.synthetic import SyntheticConfig, SyntheticPairs, SyntheticSequences, synthetic_config
+from .config import TrainConfig
+
+SYNTHETIC = "synthetic"  # needs no root; alone, its pairs are drawn without the rest of their frames
+HELD_OUT = 1  # added to the seed, for pairs that are held out
+
+
+class Sources(NamedTuple):
+    """Pairs to train on, pairs to validate on, and the sequences of each data set on disk to train on."""
+
+    train: PairSource
+    held_out: PairSource | None
+    sequences: dict[str, int]
+
+
+def open_sources(config: TrainConfig) -> Sources:
+    """Opens every data set of `config`: the split "train" to train on, "val" to validate on.
+
+    Raises:
+        FileNotFoundError: a root, or what belongs in it, is not there.
+        ValueError: an unknown data set, one without a root, or a setting of synthetic data that does not exist.
+    """
+    train, sequences = _source(config, config.data, "train", config.pairs, config.seed)
+    held_out = None
+    if config.validate_every:
+        held_out, _ = _source(config, config.validation, "val", config.validation_pairs, config.seed + HELD_OUT)
+    return Sources(train, held_out, sequences)
+
+
+def _source(
+    config: TrainConfig, shares: dict[str, float], split: str, pairs: int, seed: int
+) -> tuple[PairSource, dict[str, int]]:
+    model = config.model_config()
+    if set(shares) == {SYNTHETIC}:
+        return SyntheticPairs(model, seed, pairs, _synthetic(config)), {}
+    if missing := sorted(set(shares) - set(config.roots) - {SYNTHETIC}):
+        raise ValueError(f"{', '.join(missing)} needs a root, where the data set lies: --root {missing[0]}=PATH")
+    sets = [_open(config, name, split, seed) for name in shares]
+    sequences = {name: len(one) for name, one in zip(shares, sets, strict=True) if name != SYNTHETIC}
+    return PairSampler(sets, list(shares.values()), model, seed, pairs), sequences
+
+
+def _open(config: TrainConfig, name: str, split: str, seed: int) -> SequenceSet:
+    if name == SYNTHETIC:
+        return SyntheticSequences(seed=seed, config=_synthetic(config))
+    files = {"only": config.only.get(name), "exclude": config.exclude.get(name)} if split == "train" else {}
+    return open_set(name, config.roots[name], split=split, **files)
+
+
+def _synthetic(config: TrainConfig) -> SyntheticConfig:
+    try:
+        return synthetic_config(config.synthetic, **config.synthetic_options)
+    except TypeError as error:
+        raise ValueError(f"synthetic_options {config.synthetic_options} do not fit: {error}") from error

@@ -1,0 +1,239 @@
+"""A run from its start, or from where it was cut off, to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.nn as nn
+from rich.console import Console
+
+from .. import checkpoints
+from ..data.pairs import PairSource
+from ..model import FERMT, build_model
+from . import state
+from .batches import load, training_indices
+from .config import TrainConfig
+from .display import Display
+from .metrics import VALIDATED, Metrics
+from .optimizer import build_optimizer, set_learning_rate
+from .step import Outcome, Stepper
+from .validation import validate
+from .world import World
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: too many steps in a row gave nothing to learn from."""
+
+
+def initial_model(config: TrainConfig, backend: str = "auto") -> FERMT:
+    """The model that a run starts from, without what it was pretrained with: the same for the same seed."""
+    torch.manual_seed(config.seed)
+    return build_model(config.model_config(), backend=backend).train()
+
+
+def load_pretrained(model: FERMT, config: TrainConfig) -> None:
+    """Raises FileNotFoundError or ValueError where `config.pretrained` is not there or does not fit."""
+    if config.pretrained.endswith(".safetensors"):
+        checkpoints.load_state_dict(model, checkpoints.load(config.pretrained).state_dict())
+    elif config.pretrained:
+        checkpoints.load_pretrained(model, config.pretrained)
+
+
+class Trainer:
+    """Trains a model into a folder, which afterwards holds `weights.safetensors` for the tracker.
+
+    The folder also has `best.safetensors` (by validation), `metrics.csv`, `config.json` and the run's last states. A
+    run that finds states there goes on from the newest, and ends as it would have without the interruption: bit for bit
+    on the CPU, for the same number of processes and threads.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: PairSource,
+        held_out: PairSource | None,
+        folder: Path,
+        world: World,
+        *,
+        backend: str = "auto",
+        console: Console | None = None,
+    ) -> None:
+        """
+        Args:
+            train: `config.pairs` pairs an epoch.
+            held_out: what to validate on, if `config.validate_every` is not 0.
+            folder: made if it is not there.
+            console: where progress is shown, in the first process; None: nowhere.
+
+        Raises:
+            ValueError: the folder's states are of another configuration, or the batch does not suit the processes.
+        """
+        self.config, self.train, self.held_out, self.folder, self.world = config, train, held_out, folder, world
+        if len(train) != config.pairs:
+            raise ValueError(f"the data gives {len(train)} pairs an epoch, and the configuration says {config.pairs}")
+        if config.validate_every and held_out is None:
+            raise ValueError("validate_every is not 0, and there is nothing to validate on")
+        config.parts(world.size)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = state.states(folder)
+        model: FERMT = initial_model(config, backend)
+        if not found:
+            load_pretrained(model, config)
+        if config.sync_bn and (world.device.type != "cuda" or world.size == 1):
+            raise ValueError(f"sync_bn takes several processes on GPUs; got {world.size} on {world.device.type}")
+        if config.sync_bn:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model.to(world.device)
+        self.stepper = Stepper(model, build_optimizer(model, config), config, world)
+        self.progress = state.Progress()
+        if found:
+            self.progress = state.load_state(found[-1], config, self.stepper)
+        quiet = Console(quiet=True)
+        total = config.epochs * config.steps_per_epoch
+        self.display = Display((console or quiet) if self.first else quiet, total, self.progress.total)
+        self.metrics: Metrics | None = None
+        self._line_began, self._line_steps = 0.0, 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.world.rank == 0
+
+    @property
+    def exported(self) -> FERMT:
+        """The model to validate and to export: the average, if there is one."""
+        return self.stepper.average.model if self.stepper.average else self.stepper.model
+
+    def run(self) -> None:
+        """Trains to the end.
+
+        SIGINT and SIGTERM let the current step finish and save the state.
+
+        Raises:
+            KeyboardInterrupt: after a signal.
+            TrainingError: `config.bad_steps` steps in a row had to be skipped.
+        """
+        self.world.wait()  # until all have read the state that the first process will soon replace
+        if self.first:
+            self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
+            self._write_config()
+        with self.display, _signals(self._interrupt):
+            while self.progress.epoch < self.config.epochs:
+                self._epoch()
+        self.world.wait()
+
+    def _epoch(self) -> None:
+        config, progress = self.config, self.progress
+        self._line_began, self._line_steps = time.perf_counter(), 0
+        lr = set_learning_rate(self.stepper.optimizer, config, progress.epoch)
+        indices = training_indices(config, self.world, progress.step)
+        batches = load(self.train, progress.epoch, indices, config.workers, self.world)
+        for _ in range(progress.step, config.steps_per_epoch):
+            outcome = self.stepper([next(batches) for _ in range(config.accumulate)], progress.total)
+            progress.step, progress.total = progress.step + 1, progress.total + 1
+            self._count(outcome)
+            self.display.step(progress.total)
+            last = progress.step == config.steps_per_epoch
+            if progress.total % config.log_every == 0 and not last:
+                self._log(self._means(lr))
+            if outcome.interrupted:
+                self._save()
+                raise KeyboardInterrupt
+            if progress.total % config.save_every == 0 and not last:
+                self._save()
+        self._end_epoch(lr)
+
+    def _count(self, outcome: Outcome) -> None:
+        progress = self.progress
+        self._line_steps += 1
+        if not outcome.skipped:
+            progress.in_a_row = 0
+            progress.count += 1
+            for name, value in outcome.values.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+            return
+        progress.skipped += 1
+        progress.in_a_row += not outcome.harmless
+        self.display.say(f"step {progress.total} skipped: {outcome.skipped}", "yellow")
+        if progress.in_a_row >= self.config.bad_steps:
+            raise TrainingError(
+                f"{progress.in_a_row} steps in a row were skipped, the last, step {progress.total}, because "
+                f"{outcome.skipped}. The last state saved is from before them or among them; a lower lr, amp=off or "
+                "better boxes may help"
+            )
+
+    def _means(self, lr: float) -> dict[str, float]:
+        """What was measured since the last line, which ends with this."""
+        progress, seconds = self.progress, time.perf_counter() - self._line_began
+        means: dict[str, float] = {"epoch": progress.epoch + 1, "lr": lr}
+        means |= {name: total / progress.count for name, total in progress.sums.items()}
+        means |= {"skipped": progress.skipped, "pairs_per_second": self._line_steps * self.config.batch / seconds}
+        progress.sums, progress.count = {}, 0
+        self._line_began, self._line_steps = time.perf_counter(), 0
+        return means
+
+    def _log(self, means: dict[str, float]) -> None:
+        if self.metrics:
+            self.metrics.write(self.progress.total, means)
+        self.display.line(self.progress.total, self.progress.epoch, means)
+
+    def _end_epoch(self, lr: float) -> None:
+        config, progress, better = self.config, self.progress, False
+        means = self._means(lr)
+        number = progress.epoch + 1
+        due = config.validate_every and (number % config.validate_every == 0 or number == config.epochs)
+        if due and self.held_out is not None:
+            self.world.share(self.exported.buffers())  # the batch norms' statistics are each process's own
+            found = validate(self.exported, self.held_out, config, self.world, self.stepper.autocast())
+            means |= dict(zip(VALIDATED, found, strict=True))
+            better = found.ao > progress.best
+            progress.best = max(progress.best, found.ao)
+            self.display.say(
+                f"epoch {number}: held-out IoU {found.iou:.3f}, average overlap {found.ao:.3f}, above 0.5 "
+                f"{found.success50:.0%}; a box in the middle has {found.center:.3f}"
+            )
+        self._log(means)
+        progress.epoch, progress.step = number, 0
+        if self.first:  # before the state: a run cut off between the two ends the epoch again, and writes the same
+            state.export(self.exported, self.folder, best=better)
+        self._save()
+
+    def _save(self) -> None:
+        if self.first:
+            state.save_state(self.folder, self.config, self.stepper, self.progress)
+
+    def _write_config(self) -> None:
+        aside = self.folder / (state.CONFIG + ".part")
+        aside.write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
+        os.replace(aside, self.folder / state.CONFIG)
+
+    def _interrupt(self, *_: Any) -> None:
+        self.stepper.interrupted = True
+
+
+@contextmanager
+def _signals(handler: Any) -> Iterator[None]:
+    """Has SIGINT and SIGTERM call `handler`; a second one does what it would have done without."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, before[number])
+        handler()
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

@@ -1,0 +1,69 @@
+"""How well a model finds the target of held-out pairs, and what a box in the middle would have got."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..boxes import cxcywh_to_xyxy, xywh_to_xyxy
+from ..data.pairs import PairSource
+from ..losses import has_area, iou_and_giou
+from ..model import FERMT
+from ..tracking.network import hann_window
+from .batches import load, validation_indices
+from .config import TrainConfig
+from .world import World
+
+
+class Validation(NamedTuple):
+    """Means over held-out pairs."""
+
+    iou: float  # of the decoded box
+    ao: float  # average overlap as a tracker would have it: decoded under the window, cut to the search region
+    success50: float  # share of pairs whose `ao` overlap is above 0.5
+    success75: float
+    center: float  # IoU of a square box in the middle, of the side that the template has: what no training gives
+
+
+@torch.no_grad()
+def validate(
+    model: FERMT, source: PairSource, config: TrainConfig, world: World, autocast: AbstractContextManager[object]
+) -> Validation:
+    """`model` on the first `config.validation_pairs` pairs of epoch 0 of `source`, shared among the processes.
+
+    Raises:
+        ValueError: not one of the pairs has a box with an area.
+    """
+    was_training = model.training
+    model.eval()
+    window = hann_window(model.config.search_grid).to(world.device)
+    totals = torch.zeros(len(Validation._fields) + 1, dtype=torch.float64, device=world.device)
+    indices = validation_indices(config, world, min(config.validation_pairs, len(source)))
+    for batch in load(source, 0, indices, config.workers, world):
+        with autocast:
+            outputs = model(batch.template, batch.search)
+        tracked = model.box_head.decode(outputs, window)
+        center = _center_box(model).to(batch.boxes).expand_as(batch.boxes)
+        predicted = (outputs["pred_boxes"].squeeze(1), tracked, center)
+        iou, ao, middle = (_overlap(boxes, batch.boxes) for boxes in predicted)
+        rows = torch.stack((iou, ao, (ao > 0.5).to(ao), (ao > 0.75).to(ao), middle, torch.ones_like(ao)))
+        totals += rows[:, has_area(batch.boxes)].double().sum(dim=1)
+    model.train(was_training)
+    *sums, count = world.sum(totals).tolist()
+    if not count:
+        raise ValueError("no pair to validate on has a box with an area inside the search region")
+    return Validation(*(total / count for total in sums))
+
+
+def _center_box(model: FERMT) -> Tensor:
+    side = 1 / model.config.search_factor
+    return torch.tensor([[0.5, 0.5, side, side]])
+
+
+def _overlap(predicted: Tensor, truth: Tensor) -> Tensor:
+    """IoU (B,) of boxes cxcywh and xywh, cut to the search region."""
+    a, b = (boxes.clamp(0.0, 1.0) for boxes in (cxcywh_to_xyxy(predicted.float()), xywh_to_xyxy(truth)))
+    return iou_and_giou(a, b)[0]

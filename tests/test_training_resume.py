@@ -1,0 +1,129 @@
+"""A run that is cut off at any moment, killed or asked to stop, and goes on: it ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import fermt
+from fermt import checkpoints
+from fermt.data.pairs import PairSource
+from fermt.training import state
+
+from .conftest import ROOT
+from .support import micro
+
+COMMAND = (sys.executable, "-m", "tests.support.micro")
+
+
+def run(folder: Path, *more: str) -> int:
+    return subprocess.run([*COMMAND, str(folder), *more], cwd=ROOT, capture_output=True, timeout=120).returncode
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return fermt.load(folder / state.WEIGHTS).state_dict()
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """What was measured, less how long it took."""
+    with (folder / state.METRICS).open() as file:
+        return [{key: cell for key, cell in row.items() if key != "pairs_per_second"} for row in csv.DictReader(file)]
+
+
+def final(folder: Path) -> dict[str, object]:
+    return checkpoints.read_pickled(state.states(folder)[-1])
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_killed_run_ends_bit_for_bit_as_one_left_alone(tmp_path: Path) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    assert run(alone) == 0
+    assert run(killed, "8") == -signal.SIGKILL  # while it writes a state in the middle of an epoch
+    assert [path.name for path in state.states(killed)] == ["state-000000004.pt"]
+    with subprocess.Popen([*COMMAND, str(killed)], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (killed / "state-000000012.pt").exists():  # whatever it is doing when that is there
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.kill()
+    with (killed / state.METRICS).open("a") as file:
+        file.write("13,2,0.0")  # a line that was cut off
+    assert run(killed) == 0
+    assert same(final(killed), final(alone))
+    assert same(weights(killed), weights(alone))
+    assert rows(killed) == rows(alone)
+    assert [row["step"] for row in rows(alone)] == ["3", "6", "9", "10", "12", "15", "18", "20"]
+
+
+def test_a_signal_saves_the_state_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+    settings = micro.config(validate_every=0)
+    alone, stopped = (micro.trainer(settings, tmp_path / name) for name in ("alone", "stopped"))
+    alone.run()
+    stopped.train = Signalling(stopped.train, 26)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert state.states(stopped.folder)[-1].name == "state-000000007.pt"
+    again = micro.trainer(settings, stopped.folder)
+    assert again.progress.total == 7
+    again.run()
+    assert same(final(again.folder), final(alone.folder))
+
+
+class Signalling:
+    """A source that has this process asked to stop, once, when it makes pair `index`."""
+
+    def __init__(self, source: PairSource, index: int) -> None:
+        self.source, self.index = source, index
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def pair(self, epoch: int, index: int) -> dict[str, Tensor]:
+        if index == self.index:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.source.pair(epoch, index)
+
+
+def test_only_the_newest_states_are_kept_and_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    micro.trainer(micro.config(), tmp_path).run()
+    assert [path.name for path in state.states(tmp_path)] == ["state-000000016.pt", "state-000000020.pt"]
+    before = final(tmp_path)
+    micro.trainer(micro.config(), tmp_path).run()
+    assert same(final(tmp_path), before)
+    longer = micro.trainer(micro.config(epochs=3), tmp_path)
+    longer.run()
+    assert longer.progress.total == 30
+    state.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    micro.trainer(micro.config(epochs=1), tmp_path).run()
+    with pytest.raises(ValueError, match=r"of another run \(lr was 0.001, and is to be 0.002\)"):
+        micro.trainer(micro.config(lr=2e-3), tmp_path)
+    state.states(tmp_path)[-1].write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        micro.trainer(micro.config(epochs=1), tmp_path)
+    torch.save({"model": {}}, state.states(tmp_path)[-1])
+    with pytest.raises(ValueError, match=r"is not the state of a run: it lacks \['average', 'config'"):
+        micro.trainer(micro.config(epochs=1), tmp_path)
