@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .cases import AttentionCase
-from .peers_ops import ATTENTION
+from .peers_ops import ATTENTION, Attention
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,16 +39,26 @@ def _status(field: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
+def peak_above(run: Callable[[], object]) -> float:
+    """MB that this process needs for a call, at its peak, above what it holds before; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
 def main(runner: str, case: AttentionCase) -> None:
     run = ATTENTION[runner]
     small = AttentionCase(case.pattern, 1, n=4, tokens=8)
     for warm in (small, case):  # the first call loads libraries and starts threads
         qkv = warm.qkv().requires_grad_()
         grad = torch.randn(warm.batch, warm.tokens, qkv.shape[2] // 3)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
-        before = _status("VmRSS")
-        torch.autograd.grad(run(qkv, warm), qkv, grad)
-    print(_status("VmHWM") - before)
+        peak = peak_above(partial(_both_passes, run, qkv, warm, grad))
+    print(peak)
+
+
+def _both_passes(run: Attention, qkv: Tensor, case: AttentionCase, grad: Tensor) -> None:
+    torch.autograd.grad(run(qkv, case), qkv, grad)
 
 
 if __name__ == "__main__":

@@ -78,10 +78,17 @@ def test_ops_command(tmp_path: Path) -> None:
     }
 
 
-def test_training_step_command() -> None:
-    printed = run("benchmarks.training_step", "--batch", "1", "--steps", "1", "--seconds", "0.1")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+def test_training_command(tmp_path: Path) -> None:
+    options = ("--batch", "1", "--steps", "1", "--seconds", "0.1", "--no-compiled", "--only", "fermt, auto")
+    printed = run("benchmarks.training", *options, "--out", str(tmp_path / "r.jsonl"))
     assert "bfloat16" in printed
-    assert "nan" not in printed
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [line["dtype"] for line in lines] == ["float32"] * 2 + ["bfloat16"] * 2
+    assert {line["runner"] for line in lines} == {"eager PyTorch", "fermt, auto"}
+    for i in (0, 2):
+        assert lines[i]["loss"] == pytest.approx(lines[i + 1]["loss"], rel=0.1)
+    assert all(line["megabytes"] > 0 for line in lines)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")

@@ -135,6 +135,7 @@ def _check_types(config: TrainConfig) -> None:
         accepted = _ACCEPTED.get(kind, (dict,))
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"{name} must be {accepted[0].__name__}, got {value!r}")
-        for key, entry in value.items() if name in _ENTRIES else ():
-            if not isinstance(entry, _ACCEPTED[_ENTRIES[name]]) or isinstance(entry, bool):
-                raise ValueError(f"{name}.{key} must be {_ENTRIES[name].__name__}, got {entry!r}")
+    for name, kind in _ENTRIES.items():
+        for key, entry in getattr(config, name).items():
+            if not isinstance(entry, _ACCEPTED[kind]) or isinstance(entry, bool):
+                raise ValueError(f"{name}.{key} must be {kind.__name__}, got {entry!r}")

@@ -227,7 +227,7 @@ def _signals(handler: Any) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in numbers}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         handler()
 
     for number in numbers:

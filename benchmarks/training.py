@@ -1,0 +1,151 @@
+"""A training step of the whole model: ours beside plain PyTorch and torch.compile, its time, its memory, its losses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn as nn
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import fermt
+from fermt.losses import loss_of
+
+from . import machine
+from .gpu_timing import peak_megabytes
+from .harness import Case, interleave
+from .latency import EAGER, ours
+from .memory import ROOT, peak_above
+from .peers import plain_model
+
+OURS, COMPILED = "fermt, auto", "torch.compile"
+RUNNERS: dict[str, Callable[[fermt.FERMT], nn.Module]] = {
+    EAGER: plain_model,
+    "fermt, reference ops": lambda model: ours(model, "reference"),
+    OURS: copy.deepcopy,
+    COMPILED: lambda model: _compiled(plain_model(model)),
+    f"{OURS}, {COMPILED}": lambda model: _compiled(copy.deepcopy(model)),
+}
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of autocast
+
+
+class Training:
+    """One model under SGD on fixed random data; `step()` gives the loss.
+
+    Not AdamW: biases before a batch norm have a gradient of 0 but for rounding, which AdamW scales up to whole steps.
+    """
+
+    def __init__(self, name: str, config: str, batch: int, dtype: str, device: str) -> None:
+        torch.manual_seed(0)
+        model = fermt.build_model(config, drop_path=0.0)
+        self.loss, self.dtype, self.device = loss_of(model), DTYPES[dtype], device
+        self.model = RUNNERS[name](model.to(device)).train()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9)
+        generator = torch.Generator().manual_seed(0)
+        sizes = (model.config.template_size, model.config.search_size)
+        self.images = [torch.randn(batch, 3, size, size, generator=generator).to(device) for size in sizes]
+        self.boxes = (torch.rand(batch, 4, generator=generator) * 0.3 + 0.2).to(device)
+
+    def step(self) -> float:
+        with torch.autocast(self.device, dtype=self.dtype) if self.dtype else nullcontext():
+            outputs = self.model(*self.images)
+        loss, _ = self.loss(outputs, self.boxes)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()  # waits for a GPU
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    model.compile()
+    return model
+
+
+def peak(name: str, config: str, batch: int, dtype: str, device: str) -> float:
+    """MB of a step at its peak, on a CPU above what the process holds before it; in a process of its own."""
+    values = (("--only", name), ("--config", config), ("--batch", str(batch)), ("--peak", dtype), ("--device", device))
+    command = [sys.executable, "-m", "benchmarks.training", *(text for pair in values for text in pair)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if finished.returncode:
+        raise RuntimeError(f"measuring the memory of {name!r} failed: {finished.stderr}")
+    return float(finished.stdout)
+
+
+def main(
+    batch: Annotated[int, typer.Option(min=1, help="Pairs of template and search region a step.")] = 8,
+    config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    steps: Annotated[int, typer.Option(min=1, help="Steps over which the losses are compared.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each runner.")] = 20.0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")] = 0,
+    compiled: Annotated[bool, typer.Option(help="Also torch.compile, which compiles for minutes.")] = True,
+    memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own; Linux, or a GPU.")] = True,
+    only: Annotated[str, typer.Option(help="Runners whose name has this in it, besides eager.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
+    peak_of: Annotated[str, typer.Option("--peak", hidden=True)] = "",
+) -> None:
+    """Time and memory of a training step (forward, loss, backward, SGD) in float32 and under bfloat16 autocast.
+
+    All start from the same weights and see the same data, which lies on the device already; the table shows how far
+    their losses are apart after the last step.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if peak_of:
+        print(_peak_here(only, config, batch, peak_of, device))
+        return
+    console, facts = Console(), machine.facts()
+    if device != "cpu":
+        facts["gpu"] = torch.cuda.get_device_name()
+    console.print(machine.headline(facts), highlight=False)
+    names = [name for name in RUNNERS if name == EAGER or (only in name and (compiled or COMPILED not in name))]
+    lines = []
+    for dtype in DTYPES:
+        runners = {name: Training(name, config, batch, dtype, device) for name in names}
+        losses = {name: [runner.step() for _ in range(steps)][-1] for name, runner in runners.items()}
+        timings = interleave(
+            {name: Case(runner.step) for name, runner in runners.items()}, seconds=seconds, repeats=1, least_rounds=3
+        )
+        del runners
+        table = Table(title=f"Training step of {config}, batch {batch}, {dtype}, {device}", box=box.SIMPLE)
+        for heading in ("runner", "median ms", "p20-p80 ms", "against eager", "peak MB", f"loss after {steps} steps"):
+            table.add_column(heading, justify="left" if heading == "runner" else "right")
+        for name, timing in timings.items():
+            measurable = memory and (device != "cpu" or COMPILED not in name)  # compiling itself takes more on a CPU
+            megabytes = peak(name, config, batch, dtype, device) if measurable else None
+            table.add_row(
+                name,
+                f"{timing.median * 1e3:.0f}",
+                f"{timing.p20 * 1e3:.0f}-{timing.p80 * 1e3:.0f}",
+                f"{timings[EAGER].median / timing.median:.2f}x",
+                "" if megabytes is None else f"{megabytes:.0f}",
+                f"{losses[name]:.4f}",
+            )
+            line = {"benchmark": "training", "config": config, "dtype": dtype, "batch": batch, "device": device}
+            line |= {"runner": name, "loss": losses[name], "megabytes": megabytes}
+            lines.append(line | timing._asdict() | facts)
+        console.print(table)
+    if out is not None:
+        with out.open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def _peak_here(name: str, config: str, batch: int, dtype: str, device: str) -> float:
+    if device != "cpu":
+        return peak_megabytes(Training(name, config, batch, dtype, device).step)
+    Training(name, config, 1, dtype, device).step()  # loads libraries and starts threads
+    return peak_above(Training(name, config, batch, dtype, device).step)
+
+
+if __name__ == "__main__":
+    typer.run(main)
