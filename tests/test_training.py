@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from fermt.boxes import cxcywh_to_xyxy
 from fermt.losses import center_loss, corner_loss, has_area, iou_and_giou, loss_of
 from fermt.training import TrainingError
 from fermt.training.batches import Batch, load, training_indices
+from fermt.training.metrics import Metrics
 from fermt.training.optimizer import build_optimizer, set_learning_rate
 from fermt.training.step import Stepper
 from fermt.training.trainer import initial_model
@@ -266,3 +269,26 @@ def test_a_run_may_start_from_weights(tmp_path: Path) -> None:
     fermt.save(first.stepper.model, tmp_path / "start.safetensors")
     second = micro.trainer(micro.config(seed=2, pretrained=str(tmp_path / "start.safetensors")), tmp_path / "b")
     assert unchanged(first.stepper.model.state_dict(), second.stepper)
+
+
+def test_tensorboard_has_what_the_lines_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scalars: list[tuple[str, int]] = []
+    writer = SimpleNamespace(add_scalar=lambda name, value, step: scalars.append((name, step)), flush=lambda: None)
+    module = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    metrics = Metrics(tmp_path / "metrics.csv", 0, tensorboard=True)
+    metrics.write(3, {"loss": 1.0, "val_iou": 0.5})
+    assert scalars == [("loss", 3), ("val_iou", 3)]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="tensorboard=true takes `pip install 'fermt-kernels\\[train\\]'`"):
+        Metrics(tmp_path / "metrics.csv", 0, tensorboard=True)
+
+
+def test_lines_after_the_state_are_written_anew(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.csv", 0, tensorboard=False)
+    for step in (5, 10, 15):
+        metrics.write(step, {"loss": 0.5})
+    with metrics.path.open("a") as file:
+        file.write("20,1,0.0")
+    Metrics(metrics.path, 10, tensorboard=False)
+    assert [line.split(",")[0] for line in metrics.path.read_text().splitlines()] == ["step", "5", "10"]

@@ -30,6 +30,7 @@ TRAINING: dict[str, TrainConfig] = {
         model_options=_TINY,
         data=_SYNTHETIC,
         validation=_SYNTHETIC,
+        synthetic="easy",
         epochs=10,
         pairs=1600,
         batch=16,

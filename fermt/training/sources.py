@@ -53,8 +53,8 @@ def _source(
 def _open(config: TrainConfig, name: str, split: str, seed: int) -> SequenceSet:
     if name == SYNTHETIC:
         return SyntheticSequences(seed=seed, config=_synthetic(config))
-    files = {"only": config.only.get(name), "exclude": config.exclude.get(name)} if split == "train" else {}
-    return open_set(name, config.roots[name], split=split, **files)
+    only, exclude = (files.get(name) if split == "train" else None for files in (config.only, config.exclude))
+    return open_set(name, config.roots[name], split=split, only=only, exclude=exclude)
 
 
 def _synthetic(config: TrainConfig) -> SyntheticConfig:

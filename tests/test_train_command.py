@@ -1,0 +1,102 @@
+"""`fermt train`: what it says it will do, that it does it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+import fermt
+from fermt.cli import app
+from fermt.training import TRAINING
+
+from .support import micro
+
+SMALL = ("epochs=1", "pairs=8", "batch=4", "workers=0", "validation_pairs=4", "log_every=1")
+
+
+class Ran(NamedTuple):
+    exit_code: int
+    output: str
+
+
+def run(*arguments: str | Path) -> Ran:
+    result = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return Ran(result.exit_code, " ".join(result.output.replace("│", "").split()))
+
+
+def changes(*more: str) -> list[str]:
+    model = f"model_options={json.dumps(micro.MODEL)}"
+    return [part for change in (model, *SMALL, *more) for part in ("--set", change)]
+
+
+def test_a_small_run_goes_on_and_its_weights_load(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = run("--out", out, "--device", "cpu", *changes())
+    assert result.exit_code == 0, result.output
+    for said in ("model fermt, ", "data synthetic 100%", "1 epochs x 2 of 4 pairs", "cpu, backend auto"):
+        assert said in result.output
+    assert f"Weights in {out / 'weights.safetensors'}" in result.output
+    assert fermt.load(out / "weights.safetensors").config.dim == micro.MODEL["dim"]
+    assert {path.name for path in out.iterdir()} == {
+        *("weights.safetensors", "best.safetensors", "metrics.csv", "config.json", "state-000000002.pt")
+    }
+    again = run("--out", out, "--device", "cpu", *changes("epochs=2"))
+    assert "Goes on after step 2 of 4." in again.output
+    assert run("--out", out, "--device", "cpu", *changes("lr=0.1")).exit_code == 1
+    fresh = run("--out", out, "--device", "cpu", "--fresh", *changes("lr=0.1"))
+    assert fresh.exit_code == 0, fresh.output
+    assert "Goes on" not in fresh.output
+
+
+def test_a_file_of_a_run_gives_the_same_run(tmp_path: Path) -> None:
+    first = run("--out", tmp_path / "a", "--device", "cpu", *changes())
+    second = run("--out", tmp_path / "b", "--device", "cpu", "--config", tmp_path / "a" / "config.json")
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert (tmp_path / "a" / "config.json").read_text() == (tmp_path / "b" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("model", ["a2a5-3-9", "fermt-corner"])
+def test_dry_run_does_nothing(tmp_path: Path, model: str) -> None:
+    options = ("--config", "synthetic", "--model", model, "--no-dau", "--dry-run", "--device", "cpu")
+    result = run("--out", tmp_path / "run", *options)
+    assert result.exit_code == 0, result.output
+    assert f"model {model}, " in result.output
+    assert "without Dual Attention Unit" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_every_recipe() -> None:
+    printed = run("--help").output
+    assert all(name in printed for name in TRAINING)
+
+
+REFUSED = [
+    (("--config", "papper"), "unknown training configuration 'papper'; expected one of paper, paper-got10k"),
+    (("--config", "paper"), "coco, got10k, lasot, trackingnet needs a root, where the data set lies: --root coco=PATH"),
+    (("--root", "got10k"), "an override is key=value, such as epochs=10; got 'roots.got10k'"),
+    (("--set", "epoch=1"), "unknown training fields ['epoch']"),
+    (("--set", "synthetic=hardest"), "unknown synthetic setting 'hardest'"),
+    (("--set", 'synthetic_options={"colour": 1}'), "synthetic_options {'colour': 1} do not fit"),
+    (("--device", "tpu"), "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
+    (("--backend", "fast"), "unknown backend 'fast'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_what_is_refused(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run("--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_root_that_is_not_there_shows_the_layout(tmp_path: Path) -> None:
+    result = run("--config", "paper-got10k", "--root", f"got10k={tmp_path / 'nowhere'}", "--dry-run")
+    assert result.exit_code == 1
+    assert "got10k: there is no" in result.output
+    assert "list.txt" in result.output
