@@ -80,7 +80,7 @@ def _run(settings: TrainConfig, out: Path, world: World, backend: str, resume: b
     from .training.sources import open_sources
     from .training.state import BEST, WEIGHTS, clear
 
-    sources = open_sources(settings)
+    sources = open_sources(settings, world)
     first = world.rank == 0
     if first:
         for line in _plan(settings, world, backend, sources.sequences):

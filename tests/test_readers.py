@@ -192,7 +192,9 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "member", "damage", "message"), DAMAGES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "member", "damage", "message"), DAMAGES, ids=[f"{d[0]}-{i}" for i, d in enumerate(DAMAGES)]
+)
 def test_damaged_annotations(
     tmp_path: Path, name: str, member: str, damage: Callable[[Path], object], message: str
 ) -> None:

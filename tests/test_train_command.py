@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import fermt
 from fermt.cli import app
 from fermt.training import TRAINING
 
-from .support import micro
+from .support import datasets, micro
 
 SMALL = ("epochs=1", "pairs=8", "batch=4", "workers=0", "validation_pairs=4", "log_every=1")
 
@@ -58,6 +61,53 @@ def test_a_file_of_a_run_gives_the_same_run(tmp_path: Path) -> None:
     second = run("--out", tmp_path / "b", "--device", "cpu", "--config", tmp_path / "a" / "config.json")
     assert (first.exit_code, second.exit_code) == (0, 0)
     assert (tmp_path / "a" / "config.json").read_text() == (tmp_path / "b" / "config.json").read_text()
+
+
+def test_made_up_data_may_be_drawn_where_the_model_trains(tmp_path: Path) -> None:
+    drawn = changes("synthetic_on_device=true", "epochs=2", "save_every=1")
+    whole = run("--out", tmp_path / "a", "--device", "cpu", *drawn)
+    assert whole.exit_code == 0, whole.output
+    assert (
+        run("--out", tmp_path / "b", "--device", "cpu", *changes("synthetic_on_device=true", "save_every=1")).exit_code
+        == 0
+    )
+    assert run("--out", tmp_path / "b", "--device", "cpu", *drawn).exit_code == 0
+    first, again = (fermt.load(tmp_path / name / "weights.safetensors").state_dict() for name in "ab")
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    refused = run("--out", tmp_path / "c", "--config", "paper", "--set", "synthetic_on_device=true")
+    assert "synthetic_on_device takes 'synthetic' alone as data; got got10k" in refused.output
+
+
+def test_the_papers_recipe_on_miniatures_of_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of 64 pairs of the full model through every stage: four data sets, validation, states, weights."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    roots = {
+        name: make(tmp_path / name)
+        for name, make in (
+            ("got10k", datasets.got10k),
+            ("lasot", datasets.lasot),
+            ("trackingnet", datasets.trackingnet),
+            ("coco", datasets.coco),
+        )
+    }
+    shutil.copytree(roots["got10k"] / "train", roots["got10k"] / "val")
+    damaged = next((roots["coco"] / "train2017").glob("*.jpg"))
+    datasets.cut(damaged)
+    given = [part for name, root in roots.items() for part in ("--root", f"{name}={root}")]
+    small = ("epochs=1", "pairs=64", "batch=16", "workers=1", "validation_pairs=4", "log_every=1")
+    result = run(
+        "--config", "paper", "--out", tmp_path / "run", "--device", "cpu", *given,
+        *(part for change in small for part in ("--set", change)),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "held-out IoU" in result.output
+    assert "replaced so far: " in result.output
+    assert "unreadable images" in result.output
+    assert fermt.load(tmp_path / "run" / "weights.safetensors").config == fermt.CONFIGS["fermt"]
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        steps = list(csv.DictReader(file))
+    assert [row["step"] for row in steps] == ["1", "2", "3", "4"]
+    assert all(float(row["loss"]) > 0 for row in steps)
 
 
 @pytest.mark.parametrize("model", ["a2a5-3-9", "fermt-corner"])

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from ..config import ModelConfig, named_config
 
 AMP = ("off", "bf16", "fp16")
+SYNTHETIC = "synthetic"  # the data set that needs no root
 
 
 _ACCEPTED: dict[Any, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
@@ -36,6 +37,7 @@ class TrainConfig:
     exclude: dict[str, str] = dataclasses.field(default_factory=dict)  # a file of those to leave out
     synthetic: str = "standard"  # setting of the data set "synthetic"
     synthetic_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of SyntheticConfig to replace
+    synthetic_on_device: bool = False  # draws them in whole batches where the model trains, if there is nothing else
     epochs: int = 300
     pairs: int = 60_000  # an epoch; what does not fill the last step is left out
     batch: int = 128
@@ -86,6 +88,8 @@ class TrainConfig:
         for name in ("only", "exclude"):
             if strange := sorted(set(getattr(self, name)) - set(self.data)):
                 raise ValueError(f"{name} names {strange}, which data does not: {', '.join(self.data)}")
+        if self.synthetic_on_device and set(self.data) != {SYNTHETIC}:
+            raise ValueError(f"synthetic_on_device takes {SYNTHETIC!r} alone as data; got {', '.join(self.data)}")
         if self.validate_every and not self.validation:
             raise ValueError("validation names no data set; give one, or set validate_every to 0")
 

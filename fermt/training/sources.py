@@ -8,33 +8,54 @@ from ..data.pairs import PairSource
 from ..data.readers import open_set
 from ..data.sampling import PairSampler
 from ..data.sequences import SequenceSet
-from ..data.synthetic import SyntheticConfig, SyntheticPairs, SyntheticSequences, synthetic_config
-from .config import TrainConfig
+from ..data.synthetic import (
+    SyntheticBatches,
+    SyntheticConfig,
+    SyntheticPairs,
+    SyntheticSequences,
+    synthetic_config,
+)
+from .batches import DevicePairs
+from .config import SYNTHETIC, TrainConfig
+from .world import World
 
-SYNTHETIC = "synthetic"  # needs no root; alone, its pairs are drawn without the rest of their frames
 HELD_OUT = 1  # added to the seed, for pairs that are held out
 
 
 class Sources(NamedTuple):
     """Pairs to train on, pairs to validate on, and the sequences of each data set on disk to train on."""
 
-    train: PairSource
+    train: PairSource | DevicePairs
     held_out: PairSource | None
     sequences: dict[str, int]
 
 
-def open_sources(config: TrainConfig) -> Sources:
+def open_sources(config: TrainConfig, world: World) -> Sources:
     """Opens every data set of `config`: the split "train" to train on, "val" to validate on.
+
+    Synthetic data alone is drawn without the rest of its frames, by workers or where the process of `world` trains.
 
     Raises:
         FileNotFoundError: a root, or what belongs in it, is not there.
         ValueError: an unknown data set, one without a root, or a setting of synthetic data that does not exist.
     """
+    if config.synthetic_on_device:
+        return Sources(_on_device(config, world), _held_out(config), {})
     train, sequences = _source(config, config.data, "train", config.pairs, config.seed)
-    held_out = None
-    if config.validate_every:
-        held_out, _ = _source(config, config.validation, "val", config.validation_pairs, config.seed + HELD_OUT)
-    return Sources(train, held_out, sequences)
+    return Sources(train, _held_out(config), sequences)
+
+
+def _on_device(config: TrainConfig, world: World) -> DevicePairs:
+    batches = SyntheticBatches(
+        config.model_config(), config.parts(world.size), config.seed, config.pairs, _synthetic(config), world.device
+    )
+    return DevicePairs(batches, config.pairs)
+
+
+def _held_out(config: TrainConfig) -> PairSource | None:
+    if not config.validate_every:
+        return None
+    return _source(config, config.validation, "val", config.validation_pairs, config.seed + HELD_OUT)[0]
 
 
 def _source(

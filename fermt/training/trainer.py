@@ -18,9 +18,10 @@ from rich.console import Console
 
 from .. import checkpoints
 from ..data.pairs import PairSource
+from ..data.sampling import PairSampler
 from ..model import FERMT, build_model
 from . import state
-from .batches import load, training_indices
+from .batches import DevicePairs, load, training_indices
 from .config import TrainConfig
 from .display import Display
 from .metrics import VALIDATED, Metrics
@@ -59,7 +60,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        train: PairSource,
+        train: PairSource | DevicePairs,
         held_out: PairSource | None,
         folder: Path,
         world: World,
@@ -201,6 +202,9 @@ class Trainer:
                 f"epoch {number}: held-out IoU {found.iou:.3f}, average overlap {found.ao:.3f}, above 0.5 "
                 f"{found.success50:.0%}; a box in the middle has {found.center:.3f}"
             )
+        if isinstance(self.train, PairSampler) and any(self.train.totals().values()):
+            counts = ", ".join(f"{count} {what}" for what, count in self.train.totals().items() if count)
+            self.display.say(f"epoch {number}: replaced so far: {counts}", "yellow")
         self._log(means)
         progress.epoch, progress.step = number, 0
         if self.first:  # before the state: a run cut off between the two ends the epoch again, and writes the same
