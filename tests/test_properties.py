@@ -25,8 +25,10 @@ def shapes(draw: st.DrawFn) -> tuple[tuple[int, int, int, int], int]:
     return shape, draw(st.integers(0, tokens))
 
 
-def close(got: torch.Tensor, want: torch.Tensor, dtype: torch.dtype) -> None:
-    torch.testing.assert_close(got.double(), want, rtol=LOOSE[dtype], atol=LOOSE[dtype])
+def close(got: torch.Tensor, eager: torch.Tensor, want: torch.Tensor, dtype: torch.dtype) -> None:
+    """Within the loose bound, or twice eager's error where gradients are so large that eager breaks that bound, too."""
+    off = (eager.double() - want).abs().max().item() if want.numel() else 0.0
+    torch.testing.assert_close(got.double(), want, rtol=LOOSE[dtype], atol=max(LOOSE[dtype], 2 * off))
 
 
 @quick
@@ -46,12 +48,14 @@ def test_attention_of_anything(
     leaves = [t.detach().requires_grad_() for t in attention_inputs(shape, layout, dtype)]
     doubles = [t.detach().double().requires_grad_() for t in leaves]
     out = fk.attention(*leaves, n, pattern, scale=scale, backend=backend)
+    eager = fk.attention(*leaves, n, pattern, scale=scale, backend="reference")
     truth = fk.reference.attention(*doubles, n, pattern, scale)[0]
-    close(out, truth, dtype)
-    for got, want in zip(
-        torch.autograd.grad(out.sum(), leaves), torch.autograd.grad(truth.sum(), doubles), strict=True
-    ):
-        close(got, want, dtype)
+    close(out, eager, truth, dtype)
+    gradients = (torch.autograd.grad(result.sum(), inputs) for result, inputs in (
+        (out, leaves), (eager, leaves), (truth, doubles),
+    ))  # fmt: skip
+    for got, plain, want in zip(*gradients, strict=True):
+        close(got, plain, want, dtype)
 
 
 @quick

@@ -46,7 +46,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def track(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["track", *map(str, arguments)])
+    wide = {"COLUMNS": "400", "TERMINAL_WIDTH": "400"}  # so that no message is broken within a word
+    result = CliRunner().invoke(app, ["track", *map(str, arguments)], env=wide)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, " ".join(result.output.replace("│", "").split())
 

@@ -41,7 +41,7 @@ def _corner(maps: dict[str, Tensor]) -> Tensor:
     cells = torch.arange(grid, dtype=top_left.dtype, device=top_left.device)
     ys, xs = torch.meshgrid(cells, cells, indexing="ij")
     places = torch.stack((xs.flatten(), ys.flatten()), dim=1) / grid  # (g^2, 2)
-    # Not a matrix product: under autocast that would round coordinates to bfloat16.
-    low, high = ((probability.unsqueeze(2) * places).sum(dim=1) for probability in (top_left, bottom_right))
+    with torch.autocast(top_left.device.type, enabled=False):  # it would round coordinates to bfloat16
+        low, high = top_left @ places, bottom_right @ places
     score = torch.minimum(top_left.amax(dim=1), bottom_right.amax(dim=1)).unsqueeze(1)
     return torch.cat((0.5 * (low + high), high - low, score), dim=1)
