@@ -12,26 +12,58 @@ from ..sequences import Annotation
 NAMED = 5  # problems that a message spells out
 
 
-class Reader:
+class OnDisk:
+    """A data set in a folder: its root and split, and what must be there.
+
+    Raises:
+        FileNotFoundError: the root, or what belongs in it, is not there; the message has the expected layout.
+        ValueError: an unknown split.
+    """
+
+    name = ""
+    splits: tuple[str, ...] = ("train",)
+    layout = ""
+
+    def __init__(self, root: Path, split: str) -> None:
+        if split not in self.splits:
+            raise ValueError(f"{self.name} has split {' or '.join(self.splits)}; got {split!r}")
+        self.root, self.split = root.expanduser().resolve(), split
+        self.require(self.root)
+
+    def require(self, *paths: Path) -> Path:
+        """The first of `paths` that exists; FileNotFoundError, with the layout, if none does."""
+        for path in paths:
+            if path.exists():
+                return path
+        missing = " and no ".join(repr(str(path)) for path in paths)
+        raise FileNotFoundError(f"{self.name}: there is no {missing}. {self.expected}")
+
+    def folders(self, path: Path, pattern: str) -> list[str]:
+        """Names of the folders in `path` that match, sorted; FileNotFoundError, with the layout, if there is none."""
+        found = sorted(folder.name for folder in self.require(path).glob(pattern) if folder.is_dir())
+        if not found:
+            self.require(path / pattern)
+        return found
+
+    @property
+    def expected(self) -> str:
+        """What an error says of the layout."""
+        return f"Expected layout of the root:\n{self.layout}"
+
+
+class Reader(OnDisk):
     """How one data set lies on disk; subclasses say what `layout` shows.
 
     A unit is what is listed, chosen and read at once: mostly a sequence.
 
     Raises:
-        FileNotFoundError: the root, or what belongs in it, is not there; the message has the expected layout.
-        ValueError: an unknown split, or a file of sequences that does not fit.
+        ValueError: a file of sequences that does not fit; otherwise as of `OnDisk`.
     """
 
-    name = ""
     is_video = True
-    splits: tuple[str, ...] = ("train",)
-    layout = ""
 
     def __init__(self, root: Path, split: str, only: Path | None, exclude: Path | None) -> None:
-        if split not in self.splits:
-            raise ValueError(f"{self.name} has split {' or '.join(self.splits)}; got {split!r}")
-        self.root, self.split = root.expanduser().resolve(), split
-        self.require(self.root)
+        super().__init__(root, split)
         listed = self.listed()
         self.units = chosen(listed, only, exclude)
         if not self.units:
@@ -53,21 +85,6 @@ class Reader:
         """Where frame `t`, from 0, of the sequence of that name is."""
         raise NotImplementedError
 
-    def require(self, *paths: Path) -> Path:
-        """The first of `paths` that exists; FileNotFoundError, with the layout, if none does."""
-        for path in paths:
-            if path.exists():
-                return path
-        missing = " and no ".join(repr(str(path)) for path in paths)
-        raise FileNotFoundError(f"{self.name}: there is no {missing}. Expected layout of the root:\n{self.layout}")
-
-    def folders(self, path: Path, pattern: str) -> list[str]:
-        """Names of the folders in `path` that match, sorted; FileNotFoundError, with the layout, if there is none."""
-        found = sorted(folder.name for folder in self.require(path).glob(pattern) if folder.is_dir())
-        if not found:
-            self.require(path / pattern)
-        return found
-
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, less empty ones at its end."""
@@ -87,11 +104,14 @@ def read_boxes(path: Path) -> np.ndarray:
         raise ValueError(f"{str(path)!r}: expected four numbers x,y,w,h a line: {error}") from error
 
 
-def read_flags(path: Path, count: int) -> np.ndarray:
-    """(count,) int of a file with one whole number a frame, a line each or all in one; ValueError names its fault."""
+def read_flags(path: Path, count: int, each: str = "box") -> np.ndarray:
+    """(count,) int of a file with one whole number for each box, or whatever `each` says, a line each or all in one.
+
+    ValueError names its fault.
+    """
     words = path.read_text(encoding="utf-8").replace(",", " ").split()
     if len(words) != count:
-        raise ValueError(f"{str(path)!r}: expected {count} numbers, one for each box, got {len(words)}")
+        raise ValueError(f"{str(path)!r}: expected {count} numbers, one for each {each}, got {len(words)}")
     try:
         return np.array(words).astype(np.int64) if count else np.zeros(0, np.int64)
     except ValueError as error:
