@@ -55,6 +55,9 @@ def test_the_sdist_builds_a_wheel_for_every_python(tree: Path, tmp_path: Path) -
         assert archive.read("fermt_kernels/cpp/fermt.h") == (tree / "csrc" / "abi.h").read_bytes()
     assert any(name.startswith("fermt_kernels/cpp/libfermt_kernels.") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fermt", "fermt_kernels"}
+    lists = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fermt/evaluation/benchmarks/lists").glob("*.csv")}
+    assert lists
+    assert lists <= set(names)
 
 
 def test_the_wheel_works_where_nothing_else_is(tree: Path, tmp_path: Path) -> None:

@@ -39,25 +39,27 @@ def cut(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
 
 
-def got10k(root: Path, sequences: int = SEQUENCES, frames: int = FRAMES) -> Path:
-    """The target is absent in frame 1 and covered in frame 2 of every sequence."""
-    names = [f"GOT-10k_Train_{i + 1:06d}" for i in range(sequences)]
+def got10k(root: Path, sequences: int = SEQUENCES, frames: int = FRAMES, split: str = "train") -> Path:
+    """The target is absent in frame 1 and covered in frame 2 of every sequence. "test" has first boxes."""
+    names = [f"GOT-10k_{split.capitalize()}_{i + 1:06d}" for i in range(sequences)]
     for i, name in enumerate(names):
-        folder = root / "train" / name
+        folder = root / split / name
+        for t in range(frames):
+            write_image(folder / f"{t + 1:08d}.jpg", colour(i, t))
+        if split == "test":
+            write_rows(folder / "groundtruth.txt", boxes(i, 1).tolist())
+            continue
         write_rows(folder / "groundtruth.txt", boxes(i, frames).tolist())
         write_rows(folder / "absence.label", [[float(t == 1)] for t in range(frames)])
         write_rows(folder / "cover.label", [[0.0 if t == 2 else 8.0 - t % 2] for t in range(frames)])
         write_rows(folder / "cut_by_image.label", [[0.0]] * frames)
-        (folder / "meta_info.ini").write_text("[METAINFO]\nresolution: (120, 90)\n")
-        for t in range(frames):
-            write_image(folder / f"{t + 1:08d}.jpg", colour(i, t))
-    (root / "train" / "list.txt").write_text("\n".join(names) + "\n")
+        (folder / "meta_info.ini").write_text("[METAINFO]\nanno_fps: 10Hz\nresolution: (120, 90)\n")
+    (root / split / "list.txt").write_text("\n".join(names) + "\n")
     return root
 
 
-def lasot(root: Path) -> Path:
+def lasot(root: Path, names: Sequence[str] = ("airplane-1", "airplane-2", "hand-fan-7")) -> Path:
     """The target is occluded in frame 1 and out of view in frame 2; names have hyphens in their category, too."""
-    names = ["airplane-1", "airplane-2", "hand-fan-7"]
     for i, name in enumerate(names):
         folder = root / name.rpartition("-")[0] / name
         write_rows(folder / "groundtruth.txt", boxes(i).tolist())
@@ -122,4 +124,103 @@ def _vid_object(i: int, t: int) -> str:
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "got10k": got10k, "lasot": lasot, "trackingnet": trackingnet, "coco": coco, "imagenet_vid": imagenet_vid
+}  # fmt: skip
+
+
+def following(i: int, frames: int) -> np.ndarray:
+    """(frames, 4) for sequences of any length: whole numbers, and inside the image."""
+    t = np.arange(frames)
+    return np.stack((10 + i + t % 50, 20 + t % 30, 40 - t % 7, 30 + 0 * t), axis=1).astype(np.float64)
+
+
+def write_images(folder: Path, numbers: Sequence[int], digits: int, suffix: str = ".jpg") -> None:
+    """Files of one grey image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = cv2.imencode(suffix, np.full((24, 32, 3), 128, np.uint8))[1].tobytes()
+    for number in numbers:
+        (folder / f"{number:0{digits}d}{suffix}").write_bytes(data)
+
+
+def got10k_val(root: Path) -> list[str]:
+    got10k(root, split="val")
+    return [f"GOT-10k_Val_{i + 1:06d}" for i in range(SEQUENCES)]
+
+
+def trackingnet_test(root: Path) -> list[str]:
+    """The first box of each."""
+    names = ["-x_0", "abc_0", "abc_1"]
+    for i, name in enumerate(names):
+        write_rows(root / "TEST" / "anno" / f"{name}.txt", following(i, 1).tolist())
+        write_images(root / "TEST" / "frames" / name, range(FRAMES), 1)
+    return names
+
+
+def lasot_test(root: Path) -> list[str]:
+    names = ["airplane-1", "airplane-9", "volleyball-19"]
+    lasot(root, names)
+    return names
+
+
+def lasot_ext(root: Path) -> list[str]:
+    names = ["atv-1", "atv-2", "wingsuit-10"]
+    lasot(root, names)
+    return names
+
+
+NFS = {"car_camaro": 36, "car_jumping": 22, "shuffleboard_5": 32}  # frames at 30 a second
+
+
+def nfs(root: Path) -> list[str]:
+    """As pytracking's authors sorted it."""
+    for i, (name, frames) in enumerate(NFS.items()):
+        write_rows(root / "anno" / f"nfs_{name}.txt", following(i, frames).tolist(), "\t")
+        write_images(root / "sequences" / name, range(1, frames + 1), 5)
+    return list(NFS)
+
+
+def nfs_published(root: Path) -> list[str]:
+    """At both rates, with the boxes of 240 frames a second in both."""
+    for i, (name, frames) in enumerate(NFS.items()):
+        rows = following(i, 8 * frames)
+        corners = np.concatenate((rows[:, :2], rows[:, :2] + rows[:, 2:]), axis=1).astype(int)
+        lines = [f'0 {" ".join(map(str, row))} {t + 1} 0 0 1 "a car"\n' for t, row in enumerate(corners.tolist())]
+        for rate, count in (("30", frames), ("240", 8 * frames)):
+            folder = root / name / rate
+            write_images(folder / name, range(1, count + 1), 5)
+            (folder / f"{name}.txt").write_text("".join(lines))
+    return list(NFS)
+
+
+def uav123(root: Path) -> list[str]:
+    """Two sequences of one video, and one of another with attributes; absent in the last frame but one."""
+    cuts = {"person8_1": ("person8", 1, 1075), "person8_2": ("person8", 1075, 1525), "uav6": ("uav6", 1, 109)}
+    for i, (name, (video, start, end)) in enumerate(cuts.items()):
+        rows = following(i, end - start + 1)
+        rows[-2] = np.nan
+        write_rows(root / "anno" / "UAV123" / f"{name}.txt", rows.tolist())
+        flags = [float(k in (0, 3, 11)) for k in range(12)]
+        write_rows(root / "anno" / "UAV123" / "att" / f"{name}.txt", [flags])
+        write_images(root / "data_seq" / "UAV123" / video, range(start, end + 1), 6)
+    return list(cuts)
+
+
+def otb100(root: Path) -> list[str]:
+    """Truth between commas, tabs and spaces; David has images before, and Football1 after, those with a box."""
+    cuts = {
+        "David": ("David", "groundtruth_rect.txt", 300, 770),
+        "Football1": ("Football1", "groundtruth_rect.txt", 1, 74),
+        "Jogging-1": ("Jogging", "groundtruth_rect.1.txt", 1, 307),
+        "Jogging-2": ("Jogging", "groundtruth_rect.2.txt", 1, 307),
+        "Tiger1": ("Tiger1", "groundtruth_rect.txt", 1, 354),
+    }
+    for i, (folder, truth, start, end) in enumerate(cuts.values()):
+        write_rows(root / folder / truth, following(i, end - start + 1).tolist(), ",\t "[i % 3])
+        write_images(root / folder / "img", range(1, end + (8 if folder == "Football1" else 1)), 4)
+    return list(cuts)
+
+
+# Each makes a miniature of a benchmark, and returns the names of its sequences in their published order.
+BENCHMARK_MAKERS: dict[str, Callable[[Path], list[str]]] = {
+    "got10k": got10k_val, "trackingnet": trackingnet_test, "lasot": lasot_test, "lasot_ext": lasot_ext, "nfs": nfs,
+    "uav123": uav123, "otb100": otb100,
 }  # fmt: skip

@@ -44,10 +44,7 @@ class FolderBenchmark(OnDisk):
         return len(self.sequence_names)
 
     def __getitem__(self, i: int) -> TestSequence:
-        sequence = self.read(self.sequence_names[i])
-        if not len(sequence.boxes):
-            raise ValueError(f"{str(self.parts(sequence.name)[0])!r}: expected a box for each frame, got none")
-        return sequence
+        return self.read(self.sequence_names[i])
 
     def listed(self) -> list[str]:
         """The names of the split's sequences, in their published order."""
@@ -76,9 +73,8 @@ class FolderBenchmark(OnDisk):
         return names
 
     def _check(self) -> None:
-        lacking = {
-            name: path for name in self.sequence_names for path in self.parts(name) if not path.exists()
-        }  # of a sequence that lacks several parts, one is told
+        missing = {name: [path for path in self.parts(name) if not path.exists()] for name in self.sequence_names}
+        lacking = {name: paths[0] for name, paths in missing.items() if paths}
         if lacking:
             problems = [f"{name} (no {str(path)!r})" for name, path in lacking.items()]
             raise FileNotFoundError(
@@ -91,6 +87,14 @@ def sequence_list(name: str) -> dict[str, dict[str, str]]:
     """The rows of `lists/<name>.csv`, in their order, each by its column "name"."""
     text = (files(__package__) / "lists" / f"{name}.csv").read_text(encoding="utf-8")
     return {row["name"]: row for row in csv.DictReader(text.splitlines())}
+
+
+def read_truth(path: Path) -> np.ndarray:
+    """(N, 4) float64, N at least 1: the boxes of a file; ValueError names its fault."""
+    boxes = read_boxes(path)
+    if not len(boxes):
+        raise ValueError(f"{str(path)!r}: expected four numbers x,y,w,h for each frame, got an empty file")
+    return boxes
 
 
 def read_cut(path: Path, start: int, end: int) -> np.ndarray:

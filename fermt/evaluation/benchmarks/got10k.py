@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...data.readers.reader import read_boxes, read_flags, read_lines
+from ...data.readers.reader import read_flags, read_lines
 from ..sequences import TestSequence
-from .benchmark import FolderBenchmark
+from .benchmark import FolderBenchmark, read_truth
 from .frames import Frames
 
 RESOLUTION = re.compile(r"^resolution:\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.MULTILINE)
@@ -39,7 +39,7 @@ class GOT10k(FolderBenchmark):
 
     def read(self, sequence: str) -> TestSequence:
         folder = self.root / self.split / sequence
-        boxes = read_boxes(folder / "groundtruth.txt")
+        boxes = read_truth(folder / "groundtruth.txt")
         if self.split == "test" and len(boxes) == 1:
             return TestSequence(sequence, Frames(sequence, folder), boxes)
         cover = read_flags(folder / "cover.label", len(boxes))

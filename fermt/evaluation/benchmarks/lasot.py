@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data.readers.reader import read_boxes, read_flags
+from ...data.readers.reader import read_flags
 from ..sequences import TestSequence
-from .benchmark import FolderBenchmark, read_attributes, sequence_list
+from .benchmark import FolderBenchmark, read_attributes, read_truth, sequence_list
 from .frames import Frames
 
 ATTRIBUTES = (
@@ -46,7 +46,7 @@ class LaSOT(FolderBenchmark):
 
     def read(self, sequence: str) -> TestSequence:
         truth, images = self.parts(sequence)
-        boxes = read_boxes(truth)
+        boxes = read_truth(truth)
         visible = np.ones(len(boxes), bool)
         for hidden in ("full_occlusion.txt", "out_of_view.txt"):
             visible &= read_flags(truth.with_name(hidden), len(boxes)) == 0

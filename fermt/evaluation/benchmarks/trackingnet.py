@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...data.readers.reader import read_boxes
 from ..sequences import TestSequence
-from .benchmark import FolderBenchmark
+from .benchmark import FolderBenchmark, read_truth
 from .frames import Frames
 
 
@@ -36,7 +35,7 @@ class TrackingNet(FolderBenchmark):
         return self._truth(sequence), self._frames(sequence)
 
     def read(self, sequence: str) -> TestSequence:
-        boxes = read_boxes(self._truth(sequence))
+        boxes = read_truth(self._truth(sequence))
         count = None if len(boxes) == 1 else len(boxes)
         return TestSequence(sequence, Frames(sequence, self._frames(sequence), 0, count), boxes)
 
