@@ -130,8 +130,8 @@ def test_the_choice_of_sequences(tmp_path: Path) -> None:
     root = tmp_path / "root"
     names = BENCHMARK_MAKERS["uav123"](root)
     chosen = tmp_path / "only.txt"
-    chosen.write_text("uav6\nperson8_1\n")
-    assert open_benchmark("uav123", root, only=chosen).sequence_names == ["person8_1", "uav6"]
+    chosen.write_text("uav6\nperson8_2\n")
+    assert open_benchmark("uav123", root, only=chosen).sequence_names == ["person8_2", "uav6"]
     index = list(sequence_list("uav123")).index("uav6")
     chosen.write_text(f"{index}\n")
     assert open_benchmark("uav123", root, only=str(chosen)).sequence_names == ["uav6"]

@@ -192,8 +192,8 @@ def nfs_published(root: Path) -> list[str]:
 
 
 def uav123(root: Path) -> list[str]:
-    """Two sequences of one video, and one of another with attributes; absent in the last frame but one."""
-    cuts = {"person8_1": ("person8", 1, 1075), "person8_2": ("person8", 1075, 1525), "uav6": ("uav6", 1, 109)}
+    """One cut out of the middle of a video, and two whole ones; the target is absent in the last frame but one."""
+    cuts = {"person8_2": ("person8", 1075, 1525), "uav5": ("uav5", 1, 139), "uav6": ("uav6", 1, 109)}
     for i, (name, (video, start, end)) in enumerate(cuts.items()):
         rows = following(i, end - start + 1)
         rows[-2] = np.nan
@@ -213,9 +213,10 @@ def otb100(root: Path) -> list[str]:
         "Jogging-2": ("Jogging", "groundtruth_rect.2.txt", 1, 307),
         "Tiger1": ("Tiger1", "groundtruth_rect.txt", 1, 354),
     }
-    for i, (folder, truth, start, end) in enumerate(cuts.values()):
+    for i, (name, (folder, truth, start, end)) in enumerate(cuts.items()):
         write_rows(root / folder / truth, following(i, end - start + 1).tolist(), ",\t "[i % 3])
-        write_images(root / folder / "img", range(1, end + (8 if folder == "Football1" else 1)), 4)
+        numbers = {"David": range(296, 773), "Football1": range(1, 82)}.get(name, range(start, end + 1))
+        write_images(root / folder / "img", numbers, 4)
     return list(cuts)
 
 
