@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rich.markup import escape
 from rich.table import Table
 
 from ..data.readers.reader import told
@@ -24,7 +25,7 @@ def table(*reports: Report) -> Table:
     for report in reports:
         cells = [_with_interval(score, report.digits) for score in report.scores.values()]
         of = len(report.sequences) + len(report.failed) + (0 if report.missing_scored else len(report.missing))
-        shown.add_row(report.tracker, *cells, _number(report.fps, 1), f"{len(report.sequences)} of {of}")
+        shown.add_row(escape(report.tracker), *cells, _number(report.fps, 1), f"{len(report.sequences)} of {of}")
     return shown
 
 
@@ -43,12 +44,12 @@ def attribute_table(*reports: Report) -> Table:
     shown.add_column("sequences", justify="right")
     for report in reports:
         for name in names:
-            shown.add_column(name if len(reports) == 1 else f"{report.tracker} {name}", justify="right")
+            shown.add_column(name if len(reports) == 1 else escape(f"{report.tracker} {name}"), justify="right")
     for attribute in sorted({attribute for report in reports for attribute in report.attributes}):
         having = {report.attribute_sequences.get(attribute, 0) for report in reports}
         found = [report.attributes.get(attribute, {}).get(name) for report in reports for name in names]
         counts = str(min(having)) if len(having) == 1 else f"{min(having)}-{max(having)}"
-        shown.add_row(attribute, counts, *(_number(value, first.digits) for value in found))
+        shown.add_row(escape(attribute), counts, *(_number(value, first.digits) for value in found))
     return shown
 
 

@@ -138,7 +138,6 @@ def _previous_for_bad(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _previous(boxes: np.ndarray, bad: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The box of the frame before, itself replaced if it was bad; the first frame's and those without a truth stay."""
     bad = bad & ~np.isnan(truth).any(1)
-    bad[:1] = False
     return boxes[np.maximum.accumulate(np.where(bad, 0, np.arange(len(boxes))))]
 
 

@@ -52,7 +52,7 @@ class Report:
     digits: int  # decimals that the toolkit prints
     sequences: list[str]  # that are scored, in the benchmark's order
     missing: list[str]  # that have no result
-    failed: dict[str, str]  # that have one that cannot be scored, and why
+    failed: dict[str, str]  # whose result or truth cannot be read, or is refused, and why
     repetitions: int  # of a sequence, at most
     frames: int  # counted, of one repetition
     invalid: int  # frames of the sequences that are scored, but not by their boxes
@@ -96,7 +96,7 @@ def evaluate(
     """Scores the results in a folder, laid out as `read_result` says.
 
     Sequences without a result are left out of the scores and named in the report, but where the protocol counts them;
-    so are those whose result cannot be read or that the protocol refuses.
+    so are those whose result or truth cannot be read, or that the protocol refuses.
 
     Args:
         protocol: a name of `PROTOCOLS`, or "auto": the one that the literature's numbers on this benchmark follow.
@@ -111,7 +111,10 @@ def evaluate(
         raise ValueError(f"bootstrap: expected a number of resamples, 0 or more, got {bootstrap}")
     rules = find_protocol(protocol, benchmark.name)
     folder = Path(results_folder).expanduser()
-    _known(benchmark, benchmark[0])
+    for i in range(len(benchmark)):
+        if not isinstance(first := _sequence(benchmark, i), str):
+            _known(benchmark, first)
+            break
     results, missing, failed = _read(folder, benchmark)
     tallies = _count(rules, benchmark, results, missing, failed)
     if not tallies:
@@ -150,6 +153,14 @@ def evaluate(
         attribute_sequences={name: int(mask.sum()) for name, mask in attributes.items()},
         fps=float(np.mean(1 / seconds)) if len(seconds) else None,
     )
+
+
+def _sequence(benchmark: Benchmark, i: int) -> TestSequence | str:
+    """A sequence, or why it cannot be read."""
+    try:
+        return benchmark[i]
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def _known(benchmark: Benchmark, sequence: TestSequence) -> TestSequence:
@@ -205,7 +216,11 @@ def _count(
     for i, name in enumerate(benchmark.sequence_names):
         if name in failed or (name not in results and not rules.missing_is_zeros):
             continue
-        sequence = _known(benchmark, benchmark[i])
+        read = _sequence(benchmark, i)
+        if isinstance(read, str):
+            failed[name] = read
+            continue
+        sequence = _known(benchmark, read)
         runs = results.get(name, [Result(np.zeros_like(sequence.boxes), None)])
         try:
             measured = [rules.measure(sequence, run.boxes) for run in runs]
