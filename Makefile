@@ -47,14 +47,16 @@ aarch64: $(VENV)/.installed
 	CXX=aarch64-linux-gnu-g++ $(BIN)/python csrc/driver/build.py build/aarch64 -O2 -static
 	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static build/aarch64; else echo "built, not run: no qemu-user-static"; fi
 
-# The adapters under the toolkits that they are for. These are heavy, and VOT's is under the GPL, so they get an
-# environment of their own. attributee 0.1.10, which the VOT toolkit needs, cannot be imported under Python 3.11 or newer.
+# The adapters under the toolkits that they are for, and GOT-10k's scores beside those of its toolkit. These are heavy, and
+# VOT's is under the GPL, so they get an environment of their own. attributee 0.1.10, which the VOT toolkit needs, cannot be
+# imported under Python 3.11 or newer.
 toolkits:
 	$(PYTHON) -m venv $(VENV)-toolkits
 	$(VENV)-toolkits/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(VENV)-toolkits/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' vot-toolkit got10k 'attributee!=0.1.10'
 	$(VENV)-toolkits/bin/python -c "import got10k.experiments, trax, vot"
-	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(VENV)-toolkits/bin/python -m pytest tests/test_adapters.py tests/test_adapter_vot.py
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(VENV)-toolkits/bin/python -m pytest tests/test_adapters.py tests/test_adapter_vot.py \
+		tests/test_scores_got10k.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-toolkits build dist demo *.egg-info

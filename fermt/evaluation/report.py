@@ -1,0 +1,92 @@
+"""Reports as people read them: a row for each tracker, a row for each attribute, and what the numbers rest on."""
+
+from __future__ import annotations
+
+import math
+
+from rich.markup import escape
+from rich.table import Table
+
+from ..data.readers.reader import told
+from .scores import Report, Score
+
+
+def table(*reports: Report) -> Table:
+    """Scores of one tracker or several, a row each, with 95 % intervals where there are any.
+
+    Raises:
+        ValueError: no report, or reports whose numbers cannot stand in one column: of other benchmarks or protocols.
+    """
+    first = _alike(reports)
+    shown = Table(title=f"{first.benchmark}, protocol {first.protocol}")
+    shown.add_column("tracker")
+    for name in (*first.scores, "fps", "sequences"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for report in reports:
+        cells = [_with_interval(score, report.digits) for score in report.scores.values()]
+        of = len(report.sequences) + len(report.failed) + (0 if report.missing_scored else len(report.missing))
+        shown.add_row(escape(report.tracker), *cells, _number(report.fps, 1), f"{len(report.sequences)} of {of}")
+    return shown
+
+
+def attribute_table(*reports: Report) -> Table:
+    """A row for each attribute: all scores of one tracker, or the first score of several.
+
+    Raises:
+        ValueError: no report, reports of other benchmarks or protocols, or a benchmark without attributes.
+    """
+    first = _alike(reports)
+    if not first.attributes:
+        raise ValueError(f"{first.benchmark} has no attributes")
+    names = [*first.scores] if len(reports) == 1 else [*first.scores][:1]
+    shown = Table(title=f"{first.benchmark}, protocol {first.protocol}, by attribute")
+    shown.add_column("attribute")
+    shown.add_column("sequences", justify="right")
+    for report in reports:
+        for name in names:
+            shown.add_column(name if len(reports) == 1 else escape(f"{report.tracker} {name}"), justify="right")
+    for attribute in sorted({attribute for report in reports for attribute in report.attributes}):
+        having = {report.attribute_sequences.get(attribute, 0) for report in reports}
+        found = [report.attributes.get(attribute, {}).get(name) for report in reports for name in names]
+        counts = str(min(having)) if len(having) == 1 else f"{min(having)}-{max(having)}"
+        shown.add_row(escape(attribute), counts, *(_number(value, first.digits) for value in found))
+    return shown
+
+
+def notes(report: Report) -> list[str]:
+    """Lines that belong below the numbers: first what is not in them, then how they come about."""
+    lines = []
+    if report.missing:
+        fate = "scored as boxes of zeros" if report.missing_scored else "NOT in the scores"
+        lines.append(f"WARNING: {len(report.missing)} sequences have no result and are {fate}: {told(report.missing)}")
+    lines += [f"WARNING: {name} is NOT in the scores: {why}" for name, why in report.failed.items()]
+    resampled = f"; intervals: 95 %, from {report.resamples} resamples of the sequences" if report.resamples else ""
+    repeated = f", up to {report.repetitions} repetitions" if report.repetitions > 1 else ""
+    return [
+        *lines,
+        f"protocol {report.protocol}: {report.toolkit}; scores out of {report.unit:g}",
+        f"{len(report.sequences)} sequences{repeated}, {report.frames} frames counted, "
+        f"{report.invalid} frames invalid{resampled}",
+        *report.policy,
+    ]
+
+
+def _alike(reports: tuple[Report, ...]) -> Report:
+    """The first."""
+    if not reports:
+        raise ValueError("expected one report or more")
+    kinds = dict.fromkeys((report.benchmark, report.protocol) for report in reports)
+    if len(kinds) > 1:
+        told_kinds = ", ".join(f"{benchmark} by {protocol}" for benchmark, protocol in kinds)
+        raise ValueError(f"expected reports of one benchmark and protocol, got {told_kinds}")
+    return reports[0]
+
+
+def _with_interval(score: Score, digits: int) -> str:
+    if score.low is None or score.high is None:
+        return _number(score.value, digits)
+    return f"{_number(score.value, digits)} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

@@ -1,0 +1,129 @@
+"""Files of results: a tracker's boxes, and the seconds that each frame took, of every sequence in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data.readers.reader import read_lines
+
+LAYOUT = """\
+  <sequence>.txt                 a line x,y,w,h for each frame, the first one too; commas, tabs or spaces between them
+  times/<sequence>_time.txt      seconds, a line for each frame (optional; may lie beside the boxes, too)
+or, as the GOT-10k toolkit writes it,
+  <sequence>/<sequence>_001.txt  and _002.txt ... for further repetitions
+  <sequence>/<sequence>_time.txt seconds, a line for each frame and a column for each repetition (optional)"""
+
+
+class ResultError(ValueError):
+    """A file of results that cannot be read; the message has the file, the line, its fault and what is expected."""
+
+
+class Result(NamedTuple):
+    """One run over one sequence, as its files have it."""
+
+    boxes: np.ndarray  # (N, 4) float64, xywh in pixels; as many as lines, which need not be as many as frames
+    seconds: np.ndarray | None  # (N,) float64, one for each frame, where there is a file of times
+
+
+def write_result(folder: Path, name: str, boxes: np.ndarray, seconds: np.ndarray) -> None:
+    """Writes the (N, 4) xywh boxes and the (N,) seconds of sequence `name`: three decimals, and eight.
+
+    Both are written aside and renamed, the boxes last, so that where `<name>.txt` is there, it and its times are whole.
+
+    Raises:
+        ValueError: shapes that are not those, or a number that is not finite.
+    """
+    boxes, seconds = np.asarray(boxes, np.float64), np.asarray(seconds, np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or seconds.shape != boxes.shape[:1]:
+        raise ValueError(f"{name}: expected boxes (N, 4) and seconds (N,), got {boxes.shape} and {seconds.shape}")
+    if not (np.isfinite(boxes).all() and np.isfinite(seconds).all()):
+        t = int(np.argmin(np.isfinite(boxes).all(1) & np.isfinite(seconds)))
+        raise ValueError(f"{name}: expected finite numbers, got box {boxes[t].tolist()}, {seconds[t]} s in frame {t}")
+    (folder / "times").mkdir(parents=True, exist_ok=True)
+    _write(folder / "times" / f"{name}_time.txt", "".join(f"{value:.8f}\n" for value in seconds))
+    _write(folder / f"{name}.txt", "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in boxes.tolist()))
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def read_result(folder: Path, name: str) -> list[Result]:
+    """The results of sequence `name`, one for each repetition: mostly one. NaN and zeros are read as they are.
+
+    Raises:
+        FileNotFoundError: there is none; the message has the layouts, and where a folder below has it, that folder.
+        ResultError: a file of boxes or of times that does not parse, or one without a line.
+    """
+    flat = folder / f"{name}.txt"
+    if flat.is_file():
+        places = (folder / "times" / f"{name}_time.txt", folder / f"{name}_time.txt")
+        return [Result(_boxes(flat), _times(places, 1)[0])]
+    repeated = _repetitions(folder, name)
+    if not repeated:
+        raise FileNotFoundError(_not_there(folder, name))
+    times = _times((folder / name / f"{name}_time.txt",), len(repeated))
+    return [Result(_boxes(path), seconds) for path, seconds in zip(repeated, times, strict=True)]
+
+
+def _repetitions(folder: Path, name: str) -> list[Path]:
+    """The files of boxes in the sequence's own folder, the first repetition first."""
+    if not (folder / name).is_dir():
+        return []
+    found = ((path, path.stem.removeprefix(f"{name}_")) for path in (folder / name).glob("*.txt"))
+    return [path for path, number in sorted(found, key=lambda pair: pair[1].zfill(8)) if number.isdecimal()]
+
+
+def _boxes(path: Path) -> np.ndarray:
+    """(N, 4) float64."""
+    rows = _table(path, lambda count: count == 4, "four numbers x,y,w,h")
+    if not rows:
+        raise ResultError(f"{str(path)!r} is empty: expected a line of four numbers x,y,w,h for each frame")
+    return np.array(rows, np.float64)
+
+
+def _times(places: Sequence[Path], runs: int) -> list[np.ndarray | None]:
+    """For each of the runs, which are columns, (N,) float64; None without a file, or where it has fewer columns."""
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
+        return [None] * runs
+    rows = _table(path, lambda count: count > 0, "seconds, a column for each repetition")
+    columns = {len(row) for row in rows}
+    if len(columns) > 1:
+        raise ResultError(f"{str(path)!r}: expected as many columns in every line, got {sorted(columns)}")
+    table = np.array(rows, np.float64).reshape(len(rows), -1)
+    return [table[:, run] if run < table.shape[1] else None for run in range(runs)]
+
+
+def _table(path: Path, fits: Callable[[int], bool], expected: str) -> list[list[float]]:
+    """The numbers of each line."""
+    try:
+        lines = read_lines(path)
+    except UnicodeDecodeError as error:
+        raise ResultError(f"{str(path)!r}: expected a text file with {expected} a line: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = [float(word) for word in line.replace(",", " ").split()]
+        except ValueError:
+            row = []
+        if not fits(len(row)):
+            raise ResultError(f"{str(path)!r}, line {number}: expected {expected}, got {line[:80]!r}")
+        rows.append(row)
+    return rows
+
+
+def _not_there(folder: Path, name: str) -> str:
+    if not folder.is_dir():
+        return f"there is no folder of results {str(folder)!r}. Expected layout of it:\n{LAYOUT}"
+    for child in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != name):
+        if (child / f"{name}.txt").is_file() or _repetitions(child, name):
+            return f"no results of {name!r} in {str(folder)!r}, but in the folder below it: give {str(child)!r}"
+    return f"no results of {name!r} in {str(folder)!r}. Expected layout of it:\n{LAYOUT}"

@@ -1,0 +1,206 @@
+"""Where toolkits differ: what each does with the first frame, odd truth, odd predictions and odd lengths.
+
+A rule is a function and the sentence that reports say of it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .sequences import TestSequence
+
+
+class RefusedError(ValueError):
+    """A result, or a truth, that the toolkit of a protocol stops at; the message has the frame and what is expected."""
+
+
+class Rule(NamedTuple):
+    """A choice that a toolkit makes."""
+
+    says: str
+    apply: Callable[..., Any]
+
+
+class Kind(enum.IntEnum):
+    """What a frame is to a protocol."""
+
+    SCORED = 0
+    ABSENT = 1  # the set says that the target cannot be seen
+    UNTRUE = 2  # the target can be seen, as far as the set says, but its true box has no area or is NaN
+    COVERED = 3  # absent, and not counted at all
+    FIRST = 4  # given, and not counted at all
+
+
+UNCOUNTED = (Kind.COVERED, Kind.FIRST)
+
+
+# Which frames are which: (sequence) -> (N,) int of Kind.
+
+
+def _uncovered(sequence: TestSequence) -> np.ndarray:
+    cover = np.ones(len(sequence.boxes)) if sequence.cover is None else sequence.cover
+    return np.where(cover > 0, Kind.SCORED, Kind.COVERED)
+
+
+def _with_positive(sequence: TestSequence, columns: slice) -> np.ndarray:
+    """Kinds, where the columns of a truth have to be positive."""
+    kinds = np.where((sequence.boxes[:, columns] > 0).all(1), Kind.SCORED, Kind.UNTRUE)
+    return kinds if sequence.visible is None else np.where(sequence.visible, kinds, Kind.ABSENT)
+
+
+UNCOVERED = Rule("frames whose cover is 0 are left out: they are neither hits nor misses", _uncovered)
+WITH_AREA = Rule(
+    "invalid are frames whose target is marked as not visible, or whose true box is without area; they stay in the "
+    "denominator",
+    lambda sequence: _with_positive(sequence, slice(2, 4)),
+)
+POSITIVE = Rule(
+    "invalid are frames whose target is marked as absent, or whose true x, y, w, h are not all above 0; they stay in "
+    "the denominator",
+    lambda sequence: _with_positive(sequence, slice(0, 4)),
+)
+AS_DATA = Rule(
+    "no frame is invalid: a true box without area is scored as any other",
+    lambda sequence: np.full(len(sequence.boxes), Kind.SCORED),
+)
+
+
+# The first frame: (boxes, truth, kinds), changed in place.
+
+
+def _replaced(boxes: np.ndarray, truth: np.ndarray, kinds: np.ndarray) -> None:
+    boxes[:1] = truth[:1]
+
+
+def _left_out(boxes: np.ndarray, truth: np.ndarray, kinds: np.ndarray) -> None:
+    kinds[:1] = Kind.FIRST
+
+
+REPLACED = Rule("counted, its box replaced by the true one", _replaced)
+LEFT_OUT = Rule("left out", _left_out)
+
+
+# Boxes and truth alike, before they are compared: (boxes, sequence) -> boxes.
+
+
+def _clipped(boxes: np.ndarray, sequence: TestSequence) -> np.ndarray:
+    """A corner outside is moved to the border and takes the size along: what it moves by is not taken off the size."""
+    if sequence.resolution is None:
+        return boxes
+    border = np.array(sequence.resolution, np.float64)
+    corner = np.clip(boxes[:, :2], 0, border)
+    return np.hstack([corner, np.clip(boxes[:, 2:], 0, border - corner)])
+
+
+PLAIN = Rule("neither clipped to the image nor rounded", lambda boxes, sequence: boxes)
+CLIPPED = Rule(
+    "predictions and truth are clipped to the image, where the set says its size; a corner that is moved inside takes "
+    "the size along",
+    _clipped,
+)
+ROUNDED = Rule(
+    "predictions and truth are rounded to whole pixels, halves to even", lambda boxes, sequence: boxes.round()
+)
+
+
+# Truth: (truth), RefusedError where it is not to be.
+
+
+def _without_nan(truth: np.ndarray) -> None:
+    _refuse(np.isnan(truth).any(1), truth, "a true box without NaN")
+
+
+ANY_TRUTH = Rule("true boxes may be NaN", lambda truth: None)
+TRUE_NUMBERS = Rule("a sequence with NaN in its truth is refused", _without_nan)
+
+
+# Predictions that are no boxes: (boxes, truth) -> boxes, of as many frames as both have.
+
+
+def _finite(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    _refuse(~np.isfinite(boxes).all(1), boxes, "four finite numbers")
+    return boxes
+
+
+def _previous_for_zero(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    _refuse(np.any(boxes[:, 2:] < 0, axis=1), boxes, "a size that is not negative")
+    return _previous(_finite(boxes, truth), (boxes[:, 2:] == 0).any(1), truth)
+
+
+def _previous_for_bad(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return _previous(boxes, np.isnan(boxes).any(1) | (boxes[:, 2:] <= 0).any(1), truth)
+
+
+def _previous(boxes: np.ndarray, bad: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The box of the frame before, itself replaced if it was bad; the first frame's and those without a truth stay."""
+    bad = bad & ~np.isnan(truth).any(1)
+    return boxes[np.maximum.accumulate(np.where(bad, 0, np.arange(len(boxes))))]
+
+
+ANY_BOX = Rule("boxes that are NaN or without area are misses", lambda boxes, truth: boxes)
+FINITE = Rule("a result with NaN is refused; a box without area is a miss", _finite)
+PREVIOUS_FOR_ZERO = Rule(
+    "a box whose width or height is 0 is replaced by the one of the frame before; a result with NaN or a negative size "
+    "is refused",
+    _previous_for_zero,
+)
+PREVIOUS_FOR_BAD = Rule(
+    "a box that is NaN, or whose width or height is not above 0, is replaced by the one of the frame before",
+    _previous_for_bad,
+)
+
+
+# Lengths: (boxes that are there, frames), RefusedError where they do not fit. What is over is cut off, what is missing
+# is filled in.
+
+
+def _as_long(count: int, frames: int) -> None:
+    if count != frames:
+        raise RefusedError(f"expected {frames} boxes, one for each frame, got {count}")
+
+
+def _long_enough(count: int, frames: int) -> None:
+    if count < frames:
+        raise RefusedError(f"expected at least {frames} boxes, one for each frame, got {count}")
+
+
+AS_LONG = Rule("a result that is not as long as the truth is refused", _as_long)
+LONG_ENOUGH = Rule("a result that is too long is cut, one that is too short is refused", _long_enough)
+FILLED = Rule("a result that is too long is cut, one that is too short gets boxes of zeros", lambda count, frames: None)
+MISSED = Rule("a result that is too long is cut, frames that one does not reach are misses", lambda count, frames: None)
+
+
+def _refuse(bad: np.ndarray, boxes: np.ndarray, expected: str) -> None:
+    if bad.any():
+        t = int(bad.argmax())
+        raise RefusedError(f"expected {expected}, got {boxes[t].tolist()} in frame {t}")
+
+
+# Many sequences: (sums (S, T), counts (S,), weights (B, S)) -> (B, T), for each of the weightings.
+
+
+def _pooled(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return (weights @ sums) / (weights @ counts)[:, None]
+
+
+def _averaged(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (weights @ (sums / counts[:, None])) / weights.sum(1)[:, None]
+
+
+def _averaged_but_zero(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """0, where every curve is."""
+    weights = weights * (sums > 0).any(1)
+    return (weights @ (sums / counts[:, None])) / np.maximum(weights.sum(1), 1)[:, None]
+
+
+POOLED = Rule("the mean over the frames of all sequences together", _pooled)
+AVERAGED = Rule("the mean over sequences, each the mean over its frames", _averaged)
+AVERAGED_BUT_ZERO = Rule(
+    "the mean over sequences, each the mean over its frames; those whose whole curve is 0 are left out of that curve",
+    _averaged_but_zero,
+)
