@@ -12,6 +12,7 @@ from .cli_bench import bench
 from .cli_common import console, failed, output_path
 from .cli_data import data
 from .cli_export import export
+from .cli_paper import paper
 from .cli_track import track
 from .cli_train import train
 from .config import CONFIGS, named_config
@@ -45,4 +46,5 @@ app.command("track")(track)
 app.command("bench")(bench)
 app.command("export")(export)
 app.command("train")(train)
+app.command("paper")(paper)
 app.add_typer(data, name="data")
