@@ -5,22 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import fermt_kernels as fk
+from fermt.machine import cpu_name
 from fermt_kernels.cpp import library
-
-
-def cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def facts() -> dict[str, Any]:

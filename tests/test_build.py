@@ -52,6 +52,7 @@ def test_the_sdist_builds_a_wheel_for_every_python(tree: Path, tmp_path: Path) -
     assert not built.name.endswith("-any.whl")
     with zipfile.ZipFile(built) as archive:
         names = archive.namelist()
+        assert archive.read("fermt/evaluation/paper_tables.json")
         assert archive.read("fermt_kernels/cpp/fermt.h") == (tree / "csrc" / "abi.h").read_bytes()
     assert any(name.startswith("fermt_kernels/cpp/libfermt_kernels.") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fermt", "fermt_kernels"}

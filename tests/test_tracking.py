@@ -115,9 +115,18 @@ def test_bench_command(tmp_path: Path) -> None:
     assert [(row["backend"], row["dtype"]) for row in speeds] == [*expected, *plain]
     assert found["decode"] > 0
     assert found["threads"] == torch.get_num_threads()
+    assert found["batch"] == 1
+    assert found["warm_up"] > 0
+    assert found["name"] in result.output
+    assert found["backends"].keys() >= {row["backend"] for row in speeds}
     for row in speeds:
         assert 0 < row["crop"] < row["update"]
         assert 0 < row["network"] < 2 * row["update"]
+        assert row["got10k_fps"] > 0
+        assert row["with_decode"] > 0
+        assert found["protocol"].keys() < row.keys()
+    for definition in found["protocol"].values():
+        assert definition.split(";")[0] in " ".join(result.output.split())
     assert "left out" in result.output or packed
 
 

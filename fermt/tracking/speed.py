@@ -1,4 +1,7 @@
-"""How fast tracking is here: the network alone, its parts beside it, and a whole update, for every way to run it."""
+"""How fast tracking is here: the network alone, an update on a frame in memory, and one with its decoding.
+
+Batch 1, after a warm-up of `WARM_UP` frames, on the threads that torch has; `PROTOCOL` says what each figure is.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,54 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ..boxes import Box
 from ..data import crop_target
 from ..model import FERMT, build_model
-from .sources import open_source
+from .sources import Source, open_source
 from .tracker import Tracker
 from .video import VideoWriter
 
-FRAME = (360, 640)  # height and width of the frame that is tracked in
-TARGET = (270.0, 120.0, 100.0, 120.0)
-CLIP_FRAMES = 60
+FRAME = (360, 640)  # height and width of the pattern that is tracked in
+TARGET = (270.0, 120.0, 100.0, 120.0)  # in such a frame; in a larger one, larger
+CLIP_FRAMES = 20
+WARM_UP = 5
 # Of the packed frame, by device: the backend that has it, and the dtypes.
 PACKED = {
     "cpu": ("cpp", (torch.float32, torch.bfloat16)),
     "cuda": ("triton", (torch.float32, torch.bfloat16, torch.float16)),
 }
 PLAIN = (torch.float32, torch.bfloat16)  # of PyTorch's own operators
+PROTOCOL = {
+    "encode": "the template alone, once a target; median",
+    "crop": "the search region, cut out of a frame in memory and resized; median",
+    "network": "the network alone, from crop to box, the template encoded before; median",
+    "update": "crop, network and box of a frame in memory, decoding excluded; median",
+    "with_decode": "such an update, and reading and decoding its frame; mean, by the wall clock",
+    # With the init, as the toolkit has it, one that only crops would weigh more than all updates: its 1/t is huge.
+    "got10k_fps": "updates as the GOT-10k toolkit counts, decoding excluded: mean of 1/t; but without the init",
+}
 
 
 class Speed(NamedTuple):
-    """Median seconds of one frame's parts; an update has the crop and the network."""
+    """One way to run the tracker: seconds a frame, and frames a second, as `PROTOCOL` defines them."""
 
     name: str
     backend: str
     dtype: str
-    encode: float  # the template, once a target
+    encode: float
     crop: float
     network: float
     update: float
+    with_decode: float
+    got10k_fps: float
 
 
 class Way(NamedTuple):
@@ -49,6 +67,16 @@ class Way(NamedTuple):
     backend: str
     dtype: torch.dtype
     make: Callable[[], Tracker]
+
+
+class Clip(NamedTuple):
+    """What is tracked in: the first frames of a video, in memory and to be decoded anew."""
+
+    name: str
+    source: Source
+    frames: list[np.ndarray]
+    box: Box
+    decode: float  # seconds to read and decode a frame, the median without the first
 
 
 def ways(model: FERMT) -> Iterator[Way]:
@@ -63,50 +91,102 @@ def ways(model: FERMT) -> Iterator[Way]:
         yield Way("PyTorch", "reference", dtype, lambda dtype=dtype: Tracker(copy.deepcopy(plain).to(dtype)))  # type: ignore[misc]
 
 
-def measure(way: Way, seconds: float) -> Speed:
-    """Times a tracker on one frame of noise, for about `seconds`, after a warm-up.
+@contextmanager
+def open_clip(video: Path | None = None) -> Iterator[Clip]:
+    """The first 20 frames of a video or a folder of images; without one, of a moving pattern, 640 x 360, in MPEG-4.
+
+    Raises:
+        OSError, ValueError: there is no such video, it cannot be read, or it has fewer than two frames.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source = open_source(video or _pattern(Path(folder) / "pattern.mp4"))
+        frames, seconds, before = [], [], time.perf_counter()
+        for frame in islice(source, CLIP_FRAMES):
+            seconds.append(time.perf_counter() - before)
+            frames.append(frame)
+            before = time.perf_counter()
+        if len(frames) < 2:
+            raise ValueError(f"speed needs a video of two frames or more; {source.name!r} has {len(frames)}")
+        down, across = (size / usual for size, usual in zip(frames[0].shape, FRAME, strict=False))
+        x, y, w, h = TARGET
+        box = (x * across, y * down, w * across, h * down)
+        name = str(video) if video else f"a pattern of {FRAME[1]} x {FRAME[0]} in MPEG-4"
+        yield Clip(name, source, frames, box, statistics.median(seconds[1:]))
+
+
+def measure(way: Way, clip: Clip, seconds: float) -> Speed:
+    """Times a tracker for about `seconds`, and no less than the clip takes.
+
+    The box is put back before each frame, so that no crop depends on the weights.
 
     Raises:
         ValueError: this way is not possible here; the message says why.
     """
     tracker = way.make()
-    image = np.random.default_rng(0).integers(256, size=(*FRAME, 3), dtype=np.uint8)
-    network = tracker.network
-    search = crop_target(image, TARGET, network.search_factor, network.search_size).image
-    template = crop_target(image, TARGET, network.template_factor, network.template_size).image
     with torch.inference_mode():
-        parts: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # what comes before, what is timed
-            "encode": (lambda: template, network.encode),
-            "crop": (lambda: TARGET, lambda box: crop_target(image, box, network.search_factor, network.search_size)),
-            "network": (lambda: network.encode(template), lambda encoded: network.locate([[encoded]], search[None])),
-            "update": (lambda: tracker.init(image, TARGET), lambda _: tracker.update(image)),
-        }
-        samples: dict[str, list[float]] = {part: [] for part in parts}
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end or len(samples["update"]) < 6:
-            for part, (prepare, run) in parts.items():
-                prepared = prepare()
-                _wait(network.device)
-                start = time.perf_counter()
-                run(prepared)
-                _wait(network.device)
-                samples[part].append(time.perf_counter() - start)
-    medians = {part: statistics.median(values[1:]) for part, values in samples.items()}  # the first is the warm-up
-    return Speed(way.name, way.backend, str(way.dtype).removeprefix("torch."), **medians)
+        samples = _by_turns(tracker, clip, seconds / 2)
+    end, walls = time.perf_counter() + seconds / 2, [_wall(tracker, clip)]
+    while time.perf_counter() < end:
+        walls.append(_wall(tracker, clip))
+    return Speed(
+        way.name,
+        way.backend,
+        str(way.dtype).removeprefix("torch."),
+        **{part: statistics.median(values) for part, values in samples.items()},
+        with_decode=statistics.fmean(walls),
+        got10k_fps=statistics.fmean(1 / value for value in samples["update"]),
+    )
 
 
-def decoding(video: Path | None = None) -> float:
-    """Median seconds to read a frame of a video as RGB; without one, of a moving pattern, 640 x 360, in MPEG-4."""
-    with tempfile.TemporaryDirectory() as folder:
-        samples, before = [], time.perf_counter()
-        source = open_source(video or _clip(Path(folder) / "pattern.mp4"))
-        for _, _ in zip(source, range(CLIP_FRAMES), strict=False):
-            samples.append(time.perf_counter() - before)
-            before = time.perf_counter()
-    return statistics.median(samples)
+def _by_turns(tracker: Tracker, clip: Clip, seconds: float) -> dict[str, list[float]]:
+    """Seconds of the parts of a frame in memory, and of an update, one after the other, the warm-up cut off."""
+    network, frames = tracker.network, cycle(clip.frames)
+    image = next(frames)
+    search = crop_target(image, clip.box, network.search_factor, network.search_size).image
+    template = crop_target(image, clip.box, network.template_factor, network.template_size).image
+    tracker.init(image, clip.box)
+
+    def next_frame() -> np.ndarray:
+        following = next(frames)
+        tracker.reinit(following, clip.box)
+        return following
+
+    parts: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # what comes before, what is timed
+        "encode": (lambda: template, network.encode),
+        "crop": (
+            lambda: image,
+            lambda image: crop_target(image, clip.box, network.search_factor, network.search_size),
+        ),
+        "network": (lambda: network.encode(template), lambda encoded: network.locate([[encoded]], search[None])),
+        "update": (next_frame, tracker.update),
+    }
+    samples: dict[str, list[float]] = {part: [] for part in parts}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(samples["update"]) < 2 * WARM_UP:
+        for part, (prepare, run) in parts.items():
+            prepared = prepare()
+            _wait(network.device)
+            start = time.perf_counter()
+            run(prepared)
+            _wait(network.device)
+            samples[part].append(time.perf_counter() - start)
+    return {part: values[WARM_UP:] for part, values in samples.items()}
 
 
-def _clip(path: Path) -> Path:
+def _wall(tracker: Tracker, clip: Clip) -> float:
+    """Seconds of a frame of the clip, reading and decoding included: the mean of those after the first."""
+    source = iter(clip.source)
+    tracker.init(next(source), clip.box)
+    count, start = 0, time.perf_counter()
+    for image in islice(source, len(clip.frames) - 1):
+        tracker.reinit(image, clip.box)
+        tracker.update(image)
+        count += 1
+    _wait(tracker.network.device)
+    return (time.perf_counter() - start) / count
+
+
+def _pattern(path: Path) -> Path:
     rows, columns = np.mgrid[: FRAME[0], : FRAME[1]]
     with VideoWriter(path, 30.0) as writer:
         for i in range(CLIP_FRAMES):
