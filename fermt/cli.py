@@ -11,7 +11,9 @@ from . import checkpoints
 from .cli_bench import bench
 from .cli_common import console, failed, output_path
 from .cli_data import data
+from .cli_eval import evaluation
 from .cli_export import export
+from .cli_pack import pack
 from .cli_paper import paper
 from .cli_track import track
 from .cli_train import train
@@ -43,8 +45,10 @@ def convert(
 
 
 app.command("track")(track)
+app.command("eval")(evaluation)
 app.command("bench")(bench)
 app.command("export")(export)
 app.command("train")(train)
 app.command("paper")(paper)
 app.add_typer(data, name="data")
+app.add_typer(pack, name="pack")

@@ -16,6 +16,7 @@ from . import checkpoints
 from .model import FERMT, build_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # to run in
+INTERRUPTED = 130  # exit status, as shells have it
 UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 
 console = Console(stderr=True)

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .cli_common import DTYPES, console, failed, load_model, output_path
+from .cli_common import DTYPES, INTERRUPTED, console, failed, load_model, output_path
 from .config import CONFIGS
 from .tracking import MultiTracker, Track
 from .tracking.results import FORMATS, ResultFile, Row
@@ -29,7 +29,6 @@ from .tracking.sheet import ContactSheet
 from .tracking.sources import Source, open_source
 from .tracking.video import VideoWriter, Window, annotate
 
-INTERRUPTED = 130  # exit status, as shells have it
 ERRORS = (OSError, ValueError, TypeError, RuntimeError)
 
 

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 import typer
 
-from .cli_common import console, failed
+from .cli_common import INTERRUPTED, console, failed
 from .config import CONFIGS
 
 if TYPE_CHECKING:
     from .training import TrainConfig, World
-
-INTERRUPTED = 130  # exit status, as shells have it
 
 
 def train(

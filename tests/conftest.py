@@ -8,12 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
 from fermt_kernels.backends import ROOMS
 from fermt_kernels.cpp import library
 from fermt_kernels.triton.launch import INTERPRETED
+
+from .support import clips
+from .support.evaluating import ALONE, run
+from .support.tracking import save_steady
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs them, in a process of their own
@@ -94,3 +99,32 @@ def isa(loaded: library.Library, request: pytest.FixtureRequest) -> Iterator[str
     loaded.select_isa(request.param)
     yield request.param
     loaded.select_isa(before)
+
+
+@pytest.fixture
+def threads_kept() -> Iterator[None]:
+    """What a command does to the numbers of threads of its process is undone."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+@pytest.fixture(scope="session")
+def clips_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature GOT-10k, validation and test."""
+    return clips.got10k(clips.got10k(tmp_path_factory.mktemp("got10k")), "test")
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_steady(tmp_path_factory.mktemp("weights") / "small.safetensors")
+
+
+@pytest.fixture(scope="session")
+def whole_run(clips_root: Path, small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of `fermt eval` that nothing happened to; its scores lie beside it."""
+    folder = tmp_path_factory.mktemp("whole") / "small"
+    code, printed = run(clips_root, small_weights, folder, *ALONE, "--json", folder.parent / "scores.json")
+    assert code == 0, printed
+    return folder

@@ -12,7 +12,7 @@ import torch
 from ..model import FERMT
 from .images import check_image
 from .network import Packed, network_for
-from .target import Options, Target, Track, finite
+from .target import Options, Target, Track, advance
 
 
 class MultiTracker:
@@ -89,10 +89,7 @@ class MultiTracker:
         targets = list(self._targets.values())
         if not targets:
             return {}
-        crops = [target.crop(image) for target in targets]
-        images = np.stack([crop.image for crop in crops])
-        found = finite(self.network.locate([target.templates for target in targets], images))
-        tracks = map(Target.take, targets, [image] * len(targets), crops, found)
+        tracks = advance(self.network, targets, [image] * len(targets))
         return dict(zip(self._targets, tracks, strict=True))
 
     def _checked(self, name: Hashable) -> Target:

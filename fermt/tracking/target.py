@@ -87,6 +87,26 @@ def finite(found: Tensor) -> list[list[float]]:
     return rows
 
 
+def advance(network: Network, targets: Sequence[Target], images: Sequence[np.ndarray], least: int = 0) -> list[Track]:
+    """Takes each target into its next image, all of them in one call of `network`.
+
+    Args:
+        targets, images: one of each for the other; images as `check_image` takes them.
+        least: targets that the network is given at least; the first is repeated up to that, and its results left out.
+            A GPU's kernels are chosen by their number, so with a constant one the last bits do not depend on it.
+
+    Raises:
+        RuntimeError: what was found is not finite for one of them; all stay as they were.
+        TypeError, ValueError: an image is not of that form; all stay as they were.
+    """
+    crops = [target.crop(image) for target, image in zip(targets, images, strict=True)]
+    templates, searches = [target.templates for target in targets], [crop.image for crop in crops]
+    more = max(least - len(targets), 0)
+    found = finite(network.locate(templates + templates[:1] * more, np.stack(searches + searches[:1] * more)))
+    rows = found[: len(targets)]
+    return [target.take(*taken) for target, taken in zip(targets, zip(images, crops, rows, strict=True), strict=True)]
+
+
 class Target:
     """What a tracker remembers of one target. `templates` are encoded: the first frame's, and perhaps a later one's."""
 

@@ -10,7 +10,7 @@ import torch
 
 from ..model import FERMT
 from .network import Packed, network_for
-from .target import Options, Target, Track, finite
+from .target import Options, Target, Track, advance
 
 
 class Tracker:
@@ -75,10 +75,8 @@ class Tracker:
             RuntimeError: `init` has not been called, or the network's result is not finite.
             TypeError, ValueError: the image is not of that form.
         """
-        target = self._checked("update")
-        crop = target.crop(image)
-        (found,) = finite(self.network.locate([target.templates], crop.image[None]))
-        return target.take(image, crop, found)
+        (track,) = advance(self.network, [self._checked("update")], [image])
+        return track
 
     def _checked(self, name: str) -> Target:
         if self._target is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 import fermt
 from fermt.tracking import multi_tracker, tracker
 
-from .packed import small_model
+from .packed import CONFIGS, small_model
 
 Row = tuple[float, ...]  # cx, cy, w, h in [0, 1] of the search region, and the score
 STEPS: list[Row] = [  # without the score: off the centre, and about as large as the target
@@ -70,11 +71,23 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
 
 def steady_model(dtype: torch.dtype = torch.float32) -> fermt.FERMT:
     """A small model whose boxes neither shrink to nothing nor run away, as those of random weights do."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = small_model("center")
+        return _steadied(small_model("center")).to(dtype)
+
+
+def save_steady(path: Path, seed: int = 0) -> Path:
+    """Weights of such a model, with a head as wide as files have it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fermt.save(_steadied(fermt.build_model(CONFIGS["center"])), path)
+    return path
+
+
+def _steadied(model: fermt.FERMT) -> fermt.FERMT:
+    with torch.no_grad():
         for name, weight, bias in (("size", 0.1, -1.1), ("offset", 0.3, 0.0), ("ctr", 0.3, -1.0)):
             last = model.box_head.get_submodule(f"conv5_{name}")
             last.weight *= weight
             last.bias.fill_(bias)
-    return model.to(dtype)
+    return model

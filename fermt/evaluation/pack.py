@@ -1,0 +1,74 @@
+"""Archives of results for evaluation servers, which have their name only once they are found to be in order."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .results import Result, ResultError, read_result
+from .sequences import Benchmark
+from .submissions import SUBMISSIONS, Submission
+from .validate import Finding, check_archive
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every file, so that the same results give the same bytes
+
+
+def pack(results: Path, benchmark: Benchmark, target: Path) -> list[Finding]:
+    """Writes the archive that the server of a benchmark takes, from a folder of results.
+
+    Args:
+        results: with `<sequence>.txt`, or `<sequence>/<sequence>_001.txt` and so on; see `read_result`.
+        benchmark: the sequences whose truth the server keeps.
+        target: the .zip to write.
+
+    Returns:
+        what `check_archive` finds wrong with it; with a fault among that, nothing is written.
+
+    Raises:
+        FileNotFoundError: there are no results of any of the sequences; the message has the expected layout.
+    """
+    form = SUBMISSIONS[benchmark.name]
+    read: dict[str, list[Result]] = {}
+    findings: list[Finding] = []
+    absent: list[FileNotFoundError] = []
+    for name in benchmark.sequence_names:
+        try:
+            read[name] = read_result(results, name)
+        except FileNotFoundError as error:
+            absent.append(error)
+            findings.append(Finding("missing sequence", name, True))
+        except ResultError as error:
+            findings.append(Finding("damaged file", str(error), True))
+    if len(absent) == len(benchmark):
+        raise absent[0]
+    if findings:
+        return findings
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(aside, "w") as archive:
+            for name in sorted(read):
+                for file, text in _files(form, name, read[name]):
+                    info = zipfile.ZipInfo(file, EPOCH)
+                    info.create_system, info.external_attr, info.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
+                    archive.writestr(info, text)
+        findings = check_archive(aside, benchmark.name, benchmark)
+        if not any(finding.fault for finding in findings):
+            os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return findings
+
+
+def _files(form: Submission, name: str, repetitions: list[Result]) -> Iterator[tuple[str, str]]:
+    """The files of one sequence, and what is in them."""
+    for number, result in enumerate(repetitions, 1):
+        lines = (",".join(f"{value:.3f}" for value in box) for box in result.boxes.tolist())
+        yield form.boxes.format(name, number), "".join(f"{line}\n" for line in lines)
+    columns = [result.seconds.tolist() for result in repetitions if result.seconds is not None]
+    if form.times and columns:
+        lines = (
+            ",".join(f"{value:.8f}" for value in row) for row in zip(*columns, strict=False)
+        )  # rows are counted later
+        yield form.times.format(name), "".join(f"{line}\n" for line in lines)
