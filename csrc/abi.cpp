@@ -1,5 +1,7 @@
 #include "abi.h"
 
+#include <initializer_list>
+
 #include "cpu.h"
 
 namespace {
@@ -97,6 +99,27 @@ fermt_status check(const fermt_dual_attention_unit_backward_args& a) {
   return check_unit(a.shape, {a.grad_out, a.x, a.grad_x}, a.weights, a.grad_weights);
 }
 
+fermt_status check_linear(const fermt_linear_shape& s, int64_t grad_out_stride,
+                          std::initializer_list<const void*> needed) {
+  const int64_t most[] = {element_count({s.rows, s.inputs}), element_count({s.rows, s.outputs}),
+                          element_count({s.inputs, s.outputs})};
+  if (most[0] < 0 || most[1] < 0 || most[2] <= 0) return FERMT_BAD_SIZE;
+  if (s.x_stride < 0 || grad_out_stride < 0) return FERMT_BAD_STRIDE;
+  for (int64_t dtype : {s.dtype, s.x_dtype, s.weight_dtype})
+    if (dtype < FERMT_FLOAT32 || dtype > FERMT_FLOAT16) return FERMT_BAD_DTYPE;
+  for (const void* pointer : needed)
+    if (!pointer && s.rows > 0) return FERMT_NULL_POINTER;
+  return FERMT_OK;
+}
+
+fermt_status check(const fermt_linear_forward_args& a) { return check_linear(a.shape, 0, {a.x, a.weight, a.out}); }
+
+fermt_status check(const fermt_linear_backward_args& a) {
+  if (a.grad_bias && !a.grad_weight) return FERMT_NULL_POINTER;
+  if (a.shape.gelu && a.shape.rows > 0 && (!a.activated || !a.grad_x)) return FERMT_NULL_POINTER;
+  return check_linear(a.shape, a.grad_out_stride, {a.grad_out, a.x, a.weight});
+}
+
 template <class Args>
 int32_t checked_call(const Args* args, fermt_status (*fermt::KernelTable::*kernel)(const Args&)) {
   if (!args) return FERMT_NULL_POINTER;
@@ -175,6 +198,14 @@ int32_t fermt_dual_attention_unit_forward(const fermt_dual_attention_unit_forwar
 
 int32_t fermt_dual_attention_unit_backward(const fermt_dual_attention_unit_backward_args* args) {
   return checked_call(args, &fermt::KernelTable::dual_attention_unit_backward);
+}
+
+int32_t fermt_linear_forward(const fermt_linear_forward_args* args) {
+  return checked_call(args, &fermt::KernelTable::linear_forward);
+}
+
+int32_t fermt_linear_backward(const fermt_linear_backward_args* args) {
+  return checked_call(args, &fermt::KernelTable::linear_backward);
 }
 
 int32_t fermt_frame_info(fermt_frame_info_args* args) {

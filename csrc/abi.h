@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define FERMT_ABI_VERSION 2
+#define FERMT_ABI_VERSION 3
 #define FERMT_MODEL_VERSION 1
 #define FERMT_EXPORT __attribute__((visibility("default")))
 
@@ -104,6 +104,34 @@ typedef struct {
   float* grad_weights[FERMT_UNIT_WEIGHTS];
 } fermt_dual_attention_unit_backward_args;
 
+// A linear layer on `rows` rows of x, `x_stride` elements apart, with a GELU before it or none. The rest is contiguous:
+// weight (outputs, inputs), bias (outputs) or null, out (rows, outputs). It is computed as values of `dtype` multiply.
+typedef struct {
+  int64_t rows, inputs, outputs;
+  int64_t x_stride;
+  int64_t gelu;                          // whether GELU(x) is multiplied, not x
+  int64_t dtype, x_dtype, weight_dtype;  // of out, of x, of weight and bias
+} fermt_linear_shape;
+
+typedef struct {
+  int64_t struct_size;
+  fermt_parallel_for parallel_for;
+  fermt_linear_shape shape;
+  const void *x, *weight, *bias;
+  void* out;
+} fermt_linear_forward_args;
+
+// Gradients that are null are not computed; with a GELU the weight's takes x's, and `activated` (rows, inputs), room
+// for GELU(x) in out's dtype. Gradients are of the dtypes of what they are of.
+typedef struct {
+  int64_t struct_size;
+  fermt_parallel_for parallel_for;
+  fermt_linear_shape shape;
+  int64_t grad_out_stride;
+  const void *grad_out, *x, *weight;
+  void *grad_x, *grad_weight, *grad_bias, *activated;
+} fermt_linear_backward_args;
+
 // Whole frames, by a packed model (`fk.frame.pack`, or the bytes of a file that it saved). All buffers are the caller's
 // and 64-byte aligned; nothing is kept between calls. Crops are (size, size, 3) bytes, RGB, one pointer a target.
 typedef enum { FERMT_CENTER_HEAD = 0, FERMT_CORNER_HEAD = 1 } fermt_head;
@@ -170,6 +198,8 @@ FERMT_EXPORT int32_t fermt_attention_forward(const fermt_attention_forward_args*
 FERMT_EXPORT int32_t fermt_attention_backward(const fermt_attention_backward_args* args);
 FERMT_EXPORT int32_t fermt_dual_attention_unit_forward(const fermt_dual_attention_unit_forward_args* args);
 FERMT_EXPORT int32_t fermt_dual_attention_unit_backward(const fermt_dual_attention_unit_backward_args* args);
+FERMT_EXPORT int32_t fermt_linear_forward(const fermt_linear_forward_args* args);
+FERMT_EXPORT int32_t fermt_linear_backward(const fermt_linear_backward_args* args);
 FERMT_EXPORT int32_t fermt_frame_info(fermt_frame_info_args* args);
 FERMT_EXPORT int32_t fermt_encode_template(const fermt_encode_template_args* args);
 FERMT_EXPORT int32_t fermt_track_frame(const fermt_track_frame_args* args);

@@ -46,24 +46,6 @@ inline void store_score_gradients(int64_t keys, Probability&& probability, const
   }
 }
 
-inline void pack_rows(const BFloat16* from, int64_t stride, int64_t count, int64_t dim, BFloat16Pair* to) {
-  const int64_t pairs = numbers<BFloat16Pair>(dim);
-  for (int64_t row = 0; row < count; ++row)
-    for (int64_t i = 0; i < pairs; i += kLanes)
-      store(to + row * pairs + i, load_values(from + row * stride + 2 * i, dim - 2 * i), pairs - i);
-}
-
-inline void pack_row_pairs(const BFloat16* from, int64_t stride, int64_t count, int64_t dim, int64_t width,
-                           BFloat16Pair* to) {
-  for (int64_t row = 0; row < count; row += 2)
-    for (int64_t d = 0; d < width; d += kLanes) {
-      const int64_t left = dim > d ? dim - d : 0;
-      const VecInt even = load_wide(from + row * stride + d, left);
-      const VecInt odd = row + 1 < count ? load_wide(from + (row + 1) * stride + d, left) : VecInt{};
-      store(to + row / 2 * width + d, even | (odd << 16), width - d);
-    }
-}
-
 inline void pack_columns(const BFloat16* from, int64_t stride, int64_t count, int64_t dim, bool negated,
                          BFloat16Pair* to) {
   const int64_t pairs = numbers<BFloat16Pair>(dim);

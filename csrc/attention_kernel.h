@@ -12,7 +12,7 @@
 #include <math.h>
 
 #include "abi.h"
-#include "bfloat16_pair.h"
+#include "pack_kernel.h"
 #include "parallel.h"
 #include "product_kernel.h"
 #include "simd.h"
@@ -26,28 +26,6 @@ constexpr int64_t kSegment = 512;   // keys or queries over which sums are kept 
 constexpr int64_t kScoreStep = 32;  // dimensions summed before a score joins what it was
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
-
-// What products are made of for inputs of type T.
-template <class T>
-struct NumberOf {
-  typedef float type;
-};
-#if defined(__AVX512BF16__)
-template <>
-struct NumberOf<BFloat16> {
-  typedef BFloat16Pair type;
-};
-#endif
-
-// The values in a Number, and how many Numbers it takes for `count` values.
-template <class Number>
-constexpr int64_t kValues = 1;
-template <>
-constexpr int64_t kValues<BFloat16Pair> = 2;
-template <class Number>
-constexpr int64_t numbers(int64_t count) {
-  return (count + kValues<Number> - 1) / kValues<Number>;
-}
 
 // product_tile for `count` rows; sink's r counts from the first.
 template <int Vectors, int Chains, class Number, class Sink>
@@ -135,21 +113,6 @@ struct ScoreGradients {
   Number *p, *ds, *ds_over_keys;
 };
 
-// `count` rows of a tensor -> contiguous rows of Numbers: pairs are of neighbours in a row.
-template <class T>
-inline void pack_rows(const T* from, int64_t stride, int64_t count, int64_t dim, float* to) {
-  for (int64_t row = 0; row < count; ++row) row_to_float(from + row * stride, dim, to + row * dim);
-}
-
-// The same to rows of `width` >= dim, the rest 0: pairs are of neighbouring rows.
-template <class T>
-inline void pack_row_pairs(const T* from, int64_t stride, int64_t count, int64_t dim, int64_t width, float* to) {
-  for (int64_t row = 0; row < count; ++row) {
-    row_to_float(from + row * stride, dim, to + row * width);
-    for (int64_t d = dim; d < width; ++d) to[row * width + d] = 0.0f;
-  }
-}
-
 // `count` rows of a tensor -> columns of a query tile (dim x kQueryTile), negated or not; missing queries are 0.
 template <class T>
 inline void pack_columns(const T* from, int64_t stride, int64_t count, int64_t dim, bool negated, float* to) {
@@ -182,12 +145,6 @@ inline void unpack_columns(const float* from, int64_t count, int64_t dim, T* to,
     for (; d < dim; ++d)
       for (int64_t j = i; j < i + kLanes && j < count; ++j) from_float(from[d * kQueryTile + j], to + j * stride + d);
   }
-}
-
-template <class Number>
-inline Number* carve(fermt::Carver& carver, int64_t count) {
-  static_assert(sizeof(Number) == sizeof(float), "numbers are as large as floats");
-  return reinterpret_cast<Number*>(carver.floats(count));
 }
 
 // The queries of one group, and the keys that they see.

@@ -39,6 +39,14 @@ inline VecInt narrow_in_pairs(Vec even, Vec odd) {
   return (VecInt)_mm512_maskz_permutexvar_epi16(~0u, (__m512i)kLaneByLane, (__m512i)narrow(even, odd));
 }
 
+// Two rows' 32 values each, value by value in pairs.
+inline void interleave(VecInt even, VecInt odd, BFloat16Pair* to) {
+  constexpr Halves kLower = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                             8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  store(to, (VecInt)_mm512_permutex2var_epi16((__m512i)even, (__m512i)kLower, (__m512i)odd));
+  store(to + kLanes, (VecInt)_mm512_permutex2var_epi16((__m512i)even, (__m512i)(kLower + 16), (__m512i)odd));
+}
+
 // Up to 32 values of a row, the rest 0; and up to 16, each in a word of its own.
 inline VecInt load_values(const BFloat16* from, int64_t count) {
   return (VecInt)_mm512_maskz_loadu_epi16(count < 2 * kLanes ? (1u << count) - 1 : ~0u, from);
@@ -48,6 +56,8 @@ inline VecInt load_wide(const BFloat16* from, int64_t count) {
   return (VecInt)_mm512_maskz_cvtepu16_epi32(
       0xffff, _mm256_maskz_loadu_epi16(count < kLanes ? (1u << count) - 1 : 0xffff, from));
 }
+
+inline Vec load_vector(const BFloat16* from) { return (Vec)(load_wide(from, kLanes) << 16); }
 
 #else
 

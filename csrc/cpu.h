@@ -14,6 +14,8 @@ struct KernelTable {
   fermt_status (*attention_backward)(const fermt_attention_backward_args&);
   fermt_status (*dual_attention_unit_forward)(const fermt_dual_attention_unit_forward_args&);
   fermt_status (*dual_attention_unit_backward)(const fermt_dual_attention_unit_backward_args&);
+  fermt_status (*linear_forward)(const fermt_linear_forward_args&);
+  fermt_status (*linear_backward)(const fermt_linear_backward_args&);
   fermt_status (*frame_info)(const PackedModel&, int64_t batch, int64_t* cache_bytes, int64_t* workspace_bytes);
   fermt_status (*encode_template)(const PackedModel&, const fermt_encode_template_args&);
   fermt_status (*track_frame)(const PackedModel&, const fermt_track_frame_args&);

@@ -171,13 +171,13 @@ struct Head {
   void direct_item(const HeadMaps<P>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
                    float* sums) const {
     const fermt::PackedMatrix& matrix = model.head[layer][group];
-    const int64_t inputs = channels(layer), words = words_for<Word>(3 * inputs);
+    const int64_t inputs = channels(layer), words = numbers<Word>(3 * inputs);
     const int64_t start = panel * fermt::kPanel, width = panel_width(matrix.outputs, start);
     const Word* weights = reinterpret_cast<const Word*>(matrix.panels) + start * 3 * words;
     for (int64_t ky = 0; ky < 3; ++ky)
       for (int64_t y = first; y < last; ++y)
         gemm_panel(reinterpret_cast<const Word*>(pixel(maps.maps[layer], layer, group, y + ky - 1, -1)),
-                   words_for<Word>(inputs), grid, weights + ky * words * width, width, words,
+                   numbers<Word>(inputs), grid, weights + ky * words * width, width, words,
                    weights + (ky + 1) * words * width, [&](int64_t x, int64_t column, auto sum) {
                      float* place = sums + ((y - first) * grid + x) * width + column;
                      if (ky > 0) sum += load_as<decltype(sum)>(place);

@@ -32,7 +32,7 @@ struct Input {
         patch(m.header->patch),
         grid(size / patch),
         inputs(3 * patch * patch),
-        stride(round_up(inputs, kValuesPerWord<typename P::Word>)) {
+        stride(round_up(inputs, kValues<typename P::Word>)) {
     // Whole rows of patches to a strip, so that a patch is written in one go.
     layout.strip_rows = patch * (1 + (layout.strip_rows - 1) / patch);
     layout.strips = (size + layout.strip_rows - 1) / layout.strip_rows;

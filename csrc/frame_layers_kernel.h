@@ -107,9 +107,9 @@ struct TileRows {
     if constexpr (kQuantised<P>) {
       for (int64_t row = 0; row < count; ++row)
         scales[row] = quantise_row(values + row * stride, stride, bytes + row * stride);
-      return {reinterpret_cast<const Word*>(bytes), words_for<Word>(stride), scales};
+      return {reinterpret_cast<const Word*>(bytes), numbers<Word>(stride), scales};
     } else {
-      return {reinterpret_cast<const Word*>(values), words_for<Word>(stride), nullptr};
+      return {reinterpret_cast<const Word*>(values), numbers<Word>(stride), nullptr};
     }
   }
 };

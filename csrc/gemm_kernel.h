@@ -7,6 +7,7 @@
 #pragma once
 
 #include "frame_model.h"
+#include "pack_kernel.h"
 #include "product_kernel.h"
 #include "simd.h"
 
@@ -35,18 +36,6 @@ template <class P>
 constexpr bool kQuantised = false;
 template <>
 constexpr bool kQuantised<Int8Products> = true;
-
-template <class Word>
-constexpr int64_t kValuesPerWord = 1;
-template <>
-constexpr int64_t kValuesPerWord<BFloat16Pair> = 2;
-template <>
-constexpr int64_t kValuesPerWord<Int8Quad> = 4;
-
-template <class Word>
-constexpr int64_t words_for(int64_t values) {
-  return (values + kValuesPerWord<Word> - 1) / kValuesPerWord<Word>;
-}
 
 // Rows of activations, `stride` words apart; bytes have a scale each.
 template <class Word>
@@ -115,7 +104,7 @@ inline int64_t panel_width(int64_t outputs, int64_t start) {
 // which they are used, so what comes next is what lies behind.
 template <class Word, class Sink>
 inline void gemm(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix& matrix, Sink sink) {
-  const int64_t words = words_for<Word>(matrix.inputs);
+  const int64_t words = numbers<Word>(matrix.inputs);
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
     const Word* panel = reinterpret_cast<const Word*>(matrix.panels) + start * words;
     const int64_t width = panel_width(matrix.outputs, start);
@@ -131,8 +120,8 @@ inline void gemm(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix
 template <class Word>
 inline void gemm_add(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix& matrix, float* to,
                      int64_t to_stride) {
-  const int64_t words = words_for<Word>(matrix.inputs);
-  const int64_t most = kValuesPerWord<Word> == 4 ? words : kWordBlock;
+  const int64_t words = numbers<Word>(matrix.inputs);
+  const int64_t most = kValues<Word> == 4 ? words : kWordBlock;
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
     const int64_t width = panel_width(matrix.outputs, start);
     for (int64_t word = 0; word < words; word += most) {

@@ -13,6 +13,7 @@ from .ops import (
     attention_packed,
     cross_attention,
     dual_attention_unit,
+    linear,
     mixed_attention,
 )
 from .patterns import PATTERNS
@@ -31,6 +32,7 @@ __all__ = [
     "dual_attention_unit",
     "flops",
     "frame",
+    "linear",
     "mixed_attention",
     "modules",
     "patterns",

@@ -108,3 +108,23 @@ def dual_attention_unit(op: str, x: torch.Tensor, names: Sequence[str], weights:
         shape = sizes[name]
         if len(shape) != 4 or shape[:2] != (channels, 1) or shape[2] != shape[3] or shape[2] % 2 == 0:
             raise ValueError(f"{op}: weight {name} must have shape ({channels}, 1, K, K) with K odd, got {shape}")
+
+
+def linear(op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Shapes that agree; dtypes are left to autocast, or must agree."""
+    named = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+    for name, tensor in named.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+    if weight.dim() != 2 or 0 in weight.shape:
+        raise ValueError(f"{op}: weight must have shape (N, K), neither 0; got {tuple(weight.shape)}")
+    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"{op}: x must have shape (..., {weight.shape[1]}), as weight has; got {tuple(x.shape)}")
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise ValueError(f"{op}: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+    for name, tensor in named.items():
+        if tensor.dtype not in FLOAT_DTYPES:
+            expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
+            raise TypeError(f"{op}: {name} must be one of {expected}, got {tensor.dtype}")
+    if not torch.is_autocast_enabled(x.device.type):
+        same_kind(op, tuple(named), tuple(named.values()))

@@ -50,6 +50,11 @@ def dual_attention_unit_macs(
     return 3 * forward if backward else forward
 
 
+def linear_macs(rows: int, inputs: int, outputs: int, *, products: int = 1) -> int:
+    """MACs of `products` products: one forward, and one for each of x's and the weight's gradients."""
+    return rows * inputs * outputs * products
+
+
 @register_flop_formula(torch.ops.fermt.attention)
 def _attention(
     q: tuple,
@@ -139,3 +144,24 @@ def _dual_attention_unit_backward(
     grad_out: tuple, x: tuple, *weights: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
     return 2 * _unit_macs(x, weights, backward=True)
+
+
+@register_flop_formula(torch.ops.fermt.linear)
+def _linear(x: tuple, weight: tuple, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    rows, inputs = x
+    return 2 * linear_macs(rows, inputs, weight[0])
+
+
+@register_flop_formula(torch.ops.fermt.linear_backward)
+def _linear_backward(
+    grad_out: tuple,
+    x: tuple,
+    weight: tuple,
+    gelu: bool,
+    needed: list[bool],
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
+    rows, inputs = x
+    return 2 * linear_macs(rows, inputs, weight[0], products=sum(needed[:2]))

@@ -7,7 +7,63 @@ from torch import Tensor
 
 from . import checks
 from .backends import requested
-from .ops import STATE_KEYS, DAUWeights, attention_packed, dual_attention_unit
+from .ops import STATE_KEYS, DAUWeights, attention_packed, dual_attention_unit, linear
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` through `fermt_kernels.linear`, of GELU(x) or of x.
+
+    Args:
+        in_features, out_features, bias: as `torch.nn.Linear`'s.
+        gelu: whether GELU(x) is multiplied: the activation that comes before, which is then neither stored nor a pass
+            over memory of its own.
+        backend: "auto" or a name from `fermt_kernels.backends()`.
+
+    State-dict keys: `weight`, `bias`.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, gelu: bool = False, backend: str = "auto"
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        requested(backend)
+        self.gelu, self.backend = gelu, backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return linear(x, self.weight, self.bias, gelu=self.gelu, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gelu={self.gelu}, backend={self.backend!r}"
+
+
+class PatchEmbed(nn.Module):
+    """Images (B, 3, H, W) -> tokens (B, HW / P^2, C), row by row.
+
+    Patches do not overlap, so the convolution that the weights belong to is one product.
+
+    Args:
+        patch_size: P, which divides H and W.
+        dim: C.
+        backend: "auto" or a name from `fermt_kernels.backends()`.
+
+    State-dict keys: `proj.weight`, `proj.bias`, of a convolution.
+    """
+
+    def __init__(self, patch_size: int, dim: int, *, backend: str = "auto") -> None:
+        super().__init__()
+        requested(backend)
+        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+        self.backend = backend
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = self.proj.kernel_size[0]
+        grid = images.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (B, 3, rows, P, columns, P)
+        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, HW / P^2, 3 P^2)
+        return linear(patches, self.proj.weight.flatten(1), self.proj.bias, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"backend={self.backend!r}"
 
 
 class TemplateSearchAttention(nn.Module):
@@ -43,8 +99,8 @@ class TemplateSearchAttention(nn.Module):
         self.pattern = pattern
         self.scale = scale
         self.backend = backend
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, backend=backend)
+        self.proj = Linear(dim, dim, backend=backend)
 
     def forward(self, x: Tensor, num_template: int) -> Tensor:
         """Tokens (B, N, C), template first -> (B, N, C). A query that sees nothing gets the projection's bias."""

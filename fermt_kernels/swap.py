@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import checks
 from .backends import requested
-from .modules import DualAttentionUnit, TemplateSearchAttention
+from .modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 from .ops import STATE_KEYS, attention_packed
 
 _UNUSABLE = ("mask", "attn_mask", "return_attention")  # arguments that ask for what a fused kernel does not have
@@ -76,7 +76,9 @@ def swap(
         raise ValueError(f"swap: expected one pattern or one for each of {len(attentions)} blocks, got {len(patterns)}")
     rows = []
     for name, module in list(model.named_modules()):
-        if isinstance(module, (TemplateSearchAttention, DualAttentionUnit)):
+        if isinstance(module, (Linear, PatchEmbed)):
+            module.backend = backend
+        elif isinstance(module, (TemplateSearchAttention, DualAttentionUnit)):
             module.backend = backend
             kind = "attention" if isinstance(module, TemplateSearchAttention) else "dual attention unit"
             rows.append(Replacement(name, kind, True, f"a module of this package, now on {backend}"))

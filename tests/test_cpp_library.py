@@ -17,6 +17,7 @@ from .support.inputs import unit_inputs
 from .test_attention import SHAPES, assert_backend_is_accurate
 from .test_dual_attention_unit import SHAPES as UNIT_SHAPES
 from .test_dual_attention_unit import assert_unit_is_accurate
+from .test_linear import SIZES, assert_linear_is_accurate
 
 
 def test_the_generic_row_is_always_there(loaded: library.Library) -> None:
@@ -37,6 +38,14 @@ def test_each_instruction_set_attends_accurately(isa: str, pattern: str, loaded:
 def test_each_instruction_set_has_an_accurate_unit(isa: str, shape: tuple, loaded: library.Library) -> None:
     assert loaded.isa == isa
     assert_unit_is_accurate(shape, 1, 5, "cpp")
+
+
+@pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_each_instruction_set_multiplies_accurately(isa: str, sizes: tuple, loaded: library.Library) -> None:
+    assert loaded.isa == isa
+    for gelu in (False, True):
+        assert_linear_is_accurate(sizes, gelu, "cpp")
 
 
 @pytest.mark.parametrize("row", ISA_ROWS)

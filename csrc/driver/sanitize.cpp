@@ -192,6 +192,33 @@ void frame(const FrameCase& c, int64_t batch) {
   for (Block* block : blocks) delete block;
 }
 
+void linear(int64_t rows, int64_t inputs, int64_t outputs, int64_t gelu, int dtype, int other) {
+  const fermt_linear_shape shape = {rows, inputs, outputs, inputs, gelu, dtype, other, other};
+  Buffer x(1, 1, rows, inputs, other), weight(1, 1, outputs, inputs, other), bias(1, 1, 1, outputs, other),
+      out(1, 1, rows, outputs, dtype), grad_out(1, 1, rows, outputs, dtype), grad_x(1, 1, rows, inputs, other),
+      grad_weight(1, 1, outputs, inputs, other), grad_bias(1, 1, 1, outputs, other),
+      activated(1, 1, rows, inputs, dtype);
+  fermt_linear_forward_args forward = {sizeof forward,     halves,           shape,          x.tensor.data,
+                                       weight.tensor.data, bias.tensor.data, out.tensor.data};
+  expect(fermt_linear_forward(&forward), FERMT_OK, "linear forward");
+  fermt_linear_backward_args backward = {sizeof backward,
+                                         halves,
+                                         shape,
+                                         outputs,
+                                         grad_out.tensor.data,
+                                         x.tensor.data,
+                                         weight.tensor.data,
+                                         grad_x.tensor.data,
+                                         grad_weight.tensor.data,
+                                         grad_bias.tensor.data,
+                                         activated.tensor.data};
+  expect(fermt_linear_backward(&backward), FERMT_OK, "linear backward");
+  backward.grad_weight = nullptr;
+  expect(fermt_linear_backward(&backward), FERMT_NULL_POINTER, "a bias's gradient without the weight's");
+  forward.shape.inputs = 0;
+  expect(fermt_linear_forward(&forward), FERMT_BAD_SIZE, "a weight of no inputs");
+}
+
 void frames() {
   for (int64_t dtype : {FERMT_FLOAT32, FERMT_BFLOAT16, FERMT_INT8}) {
     frame({dtype, FERMT_CENTER_HEAD, 0, 32, 2, 16, 32, 64, 1, {1, 1, 4, 4}}, 2);
@@ -223,6 +250,12 @@ int main() {
           for (int64_t kernel : {1, 3, 5, 7})
             unit(2, 1 + (height + kernel) % 4, height, width, kernel, 1 + width % 2, dtype);
     }
+    for (int64_t rows : {0, 1, 7, 65, 130})
+      for (int64_t inputs : {1, 2, 17, 64, 99, 400})
+        for (int64_t outputs : {1, 16, 65, 200})
+          for (int dtype = FERMT_FLOAT32; dtype <= FERMT_FLOAT16; ++dtype)
+            for (int other : {static_cast<int>(FERMT_FLOAT32), dtype})
+              linear(rows, inputs, outputs, (rows + inputs) % 2, dtype, other);
     frames();
     std::printf("%s: ok\n", fermt_isa_name(row));
   }

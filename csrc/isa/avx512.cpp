@@ -8,6 +8,7 @@
 #include "dual_attention_unit_backward_kernel.h"
 #include "dual_attention_unit_forward_kernel.h"
 #include "frame_kernel.h"
+#include "linear_kernel.h"
 #include "peak_kernel.h"
 
 namespace {
@@ -25,6 +26,8 @@ const fermt::KernelTable fermt::kAvx512Table = {"avx512",
                                                 attention_backward,
                                                 dual_attention_unit_forward,
                                                 dual_attention_unit_backward,
+                                                linear_forward,
+                                                linear_backward,
                                                 frame_info,
                                                 encode_template,
                                                 track_frame,

@@ -194,6 +194,8 @@ def _speed(timed: Sequence[Timed]) -> Sheet:
         for speed in device.speeds:
             rates = (1 / speed.network, speed.got10k_fps, 1 / speed.with_decode)
             rows.append(Row((device.device, f"{speed.name}, {speed.dtype}"), (None, *_ours(rates, 0))))
+    if not timed:
+        rows.append(Row(("this machine", "measured with --speed"), (None, *_ours((None,) * 3))))
     columns = ("frames/s", "network,\nframes/s", "update,\nframes/s", "with decode,\nframes/s")
     said = zip(("network", "update", "with decode"), ("network", "got10k_fps", "with_decode"), strict=True)
     notes = (*table["notes"], *(f"{name}: {PROTOCOL[part]}" for name, part in said))

@@ -10,7 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from fermt_kernels.modules import DualAttentionUnit, TemplateSearchAttention
+from fermt_kernels.modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 from fermt_kernels.patterns import key_spans
 
 from ..model import FERMT
@@ -56,9 +56,33 @@ class PlainDualAttentionUnit(nn.Module):
         return self.proj_2(channel * spatial * u) + x
 
 
+class PlainLinear(nn.Module):
+    """A linear layer, and the GELU before it."""
+
+    def __init__(self, ours: Linear) -> None:
+        super().__init__()
+        self.weight, self.bias, self.gelu = ours.weight, ours.bias, ours.gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.gelu(x) if self.gelu else x, self.weight, self.bias)
+
+
+class PlainPatchEmbed(nn.Module):
+    """The patch embedding as a convolution."""
+
+    def __init__(self, ours: PatchEmbed) -> None:
+        super().__init__()
+        self.proj = ours.proj
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
 _PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
     TemplateSearchAttention: PlainAttention,
     DualAttentionUnit: PlainDualAttentionUnit,
+    Linear: PlainLinear,
+    PatchEmbed: PlainPatchEmbed,
 }
 
 

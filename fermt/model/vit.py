@@ -6,35 +6,23 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from fermt_kernels.modules import DualAttentionUnit, TemplateSearchAttention
+from fermt_kernels.modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 
 from ..config import ModelConfig
 
 LAYER_NORM_EPS = 1e-6
 
 
-class PatchEmbed(nn.Module):
-    """Images (B, 3, H, W) -> tokens (B, HW / P^2, C), row by row."""
-
-    def __init__(self, patch_size: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
-
-
 class Mlp(nn.Module):
-    """Two linear layers and an exact GELU, on tokens (B, N, C)."""
+    """Two linear layers and an exact GELU, which the second one computes, on tokens (B, N, C)."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, backend: str) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden, backend=backend)
+        self.fc2 = Linear(hidden, dim, gelu=True, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        return self.fc2(self.fc1(x))
 
 
 class DropPath(nn.Module):
@@ -63,7 +51,7 @@ class Block(nn.Module):
         self.attn = TemplateSearchAttention(config.dim, config.num_heads, pattern, backend=backend)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio))
+        self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio), backend)
 
     def forward(self, x: Tensor, num_template: int) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), num_template))
@@ -80,7 +68,7 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig, backend: str = "auto") -> None:
         super().__init__()
         self.dau = DualAttentionUnit(backend=backend) if config.dau else None
-        self.patch_embed = PatchEmbed(config.patch_size, config.dim)
+        self.patch_embed = PatchEmbed(config.patch_size, config.dim, backend=backend)
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.num_template, config.dim))
         self.pos_embed_x = nn.Parameter(torch.zeros(1, config.num_search, config.dim))
         rates = torch.linspace(0, config.drop_path, len(config.patterns)).tolist()

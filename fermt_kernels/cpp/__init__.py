@@ -6,6 +6,7 @@ from . import library
 from .abi import DTYPES, FRAME_DTYPES
 from .attention import attention_backward, attention_forward
 from .dual_attention_unit import dual_attention_unit_backward, dual_attention_unit_forward
+from .linear import linear_backward, linear_forward
 
 DEVICES = ("cpu",)
 SUPPORTS = {
@@ -13,6 +14,8 @@ SUPPORTS = {
     "attention_backward": tuple(DTYPES),
     "dual_attention_unit_forward": tuple(DTYPES),
     "dual_attention_unit_backward": tuple(DTYPES),
+    "linear_forward": tuple(DTYPES),
+    "linear_backward": tuple(DTYPES),
     "track_frame": FRAME_DTYPES,
 }
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
@@ -35,5 +38,7 @@ __all__ = [
     "describe",
     "dual_attention_unit_backward",
     "dual_attention_unit_forward",
+    "linear_backward",
+    "linear_forward",
     "why_not",
 ]

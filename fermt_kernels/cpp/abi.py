@@ -15,6 +15,7 @@ _TENSOR = "P3q"  # fermt_tensor: data, and the strides of all dimensions but the
 _ATTENTION = "5q2q2qdq"  # batch, heads, tokens, head_dim, num_template; template_keys, search_keys; scale, dtype
 _UNIT = "8q"  # batch, channels, height, width, kernel, dilated_kernel, hidden, dtype
 _UNIT_WEIGHTS = "12P"
+_LINEAR = "8q"  # rows, inputs, outputs; x_stride; gelu; dtype, x_dtype, weight_dtype
 _FRAME = "Pqq2PqPq"  # model, its bytes; batch; crops, caches, bytes of a cache; workspace, its bytes
 
 LAYOUTS = {
@@ -26,6 +27,9 @@ LAYOUTS = {
     "fermt_dual_attention_unit_backward": struct.Struct(
         f"@{_HEAD}{_UNIT}{2 * _TENSOR}{_UNIT_WEIGHTS}{_TENSOR}{_UNIT_WEIGHTS}"
     ),
+    "fermt_linear_forward": struct.Struct(f"@{_HEAD}{_LINEAR}4P"),  # x, weight, bias or 0, out
+    # grad_out_stride; grad_out, x, weight; grad_x, grad_weight, grad_bias, activated, each or 0
+    "fermt_linear_backward": struct.Struct(f"@{_HEAD}{_LINEAR}q7P"),
     "fermt_encode_template": struct.Struct(f"@{_HEAD}{_FRAME}"),
     "fermt_track_frame": struct.Struct(f"@{_HEAD}{_FRAME}2P"),  # maps; tokens, or null
     # These two answer in their structs, and are called by `Library.query`.

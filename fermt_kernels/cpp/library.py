@@ -13,7 +13,7 @@ import torch
 
 from .abi import LAYOUTS
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISA_VARIABLE = "FERMT_ISA"
 PATH = Path(__file__).with_name("libfermt_kernels" + (".dylib" if sys.platform == "darwin" else ".so"))
 HOW_TO_GET_IT = "reinstall with a C++ compiler at hand (g++ or clang++): pip install --force-reinstall --no-deps ."

@@ -2,6 +2,7 @@
 
 from .attention import attention, attention_packed, cross_attention, mixed_attention
 from .dual_attention_unit import STATE_KEYS, DAUWeights, dual_attention_unit
+from .linear import linear
 
 __all__ = [
     "STATE_KEYS",
@@ -10,5 +11,6 @@ __all__ = [
     "attention_packed",
     "cross_attention",
     "dual_attention_unit",
+    "linear",
     "mixed_attention",
 ]

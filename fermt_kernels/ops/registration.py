@@ -12,13 +12,13 @@ LIBRARY = torch.library.Library("fermt", "DEF")
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
 
-def define(schema: str, implementation: Callable, fake: Callable) -> None:
-    """Defines `fermt::<schema>`: one implementation for every device, its fake, and its autocast kernels."""
+def define(schema: str, implementation: Callable, fake: Callable, *, autocast: bool = True) -> None:
+    """Defines `fermt::<schema>`: one implementation for every device, its fake, and its autocast kernels, if any."""
     name = schema.split("(")[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fermt::{name}", fake, lib=LIBRARY)
-    for device_type, key in _AUTOCAST_KEYS.items():
+    for device_type, key in _AUTOCAST_KEYS.items() if autocast else ():
         LIBRARY.impl(name, _autocast_kernel(name, device_type, key), key)
 
 

@@ -13,6 +13,7 @@ from .dual_attention_unit import (
     dual_attention_unit_backward,
     dual_attention_unit_forward,
 )
+from .linear import linear, linear_backward, linear_forward
 
 DEVICES = None
 SUPPORTS = {
@@ -20,6 +21,8 @@ SUPPORTS = {
     "attention_backward": FLOAT_DTYPES,
     "dual_attention_unit_forward": FLOAT_DTYPES,
     "dual_attention_unit_backward": FLOAT_DTYPES,
+    "linear_forward": FLOAT_DTYPES,
+    "linear_backward": FLOAT_DTYPES,
     "crop_forward": (torch.uint8,),
 }
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
@@ -45,5 +48,8 @@ __all__ = [
     "dual_attention_unit",
     "dual_attention_unit_backward",
     "dual_attention_unit_forward",
+    "linear",
+    "linear_backward",
+    "linear_forward",
     "why_not",
 ]

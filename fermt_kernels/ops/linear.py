@@ -1,0 +1,103 @@
+"""A linear layer: what a transformer's time goes to, wherever attention is as cheap as here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checks, reference
+from ..backends import AUTO, ROOMS, requested, resolve
+from .registration import define, effective_dtype, needs_gradient, register_gradient
+
+FORWARD, BACKWARD = "linear_forward", "linear_backward"
+PLAIN = "reference"
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False, backend: str = "auto"
+) -> Tensor:
+    """f(x) W^T + bias, where f is the exact GELU or nothing: `torch.nn.functional.linear`, of GELU(x) or of x.
+
+    For the gradient x is saved, and not GELU(x). Where no kernel of ours takes it, this is PyTorch's own product,
+    which compilers see through and which GPUs have at its best; so on "triton", which has none, too.
+
+    Args:
+        x: (..., K); float32, bfloat16, float16 or float64.
+        weight: (N, K), in x's dtype and on its device, unless autocast is on.
+        bias: (N,) or None, the same.
+        gelu: whether f is GELU.
+        backend: "auto" or a name from `fermt_kernels.backends()`.
+
+    Returns:
+        (..., N) in x's dtype, or autocast's. Gradients are of the dtypes of x, weight and bias.
+
+    Raises:
+        TypeError, ValueError: an input is not of the form above; the message carries the value.
+        RuntimeError: the named backend cannot run this, with the reason.
+    """
+    checks.linear("linear", x, weight, bias)
+    name = requested(backend)
+    if name == AUTO or FORWARD in ROOMS[name].SUPPORTS:
+        tensors = (x, weight) if bias is None else (x, weight, bias)
+        name = resolve("linear", backend, x.device.type, effective_dtype(x), needs_gradient(*tensors))
+    else:
+        name = PLAIN
+    if name == PLAIN:
+        return reference.linear(x, weight, bias, gelu=gelu)
+    rows = x.reshape(-1, x.shape[-1])
+    out = torch.ops.fermt.linear(rows, weight, bias, gelu, effective_dtype(x), name)
+    return out.view(*x.shape[:-1], weight.shape[0])
+
+
+def _fake(x, weight, bias, gelu, dtype, backend):  # type: ignore[no-untyped-def]
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=dtype)
+
+
+def _forward(x, weight, bias, gelu, dtype, backend):  # type: ignore[no-untyped-def]
+    out = _fake(x, weight, bias, gelu, dtype, backend)
+    ROOMS[backend].linear_forward(x, weight, bias, gelu, out)
+    return out
+
+
+def _backward_fake(grad_out, x, weight, gelu, needed, backend):  # type: ignore[no-untyped-def]
+    like = ((x, x.shape), (weight, weight.shape), (weight, weight.shape[:1]))
+    return tuple(of.new_empty(shape if need else (0,)) for (of, shape), need in zip(like, needed, strict=True))
+
+
+def _backward(grad_out, x, weight, gelu, needed, backend):  # type: ignore[no-untyped-def]
+    grads = _backward_fake(grad_out, x, weight, gelu, needed, backend)
+    wanted = (grad if need else None for grad, need in zip(grads, needed, strict=True))
+    ROOMS[backend].linear_backward(grad_out, x, weight, gelu, *wanted)
+    return grads
+
+
+# Not cast under autocast: the kernels convert what they read, and gradients come in the dtype of what they are of.
+define(
+    "linear(Tensor x, Tensor weight, Tensor? bias, bool gelu, ScalarType dtype, str backend) -> Tensor",
+    _forward,
+    _fake,
+    autocast=False,
+)
+define(
+    "linear_backward(Tensor grad_out, Tensor x, Tensor weight, bool gelu, bool[3] needed, str backend)"
+    " -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+    autocast=False,
+)
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, weight, _, ctx.gelu, _, ctx.backend = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _gradient(ctx: Any, grad_out: Tensor) -> tuple:
+    needed = list(ctx.needs_input_grad[:3])
+    grads = torch.ops.fermt.linear_backward(grad_out, *ctx.saved_tensors, ctx.gelu, needed, ctx.backend)
+    return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None, None, None
+
+
+register_gradient("linear", _gradient, _setup_context)
