@@ -105,7 +105,7 @@ fermt_status check_linear(const fermt_linear_shape& s, int64_t grad_out_stride,
                           element_count({s.inputs, s.outputs})};
   if (most[0] < 0 || most[1] < 0 || most[2] <= 0) return FERMT_BAD_SIZE;
   if (s.x_stride < 0 || grad_out_stride < 0) return FERMT_BAD_STRIDE;
-  for (int64_t dtype : {s.dtype, s.x_dtype, s.weight_dtype})
+  for (int64_t dtype : {s.dtype, s.x_dtype, s.weight_dtype, s.out_dtype})
     if (dtype < FERMT_FLOAT32 || dtype > FERMT_FLOAT16) return FERMT_BAD_DTYPE;
   for (const void* pointer : needed)
     if (!pointer && s.rows > 0) return FERMT_NULL_POINTER;
@@ -116,7 +116,8 @@ fermt_status check(const fermt_linear_forward_args& a) { return check_linear(a.s
 
 fermt_status check(const fermt_linear_backward_args& a) {
   if (a.grad_bias && !a.grad_weight) return FERMT_NULL_POINTER;
-  if (a.shape.gelu && a.shape.rows > 0 && (!a.activated || !a.grad_x)) return FERMT_NULL_POINTER;
+  const bool kept = a.shape.gelu || (a.grad_weight && a.shape.x_dtype != a.shape.dtype);
+  if (a.shape.rows > 0 && ((kept && !a.activated) || (a.shape.gelu && !a.grad_x))) return FERMT_NULL_POINTER;
   return check_linear(a.shape, a.grad_out_stride, {a.grad_out, a.x, a.weight});
 }
 

@@ -105,12 +105,12 @@ typedef struct {
 } fermt_dual_attention_unit_backward_args;
 
 // A linear layer on `rows` rows of x, `x_stride` elements apart, with a GELU before it or none. The rest is contiguous:
-// weight (outputs, inputs), bias (outputs) or null, out (rows, outputs). It is computed as values of `dtype` multiply.
+// weight (outputs, inputs), bias (outputs) or null, out (rows, outputs). Values are rounded to `dtype` and multiplied.
 typedef struct {
   int64_t rows, inputs, outputs;
   int64_t x_stride;
-  int64_t gelu;                          // whether GELU(x) is multiplied, not x
-  int64_t dtype, x_dtype, weight_dtype;  // of out, of x, of weight and bias
+  int64_t gelu;                                     // whether GELU(x) is multiplied, not x
+  int64_t dtype, x_dtype, weight_dtype, out_dtype;  // fermt_dtype; weight_dtype is bias's, too
 } fermt_linear_shape;
 
 typedef struct {
@@ -121,8 +121,9 @@ typedef struct {
   void* out;
 } fermt_linear_forward_args;
 
-// Gradients that are null are not computed; with a GELU the weight's takes x's, and `activated` (rows, inputs), room
-// for GELU(x) in out's dtype. Gradients are of the dtypes of what they are of.
+// Gradients that are null are not computed; with a GELU the weight's takes x's. `activated` (rows, inputs) is room for
+// what is multiplied, in `dtype`: with a GELU, or if that is not x's. Gradients are of the dtypes of what they are
+// of.
 typedef struct {
   int64_t struct_size;
   fermt_parallel_for parallel_for;

@@ -220,7 +220,7 @@ fermt_status linear_forward_as(const fermt_linear_forward_args& args) {
       pack_gelu_row(x.from(first + row, 0), s.inputs, s.dtype, packed + row * panels.reduced);
     return {packed, panels.reduced, nullptr};
   };
-  return for_dtype(s.dtype, [&](auto value) {
+  return for_dtype(s.out_dtype, [&](auto value) {
     auto* out = static_cast<decltype(value)*>(args.out);
     return multiply(
         args.parallel_for, s.rows, panels, false, operand,
@@ -235,7 +235,7 @@ template <class Number>
 fermt_status linear_grad_x(const fermt_linear_backward_args& args) {
   const fermt_linear_shape s = args.shape;
   const Values x = {args.x, s.x_dtype, s.x_stride}, weight = {args.weight, s.weight_dtype, s.inputs},
-               grad_out = {args.grad_out, s.dtype, args.grad_out_stride},
+               grad_out = {args.grad_out, s.out_dtype, args.grad_out_stride},
                activated = {args.activated, s.dtype, s.inputs};
   Panels<Number> panels;
   const fermt_status status = make_panels(
@@ -301,7 +301,7 @@ inline void add_columns(const Values& values, int64_t count, int64_t columns, fl
 template <class Number>
 fermt_status linear_grad_weight(const fermt_linear_backward_args& args, const Values& f) {
   const fermt_linear_shape s = args.shape;
-  const Values grad_out = {args.grad_out, s.dtype, args.grad_out_stride};
+  const Values grad_out = {args.grad_out, s.out_dtype, args.grad_out_stride};
   const int64_t down = (s.outputs + kLinearRows - 1) / kLinearRows;
   const bool few = down * ((s.inputs + kWidestItem - 1) / kWidestItem) < kLinearItems;
   const int64_t wide = few ? fermt::kPanel : kWidestItem, across = (s.inputs + wide - 1) / wide;
@@ -339,6 +339,18 @@ fermt_status linear_grad_weight(const fermt_linear_backward_args& args, const Va
   });
 }
 
+// x in the product's dtype: a block of it is packed once for each block of the weight's rows.
+inline fermt_status convert(const fermt_linear_backward_args& args, const Values& x, const Values& to) {
+  const int64_t step = rows_of_item(args.shape.rows);
+  return fermt::run_items(args.parallel_for, (args.shape.rows + step - 1) / step, [&](int64_t item) {
+    for (int64_t row = item * step; row < (item + 1) * step && row < args.shape.rows; ++row)
+      for (int64_t i = 0; i < args.shape.inputs; i += kLanes)
+        store_some(load_some(x, row * x.stride + i, args.shape.inputs - i), const_cast<void*>(to.data), to.dtype,
+                   row * to.stride + i, args.shape.inputs - i);
+    return FERMT_OK;
+  });
+}
+
 template <class Number>
 fermt_status linear_backward_as(const fermt_linear_backward_args& args) {
   const fermt_linear_shape& s = args.shape;
@@ -346,7 +358,10 @@ fermt_status linear_backward_as(const fermt_linear_backward_args& args) {
     if (const fermt_status status = linear_grad_x<Number>(args)) return status;
   if (!args.grad_weight) return FERMT_OK;
   const Values x = {args.x, s.x_dtype, s.x_stride}, activated = {args.activated, s.dtype, s.inputs};
-  return linear_grad_weight<Number>(args, s.gelu ? activated : x);
+  const bool same = s.x_dtype == s.dtype;
+  if (!s.gelu && !same)
+    if (const fermt_status status = convert(args, x, activated)) return status;
+  return linear_grad_weight<Number>(args, s.gelu || !same ? activated : x);
 }
 
 fermt_status linear_forward(const fermt_linear_forward_args& args) {

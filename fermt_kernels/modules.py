@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -17,21 +18,30 @@ class Linear(nn.Linear):
         in_features, out_features, bias: as `torch.nn.Linear`'s.
         gelu: whether GELU(x) is multiplied: the activation that comes before, which is then neither stored nor a pass
             over memory of its own.
+        out_dtype: of the result under autocast; None for autocast's.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
     State-dict keys: `weight`, `bias`.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, gelu: bool = False, backend: str = "auto"
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        gelu: bool = False,
+        out_dtype: torch.dtype | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__(in_features, out_features, bias)
         requested(backend)
-        self.gelu, self.backend = gelu, backend
+        self.gelu, self.out_dtype, self.backend = gelu, out_dtype, backend
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        return linear(x, self.weight, self.bias, gelu=self.gelu, backend=self.backend)
+        out_dtype = self.out_dtype if torch.is_autocast_enabled(x.device.type) else None
+        return linear(x, self.weight, self.bias, gelu=self.gelu, out_dtype=out_dtype, backend=self.backend)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gelu={self.gelu}, backend={self.backend!r}"
@@ -75,6 +85,7 @@ class TemplateSearchAttention(nn.Module):
         pattern: who sees whom; see `fermt_kernels.attention`.
         qkv_bias: whether the joint projection has a bias.
         scale: factor of the scores; head_dim ** -0.5 if None.
+        out_dtype: of the result under autocast; None for autocast's.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
     State-dict keys: `qkv.weight`, `qkv.bias`, `proj.weight`, `proj.bias`.
@@ -88,6 +99,7 @@ class TemplateSearchAttention(nn.Module):
         *,
         qkv_bias: bool = True,
         scale: float | None = None,
+        out_dtype: torch.dtype | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -100,7 +112,7 @@ class TemplateSearchAttention(nn.Module):
         self.scale = scale
         self.backend = backend
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, backend=backend)
-        self.proj = Linear(dim, dim, backend=backend)
+        self.proj = Linear(dim, dim, out_dtype=out_dtype, backend=backend)
 
     def forward(self, x: Tensor, num_template: int) -> Tensor:
         """Tokens (B, N, C), template first -> (B, N, C). A query that sees nothing gets the projection's bias."""

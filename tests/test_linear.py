@@ -42,7 +42,7 @@ def inputs(rows: int, inner: int, outputs: int, dtype: torch.dtype, seed: int = 
 
 
 def run(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, backend: str) -> Tensor:
-    return torch.ops.fermt.linear(x, weight, bias, gelu, x.dtype, backend)
+    return torch.ops.fermt.linear(x, weight, bias, gelu, x.dtype, x.dtype, backend)
 
 
 def everything(sizes: tuple, gelu: bool, backend: str, dtype: torch.dtype, compute: torch.dtype) -> list[Tensor]:
@@ -173,15 +173,33 @@ def test_autocast_multiplies_in_its_dtype_and_returns_gradients_in_theirs(dtype:
         assert_accurate(got.to(dtype), eager, truth, name=name)
 
 
+@pytest.mark.parametrize("gelu", [False, True])
+def test_a_result_in_float32_under_autocast_is_not_rounded(gelu: bool, loaded: object) -> None:
+    x, weight, bias, grad = inputs(200, 64, 48, torch.float32)
+    results = []
+    for out_dtype in (None, torch.float32):
+        leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = fk.linear(*leaves, gelu=gelu, out_dtype=out_dtype, backend="cpp")
+        exact = grad.bfloat16().to(out.dtype)
+        results.append([out.detach(), *torch.autograd.grad(out, leaves, exact)])
+    assert results[1][0].dtype == torch.float32
+    assert torch.equal(results[1][0].bfloat16(), results[0][0])
+    for narrow, wide in zip(results[0][1:], results[1][1:], strict=True):
+        assert torch.equal(narrow, wide)
+    plain = fk.linear(x, weight, bias, gelu=gelu, out_dtype=torch.float64, backend="reference")
+    assert plain.dtype == torch.float64
+
+
 def test_opcheck(loaded: object) -> None:
     x, weight, bias, grad = inputs(6, 5, 4, torch.float32)
     for given in (bias, None):
         leaves = (x.requires_grad_(), weight.requires_grad_(), given)
-        torch.library.opcheck(torch.ops.fermt.linear, (*leaves, True, torch.float32, "cpp"))
+        torch.library.opcheck(torch.ops.fermt.linear, (*leaves, True, torch.float32, torch.float32, "cpp"))
     needed = [True, True, False]
     torch.library.opcheck(
         torch.ops.fermt.linear_backward,
-        (grad, x.detach(), weight.detach(), False, needed, "cpp"),
+        (grad, x.detach(), weight.detach(), False, torch.float32, needed, "cpp"),
         test_utils="test_schema",
     )
 

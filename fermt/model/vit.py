@@ -11,6 +11,7 @@ from fermt_kernels.modules import DualAttentionUnit, Linear, PatchEmbed, Templat
 from ..config import ModelConfig
 
 LAYER_NORM_EPS = 1e-6
+RESIDUAL = torch.float32  # what the tokens between blocks are under autocast, and what is added to them
 
 
 class Mlp(nn.Module):
@@ -19,7 +20,7 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int, backend: str) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden, backend=backend)
-        self.fc2 = Linear(hidden, dim, gelu=True, backend=backend)
+        self.fc2 = Linear(hidden, dim, gelu=True, out_dtype=RESIDUAL, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.fc1(x))
@@ -48,7 +49,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, pattern: str, drop_path: float, backend: str) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
-        self.attn = TemplateSearchAttention(config.dim, config.num_heads, pattern, backend=backend)
+        self.attn = TemplateSearchAttention(config.dim, config.num_heads, pattern, out_dtype=RESIDUAL, backend=backend)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio), backend)

@@ -15,7 +15,7 @@ _TENSOR = "P3q"  # fermt_tensor: data, and the strides of all dimensions but the
 _ATTENTION = "5q2q2qdq"  # batch, heads, tokens, head_dim, num_template; template_keys, search_keys; scale, dtype
 _UNIT = "8q"  # batch, channels, height, width, kernel, dilated_kernel, hidden, dtype
 _UNIT_WEIGHTS = "12P"
-_LINEAR = "8q"  # rows, inputs, outputs; x_stride; gelu; dtype, x_dtype, weight_dtype
+_LINEAR = "9q"  # rows, inputs, outputs; x_stride; gelu; dtype, x_dtype, weight_dtype, out_dtype
 _FRAME = "Pqq2PqPq"  # model, its bytes; batch; crops, caches, bytes of a cache; workspace, its bytes
 
 LAYOUTS = {

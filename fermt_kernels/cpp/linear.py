@@ -10,13 +10,13 @@ from . import library
 from .abi import DTYPES
 
 
-def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, out: Tensor) -> None:
-    """f(x) W^T + bias of x (M, K) into `out` (M, N), contiguous, in whose dtype it is computed; f: GELU or nothing."""
+def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, dtype: torch.dtype, out: Tensor) -> None:
+    """f(x) W^T + bias of x (M, K) into `out` (M, N), contiguous; f is GELU or nothing, `dtype` what is multiplied."""
     x, weight = last_contiguous(x), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     library.load().call(
         "fermt_linear_forward",
-        *_shape(x, weight, gelu, out.dtype),
+        *_shape(x, weight, gelu, dtype, out),
         x.data_ptr(),
         weight.data_ptr(),
         _address(bias),
@@ -29,6 +29,7 @@ def linear_backward(
     x: Tensor,
     weight: Tensor,
     gelu: bool,
+    dtype: torch.dtype,
     grad_x: Tensor | None,
     grad_weight: Tensor | None,
     grad_bias: Tensor | None,
@@ -39,10 +40,10 @@ def linear_backward(
         grad_x = x.new_empty(x.shape)
     if grad_bias is not None and grad_weight is None:
         grad_weight = weight.new_empty(weight.shape)
-    activated = grad_out.new_empty(x.shape) if gelu else None
+    activated = x.new_empty(x.shape, dtype=dtype) if gelu or x.dtype != dtype else None
     library.load().call(
         "fermt_linear_backward",
-        *_shape(x, weight, gelu, grad_out.dtype),
+        *_shape(x, weight, gelu, dtype, grad_out),
         grad_out.stride(0),
         grad_out.data_ptr(),
         x.data_ptr(),
@@ -51,8 +52,8 @@ def linear_backward(
     )
 
 
-def _shape(x: Tensor, weight: Tensor, gelu: bool, dtype: torch.dtype) -> tuple[int, ...]:
-    dtypes = (DTYPES[dtype], DTYPES[x.dtype], DTYPES[weight.dtype])
+def _shape(x: Tensor, weight: Tensor, gelu: bool, dtype: torch.dtype, out: Tensor) -> tuple[int, ...]:
+    dtypes = (DTYPES[kind] for kind in (dtype, x.dtype, weight.dtype, out.dtype))
     return (x.shape[0], x.shape[1], weight.shape[0], x.stride(0), int(gelu), *dtypes)
 
 

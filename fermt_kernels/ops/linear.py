@@ -16,7 +16,13 @@ PLAIN = "reference"
 
 
 def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False, backend: str = "auto"
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    gelu: bool = False,
+    out_dtype: torch.dtype | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """f(x) W^T + bias, where f is the exact GELU or nothing: `torch.nn.functional.linear`, of GELU(x) or of x.
 
@@ -28,10 +34,12 @@ def linear(
         weight: (N, K), in x's dtype and on its device, unless autocast is on.
         bias: (N,) or None, the same.
         gelu: whether f is GELU.
+        out_dtype: of the result; None for what is multiplied, x's dtype or autocast's. Sums are float32 in any case, so
+            float32 under autocast is what they are, not rounded, as a residual stream in float32 wants them.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
     Returns:
-        (..., N) in x's dtype, or autocast's. Gradients are of the dtypes of x, weight and bias.
+        (..., N). Gradients are of the dtypes of x, weight and bias.
 
     Raises:
         TypeError, ValueError: an input is not of the form above; the message carries the value.
@@ -45,44 +53,46 @@ def linear(
     else:
         name = PLAIN
     if name == PLAIN:
-        return reference.linear(x, weight, bias, gelu=gelu)
-    rows = x.reshape(-1, x.shape[-1])
-    out = torch.ops.fermt.linear(rows, weight, bias, gelu, effective_dtype(x), name)
+        out = reference.linear(x, weight, bias, gelu=gelu)
+        return out if out_dtype is None else out.to(out_dtype)
+    rows, dtype = x.reshape(-1, x.shape[-1]), effective_dtype(x)
+    out = torch.ops.fermt.linear(rows, weight, bias, gelu, dtype, out_dtype or dtype, name)
     return out.view(*x.shape[:-1], weight.shape[0])
 
 
-def _fake(x, weight, bias, gelu, dtype, backend):  # type: ignore[no-untyped-def]
-    return x.new_empty((x.shape[0], weight.shape[0]), dtype=dtype)
+def _fake(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[no-untyped-def]
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=out_dtype)
 
 
-def _forward(x, weight, bias, gelu, dtype, backend):  # type: ignore[no-untyped-def]
-    out = _fake(x, weight, bias, gelu, dtype, backend)
-    ROOMS[backend].linear_forward(x, weight, bias, gelu, out)
+def _forward(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[no-untyped-def]
+    out = _fake(x, weight, bias, gelu, dtype, out_dtype, backend)
+    ROOMS[backend].linear_forward(x, weight, bias, gelu, dtype, out)
     return out
 
 
-def _backward_fake(grad_out, x, weight, gelu, needed, backend):  # type: ignore[no-untyped-def]
+def _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend):  # type: ignore[no-untyped-def]
     like = ((x, x.shape), (weight, weight.shape), (weight, weight.shape[:1]))
     return tuple(of.new_empty(shape if need else (0,)) for (of, shape), need in zip(like, needed, strict=True))
 
 
-def _backward(grad_out, x, weight, gelu, needed, backend):  # type: ignore[no-untyped-def]
-    grads = _backward_fake(grad_out, x, weight, gelu, needed, backend)
+def _backward(grad_out, x, weight, gelu, dtype, needed, backend):  # type: ignore[no-untyped-def]
+    grads = _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend)
     wanted = (grad if need else None for grad, need in zip(grads, needed, strict=True))
-    ROOMS[backend].linear_backward(grad_out, x, weight, gelu, *wanted)
+    ROOMS[backend].linear_backward(grad_out, x, weight, gelu, dtype, *wanted)
     return grads
 
 
 # Not cast under autocast: the kernels convert what they read, and gradients come in the dtype of what they are of.
 define(
-    "linear(Tensor x, Tensor weight, Tensor? bias, bool gelu, ScalarType dtype, str backend) -> Tensor",
+    "linear(Tensor x, Tensor weight, Tensor? bias, bool gelu, ScalarType dtype, ScalarType out_dtype, str backend)"
+    " -> Tensor",
     _forward,
     _fake,
     autocast=False,
 )
 define(
-    "linear_backward(Tensor grad_out, Tensor x, Tensor weight, bool gelu, bool[3] needed, str backend)"
-    " -> (Tensor, Tensor, Tensor)",
+    "linear_backward(Tensor grad_out, Tensor x, Tensor weight, bool gelu, ScalarType dtype, bool[3] needed,"
+    " str backend) -> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
     autocast=False,
@@ -90,14 +100,14 @@ define(
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, weight, _, ctx.gelu, _, ctx.backend = inputs
+    x, weight, _, ctx.gelu, ctx.dtype, _, ctx.backend = inputs
     ctx.save_for_backward(x, weight)
 
 
 def _gradient(ctx: Any, grad_out: Tensor) -> tuple:
     needed = list(ctx.needs_input_grad[:3])
-    grads = torch.ops.fermt.linear_backward(grad_out, *ctx.saved_tensors, ctx.gelu, needed, ctx.backend)
-    return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None, None, None
+    grads = torch.ops.fermt.linear_backward(grad_out, *ctx.saved_tensors, ctx.gelu, ctx.dtype, needed, ctx.backend)
+    return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None, None, None, None
 
 
 register_gradient("linear", _gradient, _setup_context)

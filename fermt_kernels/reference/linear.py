@@ -20,9 +20,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool 
     return F.linear(F.gelu(x) if gelu else x, weight, bias)
 
 
-def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, out: Tensor) -> None:
-    """`linear` of x (M, K), written into `out` (M, N)."""
-    out.copy_(linear(x.to(out.dtype), weight.to(out.dtype), None if bias is None else bias.to(out.dtype), gelu=gelu))
+def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, dtype: torch.dtype, out: Tensor) -> None:
+    """`linear` of x (M, K) in `dtype`, written into `out` (M, N)."""
+    out.copy_(linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), gelu=gelu))
 
 
 def linear_backward(
@@ -30,12 +30,13 @@ def linear_backward(
     x: Tensor,
     weight: Tensor,
     gelu: bool,
+    dtype: torch.dtype,
     grad_x: Tensor | None,
     grad_weight: Tensor | None,
     grad_bias: Tensor | None,
 ) -> None:
-    """Gradients of `linear` into those of the last three that are there."""
-    x, weight = x.to(grad_out.dtype), weight.to(grad_out.dtype)
+    """Gradients of `linear_forward` into those of the last three that are there."""
+    grad_out, x, weight = grad_out.to(dtype), x.to(dtype), weight.to(dtype)
     if grad_x is not None:
         grad = grad_out @ weight
         grad_x.copy_(aten.gelu_backward(grad, x) if gelu else grad)
