@@ -158,6 +158,7 @@ def _linear_backward(
     x: tuple,
     weight: tuple,
     gelu: bool,
+    dtype: torch.dtype,
     needed: list[bool],
     *args: Any,
     out_shape: Any = None,
