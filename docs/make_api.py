@@ -10,10 +10,15 @@ from typing import Any
 
 import fermt
 import fermt_kernels as fk
-from fermt import data, tracking
+from fermt import data, evaluation, tracking
 
 PAGE = Path(__file__).with_name("api.md")
-MODULES = ("DualAttentionUnit", "TemplateSearchAttention")
+MODULES = ("DualAttentionUnit", "TemplateSearchAttention", "Linear", "PatchEmbed")
+KERNELS = (
+    *("attention", "attention_packed", "mixed_attention", "cross_attention", "dual_attention_unit", "DAUWeights"),
+    "linear",
+)
+EVALUATION = ("open_benchmark", "TestSequence", "evaluate", "Report", "Result", "read_result", "write_result")
 # Heading, what is said under it, how a user reaches it, where it is, and its names.
 SECTIONS: tuple[tuple[str, str, str, Any, tuple[str, ...]], ...] = (
     ("Tracking", "`import fermt`", "fermt", fermt, ("Tracker", "MultiTracker", "Track")),
@@ -34,13 +39,20 @@ SECTIONS: tuple[tuple[str, str, str, Any, tuple[str, ...]], ...] = (
     ),
     ("Elsewhere", "Also `fermt export`.", "fermt", fermt, ("export_onnx", "export_onnx_pair", "export_pt2")),
     ("What it costs", "Also `python -m benchmarks.flops`.", "fermt", fermt, ("count_flops",)),
+    (
+        "Evaluation",
+        "Also `fermt eval`; the protocols are on [a page of their own](evaluation.md).",
+        "fermt.evaluation",
+        evaluation,
+        EVALUATION,
+    ),
     ("Crops", "What the model sees.", "fermt.data", data, ("crop_target", "target_square", "normalize")),
     (
         "Kernels",
         "`import fermt_kernels as fk`",
         "fk",
         fk,
-        ("attention", "attention_packed", "mixed_attention", "cross_attention", "dual_attention_unit", "DAUWeights"),
+        KERNELS,
     ),
     ("Modules", "In place of a block's own.", "fk.modules", fk.modules, MODULES),
     ("Other people's models", "", "fk", fk, ("swap", "backends")),

@@ -42,7 +42,9 @@ def test_every_public_name_is_on_the_page() -> None:
         assert not missing, f"docs/make_api.py leaves out {missing}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/gpu.md", "examples/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/architecture.md", "docs/gpu.md", "docs/evaluation.md", "examples/README.md"]
+)
 def test_names_in_a_document_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     names = set(re.findall(r"\b((?:fk|fermt)(?:\.[A-Za-z_]\w*)+)", text))
