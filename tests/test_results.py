@@ -141,3 +141,25 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     put(tmp_path / "tracker" / "one" / "one_001.txt", "1,2,3,4\n")
     with pytest.raises(FileNotFoundError, match="but in the folder below it: give .*tracker'"):
         read_result(tmp_path, "one")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "file"),
+    [
+        ("uav123", "bike1", "uav_bike1"),
+        ("nfs", "Gymnastics", "nfs_Gymnastics"),
+        ("otb100", "Jogging-1", "Jogging_1"),
+        ("otb100", "Jogging-1", "Jogging.1"),
+        ("otb100", "Jogging-1", "Jogging-1"),
+    ],
+)
+def test_other_toolkits_names_of_a_sequence(dataset: str, name: str, file: str, tmp_path: Path) -> None:
+    write_result(tmp_path, file, BOXES, SECONDS)
+    (result,) = read_result(tmp_path, name, dataset)
+    assert len(result.boxes) == len(BOXES)
+    assert result.seconds is not None
+    if file != name:
+        with pytest.raises(FileNotFoundError, match=f"no results of '{name}'"):
+            read_result(tmp_path, name, "lasot")
+    write_result(tmp_path, name, BOXES[:1], SECONDS[:1])  # its own name comes first
+    assert len(read_result(tmp_path, name, dataset)[0].boxes) == 1

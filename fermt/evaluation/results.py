@@ -18,6 +18,13 @@ or, as the GOT-10k toolkit writes it,
   <sequence>/<sequence>_001.txt  and _002.txt ... for further repetitions
   <sequence>/<sequence>_time.txt seconds, a line for each frame and a column for each repetition (optional)"""
 
+# What trackers of pytracking's family, and GOT-10k's toolkit, call a sequence's files where the set has another name.
+OTHER_NAMES: dict[str, Callable[[str], tuple[str, ...]]] = {
+    "uav123": lambda name: (f"uav_{name}",),
+    "nfs": lambda name: (f"nfs_{name}",),
+    "otb100": lambda name: (name.replace("-", "_"), name.replace("-", ".")),
+}
+
 
 class ResultError(ValueError):
     """A file of results that cannot be read; the message has the file, the line, its fault and what is expected."""
@@ -55,13 +62,18 @@ def _write(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def read_result(folder: Path, name: str) -> list[Result]:
+def read_result(folder: Path, name: str, benchmark: str = "") -> list[Result]:
     """The results of sequence `name`, one for each repetition: mostly one. NaN and zeros are read as they are.
+
+    Args:
+        benchmark: the data set's name, for `OTHER_NAMES` of its sequences, which are looked for next.
 
     Raises:
         FileNotFoundError: there is none; the message has the layouts, and where a folder below has it, that folder.
         ResultError: a file of boxes or of times that does not parse, or one without a line.
     """
+    others = OTHER_NAMES[benchmark](name) if benchmark in OTHER_NAMES else ()
+    name = next((one for one in (name, *others) if _is_there(folder, one)), name)
     flat = folder / f"{name}.txt"
     if flat.is_file():
         places = (folder / "times" / f"{name}_time.txt", folder / f"{name}_time.txt")
@@ -71,6 +83,10 @@ def read_result(folder: Path, name: str) -> list[Result]:
         raise FileNotFoundError(_not_there(folder, name))
     times = _times((folder / name / f"{name}_time.txt",), len(repeated))
     return [Result(_boxes(path), seconds) for path, seconds in zip(repeated, times, strict=True)]
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.txt").is_file() or bool(_repetitions(folder, name))
 
 
 def _repetitions(folder: Path, name: str) -> list[Path]:
@@ -124,6 +140,6 @@ def _not_there(folder: Path, name: str) -> str:
     if not folder.is_dir():
         return f"there is no folder of results {str(folder)!r}. Expected layout of it:\n{LAYOUT}"
     for child in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != name):
-        if (child / f"{name}.txt").is_file() or _repetitions(child, name):
+        if _is_there(child, name):
             return f"no results of {name!r} in {str(folder)!r}, but in the folder below it: give {str(child)!r}"
     return f"no results of {name!r} in {str(folder)!r}. Expected layout of it:\n{LAYOUT}"

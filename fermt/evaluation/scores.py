@@ -181,7 +181,7 @@ def _read(folder: Path, benchmark: Benchmark) -> tuple[dict[str, list[Result]], 
     failed: dict[str, str] = {}
     for name in benchmark.sequence_names:
         try:
-            results[name] = read_result(folder, name)
+            results[name] = read_result(folder, name, benchmark.name)
         except FileNotFoundError as error:
             missing[name] = error
         except ResultError as error:

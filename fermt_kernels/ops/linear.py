@@ -11,7 +11,6 @@ from .. import checks, reference
 from ..backends import AUTO, ROOMS, requested, resolve
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
-FORWARD, BACKWARD = "linear_forward", "linear_backward"
 PLAIN = "reference"
 
 
@@ -47,7 +46,7 @@ def linear(
     """
     checks.linear("linear", x, weight, bias)
     name = requested(backend)
-    if name == AUTO or FORWARD in ROOMS[name].SUPPORTS:
+    if name == AUTO or "linear_forward" in ROOMS[name].SUPPORTS:
         tensors = (x, weight) if bias is None else (x, weight, bias)
         name = resolve("linear", backend, x.device.type, effective_dtype(x), needs_gradient(*tensors))
     else:
