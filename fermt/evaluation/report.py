@@ -10,6 +10,8 @@ from rich.table import Table
 from ..data.readers.reader import told
 from .scores import Report, Score
 
+FPS = "fps: the mean of 1 / t over all frames, first ones too, as the GOT-10k toolkit has it: short times weigh most"
+
 
 def table(*reports: Report) -> Table:
     """Scores of one tracker or several, a row each, with 95 % intervals where there are any.
@@ -68,6 +70,7 @@ def notes(report: Report) -> list[str]:
         f"{len(report.sequences)} sequences{repeated}, {report.frames} frames counted, "
         f"{report.invalid} frames invalid{resampled}",
         *report.policy,
+        *([] if report.fps is None else [FPS]),
     ]
 
 
