@@ -12,12 +12,10 @@ from .ops import STATE_KEYS, DAUWeights, attention_packed, dual_attention_unit, 
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` through `fermt_kernels.linear`, of GELU(x) or of x.
+    """`torch.nn.Linear` through `fermt_kernels.linear`; called with `gelu=True`, the GELU before it as well.
 
     Args:
         in_features, out_features, bias: as `torch.nn.Linear`'s.
-        gelu: whether GELU(x) is multiplied: the activation that comes before, which is then neither stored nor a pass
-            over memory of its own.
         out_dtype: of the result under autocast; None for autocast's.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
@@ -30,21 +28,20 @@ class Linear(nn.Linear):
         out_features: int,
         bias: bool = True,
         *,
-        gelu: bool = False,
         out_dtype: torch.dtype | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(in_features, out_features, bias)
         requested(backend)
-        self.gelu, self.out_dtype, self.backend = gelu, out_dtype, backend
+        self.out_dtype, self.backend = out_dtype, backend
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        out_dtype = self.out_dtype if torch.is_autocast_enabled(x.device.type) else None
-        return linear(x, self.weight, self.bias, gelu=self.gelu, out_dtype=out_dtype, backend=self.backend)
+    def forward(self, input: Tensor, gelu: bool = False) -> Tensor:
+        """(..., in_features) -> (..., out_features), of GELU(input) with `gelu`: no GELU is then stored, or a pass."""
+        out_dtype = self.out_dtype if torch.is_autocast_enabled(input.device.type) else None
+        return linear(input, self.weight, self.bias, gelu=gelu, out_dtype=out_dtype, backend=self.backend)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, gelu={self.gelu}, backend={self.backend!r}"
+        return f"{super().extra_repr()}, backend={self.backend!r}"
 
 
 class PatchEmbed(nn.Module):

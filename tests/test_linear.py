@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+import fermt
 import fermt_kernels as fk
 from fermt_kernels.backends import ROOMS
 
@@ -205,11 +206,11 @@ def test_opcheck(loaded: object) -> None:
 
 
 def test_compiles_whole(loaded: object) -> None:
-    layer = fk.modules.Linear(12, 7, gelu=True, backend="cpp")
+    layer = fk.modules.Linear(12, 7, backend="cpp")
     x = torch.randn(3, 5, 12)
     compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, backend="aot_eager")
-    expected = torch.autograd.grad(layer(x).square().sum(), layer.parameters())
-    got = torch.autograd.grad(compiled(x).square().sum(), compiled.parameters())
+    expected = torch.autograd.grad(layer(x, gelu=True).square().sum(), layer.parameters())
+    got = torch.autograd.grad(compiled(x, gelu=True).square().sum(), compiled.parameters())
     for one, other in zip(got, expected, strict=True):
         assert torch.equal(one, other)
 
@@ -254,10 +255,25 @@ def test_bad_input(arguments: tuple, error: type[Exception], message: str) -> No
 
 
 def test_modules_are_those_of_pytorch(backend: str) -> None:
-    layer, plain = fk.modules.Linear(20, 30, gelu=True, backend=backend), nn.Linear(20, 30)
+    layer, plain = fk.modules.Linear(20, 30, backend=backend), nn.Linear(20, 30)
     plain.load_state_dict(layer.state_dict())
     x = torch.randn(2, 9, 20)
-    torch.testing.assert_close(layer(x), plain(F.gelu(x)))
+    torch.testing.assert_close(layer(x), plain(x))
+    torch.testing.assert_close(layer(x, gelu=True), plain(F.gelu(x)))
     patches = fk.modules.PatchEmbed(8, 24, backend=backend)
     images = torch.randn(2, 3, 32, 48)
     torch.testing.assert_close(patches(images), patches.proj(images).flatten(2).mT, rtol=1e-4, atol=1e-5)
+
+
+def test_the_model_takes_other_modules_in_place_of_its_own() -> None:
+    """A layer that somebody wraps still gets what a linear layer gets, after the activation that is there."""
+    model = fermt.build_model("fermt", patterns=("mixed",), dim=48, num_heads=3).eval()
+    mlp, tokens = model.backbone.blocks[0].mlp, torch.randn(2, 9, 48)
+    expected = mlp(tokens)
+    wrapped = copy.deepcopy(mlp)
+    wrapped.fc2 = nn.Sequential(wrapped.fc2)
+    torch.testing.assert_close(wrapped(tokens), expected)
+    torch.testing.assert_close(mlp.fc2(F.gelu(mlp.fc1(tokens))), expected)
+    for other in (nn.ReLU(), nn.GELU(approximate="tanh")):
+        mlp.act = other
+        torch.testing.assert_close(mlp(tokens), mlp.fc2(other(mlp.fc1(tokens))), rtol=1e-6, atol=1e-7)

@@ -56,15 +56,12 @@ class PlainDualAttentionUnit(nn.Module):
         return self.proj_2(channel * spatial * u) + x
 
 
-class PlainLinear(nn.Module):
-    """A linear layer, and the GELU before it."""
-
-    def __init__(self, ours: Linear) -> None:
-        super().__init__()
-        self.weight, self.bias, self.gelu = ours.weight, ours.bias, ours.gelu
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.gelu(x) if self.gelu else x, self.weight, self.bias)
+def plain_linear(ours: Linear) -> nn.Linear:
+    """PyTorch's own linear layer of the same parameters."""
+    with torch.device("meta"):
+        plain = nn.Linear(ours.in_features, ours.out_features, ours.bias is not None)
+    plain.weight, plain.bias = ours.weight, ours.bias
+    return plain
 
 
 class PlainPatchEmbed(nn.Module):
@@ -81,7 +78,7 @@ class PlainPatchEmbed(nn.Module):
 _PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
     TemplateSearchAttention: PlainAttention,
     DualAttentionUnit: PlainDualAttentionUnit,
-    Linear: PlainLinear,
+    Linear: plain_linear,
     PatchEmbed: PlainPatchEmbed,
 }
 

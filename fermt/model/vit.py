@@ -15,15 +15,22 @@ RESIDUAL = torch.float32  # what the tokens between blocks are under autocast, a
 
 
 class Mlp(nn.Module):
-    """Two linear layers and an exact GELU, which the second one computes, on tokens (B, N, C)."""
+    """Two linear layers and an exact GELU, on tokens (B, N, C).
+
+    The second layer computes the GELU, too, unless somebody has put another module in the place of either.
+    """
 
     def __init__(self, dim: int, hidden: int, backend: str) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden, backend=backend)
-        self.fc2 = Linear(hidden, dim, gelu=True, out_dtype=RESIDUAL, backend=backend)
+        self.act = nn.GELU()
+        self.fc2 = Linear(hidden, dim, out_dtype=RESIDUAL, backend=backend)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.fc1(x))
+        hidden = self.fc1(x)
+        if type(self.fc2) is Linear and type(self.act) is nn.GELU and self.act.approximate == "none":
+            return self.fc2(hidden, gelu=True)
+        return self.fc2(self.act(hidden))
 
 
 class DropPath(nn.Module):
