@@ -15,6 +15,7 @@ from .data.preview import AFTER, augmentation_pictures, pair_pictures
 from .data.readers import MADE, READERS, open_set
 from .data.sampling import MAX_GAP, PairSampler
 from .data.sequences import SequenceSet
+from .roots import VARIABLE, root_of
 from .tracking.sheet import arrange, write_png
 
 NAMES = (*READERS, *MADE)
@@ -31,7 +32,8 @@ def _group() -> None:
 def preview(
     sets: Annotated[list[str], typer.Option("--set", help=f"A data set: {', '.join(NAMES)}. Repeatable.")],
     root: Annotated[
-        list[Path] | None, typer.Option(help="Its folder: one for each --set that has files, in their order.")
+        list[Path] | None,
+        typer.Option(help=f"Its folder: one for each --set that has files, in order; {VARIABLE}'s if none is given."),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Its split: train, or one for each --set.")] = None,
     weight: Annotated[list[float] | None, typer.Option(help="Its weight: equal, or one for each --set.")] = None,
@@ -53,7 +55,6 @@ def preview(
 ) -> None:
     """Draw training pairs as training will: template, and search crop with the target's box, on one picture."""
     output_path(out, (".png",))
-    roots = _roots(sets, root or [])
     for option, given in (("--split", split), ("--weight", weight)):
         if given and len(given) != len(sets):
             raise typer.BadParameter(f"expected one {option} for each of {len(sets)} --set, or none; got {len(given)}")
@@ -61,6 +62,7 @@ def preview(
         raise typer.BadParameter(f"--only and --exclude go with one --set; got {len(sets)}")
     kept = False if no_cache else cache or True
     try:
+        roots = _roots(sets, root or [])
         with console.status("reading annotations"):
             opened: list[SequenceSet] = [
                 open_set(name, place, split=part, only=only, exclude=exclude, cache=kept)
@@ -89,6 +91,8 @@ def _roots(sets: Sequence[str], roots: Sequence[Path]) -> list[Path | None]:
     if unknown:
         raise typer.BadParameter(f"unknown data set {unknown[0]!r}; expected one of {', '.join(NAMES)}")
     rooted = [name for name in sets if name in READERS]
+    if rooted and not roots:
+        return [root_of(name, None) if name in READERS else None for name in sets]
     if len(rooted) != len(roots):
         raise typer.BadParameter(
             f"expected one --root for each of {', '.join(rooted) or 'no data sets with files'}; got {len(roots)}"

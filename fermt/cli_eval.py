@@ -21,6 +21,7 @@ from .evaluation.report import attribute_table, notes, table
 from .evaluation.scores import Report, evaluate
 from .evaluation.sequences import Benchmark
 from .machine import headline
+from .roots import VARIABLE, root_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Ran(NamedTuple):
 
 def evaluation(
     dataset: Annotated[str, typer.Option(help=f"The benchmark: {', '.join(BENCHMARKS)}.")],
-    root: Annotated[Path, typer.Option(help="Its folder.")],
+    root: Annotated[Path | None, typer.Option(help=f"Its folder; {VARIABLE}'s if not given.")] = None,
     split: Annotated[str, typer.Option(help="Its split; the usual one if not given.")] = "",
     weights: Annotated[
         Path | None, typer.Option(help="Run these weights first: by fermt.save or `fermt convert`, or packed (.fermt).")
@@ -98,6 +99,7 @@ def evaluation(
     if (weights is None) == (not results):
         raise typer.BadParameter("give --weights FILE to run a tracker, or --results DIR to score one; not both")
     try:
+        root = root_of(dataset, root)
         benchmark = open_benchmark(dataset, root, split=split or None, only=_only(only or []))
         folders, ran = results or [], Ran({}, False)
         if weights is not None:

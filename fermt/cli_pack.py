@@ -15,24 +15,28 @@ from .evaluation.pack import pack as write_archive
 from .evaluation.record import read_record
 from .evaluation.submissions import SUBMISSIONS
 from .evaluation.validate import Finding, check_archive
+from .roots import VARIABLE, root_of
 
 Results = Annotated[
     Path,
     typer.Option(help="Folder of results: <sequence>.txt, or the GOT-10k toolkit's <sequence>/<sequence>_001.txt."),
 ]
-Root = Annotated[Path, typer.Option(help="Folder of the benchmark: what is packed is checked against its frames.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(help=f"Folder of the benchmark, whose frames the results must fit; {VARIABLE}'s if not given."),
+]
 Out = Annotated[Path, typer.Option(help="The .zip to write.")]
 pack = typer.Typer(no_args_is_help=True, help="Archives for evaluation servers.")
 
 
 @pack.command()
-def got10k(results: Results, root: Root, out: Out = Path("got10k.zip")) -> None:
+def got10k(results: Results, root: Root = None, out: Out = Path("got10k.zip")) -> None:
     """Pack results of GOT-10k's test sequences, with times, for its server. Nothing is written if a fault is found."""
     _pack("got10k", results, root, out)
 
 
 @pack.command()
-def trackingnet(results: Results, root: Root, out: Out = Path("trackingnet.zip")) -> None:
+def trackingnet(results: Results, root: Root = None, out: Out = Path("trackingnet.zip")) -> None:
     """Pack results of TrackingNet's test sequences for its server. Nothing is written if a fault is found."""
     _pack("trackingnet", results, root, out)
 
@@ -60,11 +64,12 @@ def check(
     _conclude(archive, dataset, findings, part)
 
 
-def _pack(dataset: str, results: Path, root: Path, out: Path) -> None:
+def _pack(dataset: str, results: Path, root: Path | None, out: Path) -> None:
     output_path(out, (".zip",))
     try:
         record = read_record(results)
-        findings = write_archive(results, open_benchmark(dataset, root, split=SUBMISSIONS[dataset].split), out)
+        benchmark = open_benchmark(dataset, root_of(dataset, root), split=SUBMISSIONS[dataset].split)
+        findings = write_archive(results, benchmark, out)
     except (OSError, ValueError) as error:
         raise failed(error) from error
     _tell(findings)

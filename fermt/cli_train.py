@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from .cli_common import INTERRUPTED, console, failed
 from .config import CONFIGS
+from .roots import VARIABLE, roots
 
 if TYPE_CHECKING:
     from .training import TrainConfig, World
@@ -26,7 +28,8 @@ def train(
         "run"
     ),
     root: Annotated[
-        list[str] | None, typer.Option(help="Where a data set lies, such as got10k=/data/got10k. Repeatable.")
+        list[str] | None,
+        typer.Option(help=f"A data set's folder: got10k=/data/got10k; {VARIABLE}'s if not given. Repeatable."),
     ] = None,
     change: Annotated[
         list[str] | None,
@@ -63,7 +66,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     try:
-        settings = read_config(config, [*changes, *(change or [])])
+        settings = _with_roots(read_config(config, [*changes, *(change or [])]))
         with joined(device) as world:
             _run(settings, out, world, backend, resume, dry_run)
     except (OSError, ValueError, RuntimeError) as error:
@@ -71,6 +74,13 @@ def train(
     except KeyboardInterrupt as error:
         console.print("Interrupted. The same command goes on from the last state saved.", style="bold yellow")
         raise typer.Exit(INTERRUPTED) from error
+
+
+def _with_roots(settings: TrainConfig) -> TrainConfig:
+    """The environment's folders for those data sets whose own nobody has given."""
+    needed = {*settings.data, *settings.validation} - set(settings.roots)
+    found = {name: folder for name, folder in roots().items() if name in needed}
+    return dataclasses.replace(settings, roots=settings.roots | found)
 
 
 def _run(settings: TrainConfig, out: Path, world: World, backend: str, resume: bool, dry_run: bool) -> None:

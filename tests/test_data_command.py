@@ -124,7 +124,7 @@ def test_what_a_newcomer_gets_wrong(root: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ((), "Missing option '--set'"),
         (("--set", "got", *out), "unknown data set 'got'; expected one of got10k, lasot"),
-        (("--set", "got10k", *out), "expected one --root for each of got10k; got 0"),
+        (("--set", "got10k", *out), "got10k needs the folder that it lies in: --root FOLDER"),
         (("--set", "synthetic", "--root", root, *out), "for each of no data sets with files; got 1"),
         (("--set", "got10k", "--root", tmp_path, *out), "Expected layout of the root"),
         ((*got, "--out", tmp_path / "a.jpg"), "expected a name that ends in .png"),

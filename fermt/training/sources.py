@@ -15,6 +15,7 @@ from ..data.synthetic import (
     SyntheticSequences,
     synthetic_config,
 )
+from ..roots import VARIABLE
 from .batches import DevicePairs
 from .config import SYNTHETIC, TrainConfig
 from .world import World
@@ -65,7 +66,10 @@ def _source(
     if set(shares) == {SYNTHETIC}:
         return SyntheticPairs(model, seed, pairs, _synthetic(config)), {}
     if missing := sorted(set(shares) - set(config.roots) - {SYNTHETIC}):
-        raise ValueError(f"{', '.join(missing)} needs a root, where the data set lies: --root {missing[0]}=PATH")
+        raise ValueError(
+            f"{', '.join(missing)} needs a root, where the data set lies: --root {missing[0]}=PATH, or "
+            f"{VARIABLE}={missing[0]}=PATH"
+        )
     sets = [_open(config, name, split, seed) for name in shares]
     sequences = {name: len(one) for name, one in zip(shares, sets, strict=True) if name != SYNTHETIC}
     return PairSampler(sets, list(shares.values()), model, seed, pairs), sequences
