@@ -94,7 +94,7 @@ def test_the_library_knows_nothing_of_python_or_torch() -> None:
 def test_no_environment_variables_beyond_the_documented_ones() -> None:
     import re
 
-    documented = {"FERMT_BACKEND", "FERMT_ISA", "FERMT_KERNELS_NO_CPP"}
+    documented = {"FERMT_BACKEND", "FERMT_ISA", "FERMT_KERNELS_NO_CPP", "FERMT_ROOTS"}
     for package in ("fermt_kernels", "fermt", "benchmarks"):
         for file in files(package):
             text = file.read_text()
