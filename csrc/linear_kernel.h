@@ -84,8 +84,8 @@ fermt_status multiply(fermt_parallel_for run, int64_t rows, const Panels<Number>
   return fermt::run_items(run, (rows + step - 1) / step, [&](int64_t item) {
     const int64_t first = item * step, count = rows - first < step ? rows - first : step;
     fermt::Carver sizes;
-    sizes.floats(step * (fermt::kPanel + stride + panels.reduced));
-    fermt::Carver carver{static_cast<char*>(fermt::thread_scratch(sizes.used + 128, fermt::kItemScratch))};
+    for (int64_t wide : {fermt::kPanel, stride, panels.reduced}) sizes.floats(step * wide);
+    fermt::Carver carver{static_cast<char*>(fermt::thread_scratch(sizes.used, fermt::kItemScratch))};
     if (!carver.base) return FERMT_OUT_OF_MEMORY;
     float *sums = carver.floats(step * fermt::kPanel), *beside = carver.floats(step * stride);
     const Operand<Number> a = operand(first, count, carve<Number>(carver, step * panels.reduced), beside);
@@ -118,7 +118,7 @@ fermt_status linear_forward_as(const fermt_linear_forward_args& args) {
   const auto operand = [&](int64_t first, int64_t rows, Number* packed, float*) -> Operand<Number> {
     if (!s.gelu) return operand_rows(x.from(first, 0), rows, s.inputs, packed);
     for (int64_t row = 0; row < rows; ++row)
-      pack_gelu_row(x.from(first + row, 0), s.inputs, s.dtype, packed + row * panels.reduced);
+      pack_gelu_row(x.from(first + row, 0), s.inputs, packed + row * panels.reduced);
     return {packed, panels.reduced, nullptr};
   };
   return for_dtype(s.out_dtype, [&](auto value) {
@@ -211,8 +211,8 @@ fermt_status linear_grad_weight(const fermt_linear_backward_args& args, const Va
     const int64_t rows = s.outputs - row < kLinearRows ? s.outputs - row : kLinearRows;
     const int64_t columns = s.inputs - column < wide ? s.inputs - column : wide;
     fermt::Carver sizes;
-    sizes.floats(kLinearRows * (wide + 1) + kTokenBlock * (kLinearRows + wide));
-    fermt::Carver carver{static_cast<char*>(fermt::thread_scratch(sizes.used + 64, fermt::kItemScratch))};
+    for (int64_t floats : {kLinearRows * (wide + 1), kTokenBlock * (kLinearRows + wide)}) sizes.floats(floats);
+    fermt::Carver carver{static_cast<char*>(fermt::thread_scratch(sizes.used, fermt::kItemScratch))};
     if (!carver.base) return FERMT_OUT_OF_MEMORY;
     float *sums = carver.floats(kLinearRows * (wide + 1)), *bias_sums = sums + kLinearRows * wide;
     Number *a = carve<Number>(carver, kTokenBlock * (kLinearRows + wide)), *b = a + kTokenBlock * kLinearRows;

@@ -214,26 +214,28 @@ inline Vec gelu(Vec x) {
   return max(x, Vec{}) - 0.5f * t * two_tails(t);
 }
 
-// The same within 3e-5, for what will be rounded to bfloat16: q is of degree 3.
-inline Vec gelu_roughly(Vec x) {
-  const Vec t = absolute(x), held = min(splat(10.0f), t);
+// two_tails(t) for what will be rounded to bfloat16, q of degree 3.
+inline Vec two_tails_roughly(Vec t) {
+  t = min(splat(10.0f), t);
   Vec q = splat(-0.00416142f);
-  q = q * held + 0.0457346f;
-  q = q * held + 0.464931020f;
-  q = q * held + 1.14956714f;
-  return max(x, Vec{}) - 0.5f * t * exp2_by(kExp2Degree3, -held * q);
+  q = q * t + 0.0457346f;
+  q = q * t + 0.464931020f;
+  q = q * t + 1.14956714f;
+  return exp2_by(kExp2Degree3, -t * q);
+}
+
+// gelu(x) within 3e-5, for what will be rounded to bfloat16.
+inline Vec gelu_roughly(Vec x) {
+  const Vec t = absolute(x);
+  return max(x, Vec{}) - 0.5f * t * two_tails_roughly(t);
 }
 
 // The same as gelu_roughly(x), and its derivative within 4e-5.
 inline Vec gelu_roughly(Vec x, Vec* derivative) {
-  const Vec t = absolute(x), held = min(splat(10.0f), t);
-  Vec q = splat(-0.00416142f);
-  q = q * held + 0.0457346f;
-  q = q * held + 0.464931020f;
-  q = q * held + 1.14956714f;
-  const Vec half = 0.5f * exp2_by(kExp2Degree3, -held * q);
-  *derivative =
-      (x > 0.0f ? 1.0f - half : half) + x * (0.398942280f * exp2_by(kExp2Degree3, held * held * -0.721347520f));
+  const Vec t = absolute(x);
+  const Vec half = 0.5f * two_tails_roughly(t);
+  *derivative = (x > 0.0f ? 1.0f - half : half) +
+                x * (0.398942280f * exp2_by(kExp2Degree3, min(splat(100.0f), x * x) * -0.721347520f));
   return max(x, Vec{}) - t * half;
 }
 

@@ -41,7 +41,7 @@ inline Vec gelu_of(Vec x, Vec* derivative, int64_t dtype) {
   return dtype == FERMT_BFLOAT16 ? gelu_roughly(x, derivative) : gelu(x, derivative);
 }
 
-// Rows of GELU(x), in the product's dtype, as a product takes them; with room for it, its derivative, too.
+// A row of GELU(x) in `dtype`; with room for it, its derivative, too.
 inline void gelu_row(const Values& x, int64_t count, int64_t dtype, void* to, float* derivative) {
   for (int64_t i = 0; i < count; i += kLanes) {
     Vec slope;
@@ -51,11 +51,10 @@ inline void gelu_row(const Values& x, int64_t count, int64_t dtype, void* to, fl
   }
 }
 
-inline void pack_gelu_row(const Values& x, int64_t count, int64_t, float* to) {
-  gelu_row(x, count, FERMT_FLOAT32, to, nullptr);
-}
+// The same as a product takes it.
+inline void pack_gelu_row(const Values& x, int64_t count, float* to) { gelu_row(x, count, FERMT_FLOAT32, to, nullptr); }
 
-inline void pack_gelu_row(const Values& x, int64_t count, int64_t, BFloat16Pair* to) {
+inline void pack_gelu_row(const Values& x, int64_t count, BFloat16Pair* to) {
   if (count % 2) to[count / 2] = {};
   gelu_row(x, count, FERMT_BFLOAT16, to, nullptr);
 }

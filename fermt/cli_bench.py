@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from . import checkpoints
-from .cli_common import console, failed, output_path, write_aside
+from .cli_common import console, failed, output_path
 from .config import CONFIGS
+from .files import write_aside
 from .machine import facts, headline
 from .model import FERMT, build_model
 from .tracking.speed import PROTOCOL, WARM_UP, Clip, Speed, measure, open_clip, ways

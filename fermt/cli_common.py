@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,13 +33,6 @@ def output_path(value: Path | None, suffixes: Sequence[str]) -> None:
         raise typer.BadParameter(f"expected a name that ends in {' or '.join(suffixes)}, got {str(value)!r}")
     if value is not None and not value.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(value.parent)!r} to write to")
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Writes a file of text under another name, then renames it: it is whole, or not there."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
 
 
 def load_model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:

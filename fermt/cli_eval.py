@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 
-from .cli_common import DTYPES, INTERRUPTED, console, failed, output_path, write_aside
+from .cli_common import DTYPES, INTERRUPTED, console, failed, output_path
 from .evaluation import record
 from .evaluation.benchmarks import BENCHMARKS, open_benchmark
 from .evaluation.plots import CURVES, SUFFIXES
@@ -20,6 +20,7 @@ from .evaluation.protocols import PROTOCOLS
 from .evaluation.report import attribute_table, notes, table
 from .evaluation.scores import Report, evaluate
 from .evaluation.sequences import Benchmark
+from .files import write_aside
 from .machine import headline
 from .roots import VARIABLE, root_of
 

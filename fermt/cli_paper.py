@@ -13,10 +13,11 @@ from rich.padding import Padding
 from rich.text import Text
 
 from .cli_bench import measured
-from .cli_common import console, failed, output_path, write_aside
+from .cli_common import console, failed, output_path
 from .evaluation.ours import KEY, Ours, read_results
 from .evaluation.paper import TABLES, Timed, check_used, published, sheets
 from .evaluation.sheets import LEGEND, markdown, terminal
+from .files import write_aside
 from .machine import facts, headline
 from .model import build_model
 from .tracking.speed import PROTOCOL, open_clip

@@ -34,6 +34,10 @@ def float_tensor(op: str, name: str, value: torch.Tensor, layout: str) -> None:
         raise TypeError(f"{op}: {name} must be a tensor of shape {layout}, got {type(value).__name__}")
     if value.dim() != layout.count(",") + 1:
         raise ValueError(f"{op}: {name} must have shape {layout}, got {tuple(value.shape)}")
+    float_dtype(op, name, value)
+
+
+def float_dtype(op: str, name: str, value: torch.Tensor) -> None:
     if value.dtype not in FLOAT_DTYPES:
         expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
         raise TypeError(f"{op}: {name} must be one of {expected}, got {value.dtype}")
@@ -123,8 +127,6 @@ def linear(op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"{op}: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
     for name, tensor in named.items():
-        if tensor.dtype not in FLOAT_DTYPES:
-            expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
-            raise TypeError(f"{op}: {name} must be one of {expected}, got {tensor.dtype}")
+        float_dtype(op, name, tensor)
     if not torch.is_autocast_enabled(x.device.type):
         same_kind(op, tuple(named), tuple(named.values()))

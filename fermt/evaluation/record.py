@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..files import write_aside
 from .results import ResultError, read_result, write_result
 
 RECORD = "run.json"
@@ -74,7 +74,7 @@ def open_record(folder: Path, names: Sequence[str], run: dict[str, Any], speed: 
         speed = before.speed or speed
     _tidy(folder)
     record = Record(run, speed)
-    _write(folder / RECORD, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    write_aside(folder / RECORD, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
     return record
 
 
@@ -98,7 +98,7 @@ def keep(folder: Path, name: str, boxes: np.ndarray, seconds: np.ndarray, decodi
         decoding: (N,) seconds that reading each image took.
     """
     (folder / TIMES).mkdir(parents=True, exist_ok=True)
-    _write(_files(folder, name)[2], "".join(f"{value:.8f}\n" for value in decoding))
+    write_aside(_files(folder, name)[2], "".join(f"{value:.8f}\n" for value in decoding))
     write_result(folder, name, boxes, seconds)
 
 
@@ -164,12 +164,6 @@ def _tidy(folder: Path) -> None:
     for path in (*folder.glob(".*"), *(folder / TIMES).glob(".*")):
         if _ASIDE.fullmatch(path.name):
             path.unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.readers.reader import read_lines
+from ..files import write_aside
 
 LAYOUT = """\
   <sequence>.txt                 a line x,y,w,h for each frame, the first one too; commas, tabs or spaces between them
@@ -52,14 +52,10 @@ def write_result(folder: Path, name: str, boxes: np.ndarray, seconds: np.ndarray
         t = int(np.argmin(np.isfinite(boxes).all(1) & np.isfinite(seconds)))
         raise ValueError(f"{name}: expected finite numbers, got box {boxes[t].tolist()}, {seconds[t]} s in frame {t}")
     (folder / "times").mkdir(parents=True, exist_ok=True)
-    _write(folder / "times" / f"{name}_time.txt", "".join(f"{value:.8f}\n" for value in seconds))
-    _write(folder / f"{name}.txt", "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in boxes.tolist()))
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    write_aside(folder / "times" / f"{name}_time.txt", "".join(f"{value:.8f}\n" for value in seconds))
+    write_aside(
+        folder / f"{name}.txt", "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in boxes.tolist())
+    )
 
 
 def read_result(folder: Path, name: str, benchmark: str = "") -> list[Result]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..files import write_aside
 from .validation import Validation
 
 VALIDATED = tuple(f"val_{name}" for name in Validation._fields)
@@ -27,9 +27,7 @@ class Metrics:
         """
         self.path = path
         kept = [line for line in _whole_lines(path) if int(line.split(",", 1)[0]) <= done]
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(_line(COLUMNS) + "".join(kept))
-        os.replace(aside, path)
+        write_aside(path, _line(COLUMNS) + "".join(kept))
         self._board = _board(path.parent / "tensorboard", done) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from rich.console import Console
 from .. import checkpoints
 from ..data.pairs import PairSource
 from ..data.sampling import PairSampler
+from ..files import write_aside
 from ..model import FERMT, build_model
 from . import state
 from .batches import DevicePairs, load, training_indices
@@ -216,9 +216,7 @@ class Trainer:
             state.save_state(self.folder, self.config, self.stepper, self.progress)
 
     def _write_config(self) -> None:
-        aside = self.folder / (state.CONFIG + ".part")
-        aside.write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
-        os.replace(aside, self.folder / state.CONFIG)
+        write_aside(self.folder / state.CONFIG, json.dumps(self.config.to_dict(), indent=1) + "\n")
 
     def _interrupt(self, *_: Any) -> None:
         self.stepper.interrupted = True
