@@ -84,7 +84,7 @@ fermt_status multiply(fermt_parallel_for run, int64_t rows, const Panels<Number>
   return fermt::run_items(run, (rows + step - 1) / step, [&](int64_t item) {
     const int64_t first = item * step, count = rows - first < step ? rows - first : step;
     fermt::Carver sizes;
-    for (int64_t wide : {fermt::kPanel, stride, panels.reduced}) sizes.floats(step * wide);
+    sizes.floats(step * fermt::kPanel), sizes.floats(step * stride), sizes.floats(step * panels.reduced);
     fermt::Carver carver{static_cast<char*>(fermt::thread_scratch(sizes.used, fermt::kItemScratch))};
     if (!carver.base) return FERMT_OUT_OF_MEMORY;
     float *sums = carver.floats(step * fermt::kPanel), *beside = carver.floats(step * stride);
@@ -211,7 +211,7 @@ fermt_status linear_grad_weight(const fermt_linear_backward_args& args, const Va
     const int64_t rows = s.outputs - row < kLinearRows ? s.outputs - row : kLinearRows;
     const int64_t columns = s.inputs - column < wide ? s.inputs - column : wide;
     fermt::Carver sizes;
-    for (int64_t floats : {kLinearRows * (wide + 1), kTokenBlock * (kLinearRows + wide)}) sizes.floats(floats);
+    sizes.floats(kLinearRows * (wide + 1)), sizes.floats(kTokenBlock * (kLinearRows + wide));
     fermt::Carver carver{static_cast<char*>(fermt::thread_scratch(sizes.used, fermt::kItemScratch))};
     if (!carver.base) return FERMT_OUT_OF_MEMORY;
     float *sums = carver.floats(kLinearRows * (wide + 1)), *bias_sums = sums + kLinearRows * wide;
