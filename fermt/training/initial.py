@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,8 @@ def begin_alike(model: FERMT) -> None:
         attention.qkv.weight.copy_(torch.cat((query, key, value)))
         attention.proj.weight.copy_(0.4 * value.T + 0.4 * torch.randn(dim, dim) * dim**-0.5)
     config = model.config
+    if config.head == "center":
+        model.box_head.conv5_ctr.bias.fill_(math.log(1 / config.num_search))  # at first no cell is likely the center
     for table, grid, factor in (
         (model.backbone.pos_embed_z, config.template_grid, config.template_factor),
         (model.backbone.pos_embed_x, config.search_grid, config.search_factor),

@@ -19,10 +19,15 @@ SUPPORTS = {
     "track_frame": FRAME_DTYPES,
 }
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
+SLOWER = {"generic": ("linear",), "avx2": ("linear",)}  # instruction set -> ops that PyTorch does faster there
 
 
 def why_not() -> str | None:
     return library.why_not()
+
+
+def slower_than_pytorch() -> tuple[str, ...]:
+    return SLOWER.get(library.load().isa, ())
 
 
 def describe() -> str:
@@ -40,5 +45,6 @@ __all__ = [
     "dual_attention_unit_forward",
     "linear_backward",
     "linear_forward",
+    "slower_than_pytorch",
     "why_not",
 ]

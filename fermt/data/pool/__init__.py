@@ -1,4 +1,4 @@
-"""Training pairs from a folder of free images: photographs, cut-outs, images with boxes, and video frames with tracks."""
+"""Training pairs from a folder of free images: photographs, cut-outs, images with boxes, video frames with tracks."""
 
 from .pairs import SHARES, PoolPairs
 

@@ -21,8 +21,8 @@ from .sets import BoxedObjects, PhotoParts, Tracks
 
 SHARES = {"scenes": 0.35, "boxes": 0.25, "photos": 0.4}
 STILL = Augmentation(  # one image twice: everything that changes over time in a video is drawn here
-    template_center=0.2, template_scale=0.1, rotation=0.12, stretch=0.15, contrast=0.25, color=0.12, blur=0.3, noise=6.0,
-    hidden=0.15,
+    template_center=0.2, template_scale=0.1, rotation=0.12, stretch=0.15, contrast=0.25, color=0.12, blur=0.3,
+    noise=6.0, hidden=0.15,
 )  # fmt: skip
 MOVING = Augmentation(rotation=0.05, stretch=0.05, contrast=0.15, color=0.05, blur=0.15, noise=4.0)
 _SETS: dict[str, tuple[Callable[[Path, str], SequenceSet], Augmentation]] = {
@@ -73,8 +73,8 @@ class PoolPairs:
         self._sources: list[PairSource] = []
         for name in shares:
             if name == "scenes":
-                paths = {"objects": str(require(folder, "cutouts")), "backgrounds": str(require(folder, "photos"))}
-                world = dataclasses.replace(scenes or SyntheticConfig(), **paths)
+                objects, backgrounds = (str(require(folder, part)) for part in ("cutouts", "photos"))
+                world = dataclasses.replace(scenes or SyntheticConfig(), objects=objects, backgrounds=backgrounds)
                 self._sources.append(SyntheticPairs(config, seed, pairs, world))
             else:
                 opened, augmentation = _SETS[name]

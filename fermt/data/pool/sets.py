@@ -84,7 +84,9 @@ class BoxedObjects:
         try:
             content = json.loads(source.read_bytes())
             images = {image["id"]: image for image in content["images"]}
-            notes = [(images[note["image_id"]], note["bbox"], note.get("iscrowd", 0)) for note in content["annotations"]]
+            notes = [
+                (images[note["image_id"]], note["bbox"], note.get("iscrowd", 0)) for note in content["annotations"]
+            ]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{str(source)!r} is not a file of COCO's annotations: {error!r}") from error
         self._objects: list[tuple[Path, np.ndarray]] = []
@@ -133,7 +135,9 @@ class Tracks:
                 raise ValueError(f"{str(source)!r}: track {i} is not as expected:\n{LAYOUT}") from error
             files = clips.setdefault(clip, sorted(require(root, "video", clip).glob("*.webp")))
             if boxes.ndim != 2 or boxes.shape[1] != 4 or first < 0 or first + len(boxes) > len(files):
-                raise ValueError(f"{str(source)!r}: track {i} has boxes {boxes.shape} from frame {first} of {len(files)}")
+                raise ValueError(
+                    f"{str(source)!r}: track {i} has boxes {boxes.shape} from frame {first} of {len(files)}"
+                )
             if in_split(f"{clip}/{i}", split):
                 self._frames.append(files[first : first + len(boxes)])
                 self._annotations.append(Annotation(boxes, valid_boxes(boxes)))
