@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
+
+from fermt_kernels.modules import TemplateSearchAttention
 
 from ..model import FERMT
 
@@ -23,7 +26,8 @@ def begin_alike(model: FERMT) -> None:
     of the place in the crop, so that neighbors begin alike.
     """
     for block in model.backbone.blocks:
-        attention = block.attn  # its qkv has the rows of all queries, then those of all keys, then those of all values
+        attention = cast(TemplateSearchAttention, block.attn)
+        # Its projection has the rows of all queries, then those of all keys, then those of all values.
         dim, heads = attention.qkv.in_features, attention.num_heads
         scale = (GAIN / (dim * (dim / heads) ** 0.5)) ** 0.5
         query = torch.randn(dim, dim) * scale
@@ -33,7 +37,8 @@ def begin_alike(model: FERMT) -> None:
         attention.proj.weight.copy_(0.4 * value.T + 0.4 * torch.randn(dim, dim) * dim**-0.5)
     config = model.config
     if config.head == "center":
-        model.box_head.conv5_ctr.bias.fill_(math.log(1 / config.num_search))  # at first no cell is likely the center
+        bias = model.box_head.get_parameter("conv5_ctr.bias")
+        bias.fill_(-math.log(config.num_search))  # at first no cell is likely the center
     for table, grid, factor in (
         (model.backbone.pos_embed_z, config.template_grid, config.template_factor),
         (model.backbone.pos_embed_x, config.search_grid, config.search_factor),
