@@ -1,8 +1,15 @@
-"""The table of backends: which can run here, why the others cannot, and which one an op takes.
+"""The table of backends, and the choice of one for an op.
 
-A room (`reference`, `cpp`, `triton`) says what it needs (`why_not()`), what it has (`SUPPORTS`: op -> dtypes), where
-(`DEVICES`), up to what size (`LARGEST`: op -> what is meant, and the largest), which ops PyTorch does faster here
-(`slower_than_pytorch()`), and holds one function for each op it has. Nothing else in the package asks about backends.
+Each backend is a package (`reference`, `cpp`, `triton`) with one function for each of its ops and these names:
+
+- `unavailable_reason()`: why it cannot run on this machine, or None;
+- `describe()`: what it runs on;
+- `DEVICES`: device types whose tensors it takes, or None for any;
+- `SUPPORTS`: op -> dtypes;
+- `LARGEST`: op -> the size that is limited, in words, and its largest value;
+- `slower_than_pytorch()`: ops that PyTorch's own kernels run faster on this machine.
+
+Only this module asks for them.
 """
 
 from __future__ import annotations
@@ -18,12 +25,12 @@ from . import cpp, reference, triton
 
 AUTO = "auto"
 BACKEND_VARIABLE = "FERMT_BACKEND"
-ROOMS: dict[str, ModuleType] = {
+BACKENDS: dict[str, ModuleType] = {
     "triton": triton,
     "cpp": cpp,
     "reference": reference,
 }  # in order of preference
-NAMES = (AUTO, *ROOMS)
+NAMES = (AUTO, *BACKENDS)
 
 
 Function = TypeVar("Function", bound=Callable)
@@ -57,24 +64,24 @@ class BackendTable(tuple[BackendStatus, ...]):
 def backends() -> BackendTable:
     """The backends in order of preference: name, whether usable here, and if not, why and what to do about it."""
     rows = []
-    for name, room in ROOMS.items():
-        reason = room.why_not()
-        rows.append(BackendStatus(name, reason is None, room.describe() if reason is None else reason))
+    for name, backend in BACKENDS.items():
+        reason = backend.unavailable_reason()
+        rows.append(BackendStatus(name, reason is None, backend.describe() if reason is None else reason))
     return BackendTable(rows)
 
 
-def why_unsupported(name: str, op: str, device_type: str, dtype: torch.dtype, size: int = 0) -> str | None:
+def unsupported_reason(name: str, op: str, device_type: str, dtype: torch.dtype, size: int = 0) -> str | None:
     """Why backend `name` cannot run `op` on such input, or None if it can; `size` is the head dim, or the channels."""
-    room = ROOMS[name]
-    if reason := room.why_not():
+    backend = BACKENDS[name]
+    if reason := backend.unavailable_reason():
         return reason
-    if room.DEVICES is not None and device_type not in room.DEVICES:
-        return f"it runs on {', '.join(room.DEVICES)} tensors, not {device_type}"
-    if op not in room.SUPPORTS:
+    if backend.DEVICES is not None and device_type not in backend.DEVICES:
+        return f"it runs on {', '.join(backend.DEVICES)} tensors, not {device_type}"
+    if op not in backend.SUPPORTS:
         return f"it has no {op}"
-    if dtype not in room.SUPPORTS[op]:
-        return f"its {op} takes {', '.join(map(str, room.SUPPORTS[op]))}, not {dtype}"
-    what, largest = room.LARGEST.get(op, ("", size))
+    if dtype not in backend.SUPPORTS[op]:
+        return f"its {op} takes {', '.join(map(str, backend.SUPPORTS[op]))}, not {dtype}"
+    what, largest = backend.LARGEST.get(op, ("", size))
     return f"its {op} takes {what} up to {largest}, not {size}" if size > largest else None
 
 
@@ -89,7 +96,7 @@ def requested(backend: str) -> str:
 
 @_constant_when_traced
 def _limits(op: str) -> tuple[int, ...]:
-    return tuple(sorted({room.LARGEST[op][1] for room in ROOMS.values() if op in room.LARGEST}))
+    return tuple(sorted({backend.LARGEST[op][1] for backend in BACKENDS.values() if op in backend.LARGEST}))
 
 
 def constant_size(op: str, size: int) -> int:
@@ -117,18 +124,18 @@ def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_ba
     if name == AUTO:
         return next(
             row
-            for row, room in ROOMS.items()
-            if why_unsupported(row, f"{op}_forward", device_type, dtype, size) is None
-            and op not in room.slower_than_pytorch()
+            for row, backend in BACKENDS.items()
+            if unsupported_reason(row, f"{op}_forward", device_type, dtype, size) is None
+            and op not in backend.slower_than_pytorch()
         )
     for needed in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
-        if reason := why_unsupported(name, needed, device_type, dtype, size):
+        if reason := unsupported_reason(name, needed, device_type, dtype, size):
             raise RuntimeError(f"backend {name!r} cannot run {needed}: {reason}")
     return name
 
 
 def resolve_backward(op: str, forward_name: str, device_type: str, dtype: torch.dtype) -> str:
     """The backend of the gradient: the forward's own if it has one, else (under "auto" only) the first that does."""
-    if why_unsupported(forward_name, f"{op}_backward", device_type, dtype) is None:
+    if unsupported_reason(forward_name, f"{op}_backward", device_type, dtype) is None:
         return forward_name
-    return next(row for row in ROOMS if why_unsupported(row, f"{op}_backward", device_type, dtype) is None)
+    return next(row for row in BACKENDS if unsupported_reason(row, f"{op}_backward", device_type, dtype) is None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS, resolve
+from fermt_kernels.backends import BACKENDS, resolve
 
 WITHOUT_LIBRARY = """
 from pathlib import Path
@@ -69,13 +69,13 @@ def test_a_name_says_why_it_cannot() -> None:
     qkv = torch.randn(1, 9, 96)
     with pytest.raises(RuntimeError, match="backend 'triton' cannot run attention_forward: "):
         fk.mixed_attention(qkv, 2, 4, backend="triton")
-    if ROOMS["cpp"].why_not() is None:
+    if BACKENDS["cpp"].unavailable_reason() is None:
         with pytest.raises(RuntimeError, match="'cpp' cannot run attention_forward: .*not torch.float64"):
             fk.mixed_attention(qkv.double(), 2, 4, backend="cpp")
 
 
 def test_auto_takes_the_first_that_can() -> None:
-    cpp = "cpp" if ROOMS["cpp"].why_not() is None else "reference"
+    cpp = "cpp" if BACKENDS["cpp"].unavailable_reason() is None else "reference"
     assert resolve("attention", "auto", "cpu", torch.float32, False) == cpp
     assert resolve("attention", "auto", "cpu", torch.float64, False) == "reference"
     assert resolve("attention", "auto", "meta", torch.float32, False) == "reference"

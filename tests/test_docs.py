@@ -25,7 +25,7 @@ APART = {
     "patterns",
     "reference",
 }
-CONSTANTS = {"MEAN", "DEVIATION", "MapError"}
+CONSTANTS = {"MEAN", "STD", "MapError"}
 BY_NAME = ("got10k", "vot")  # adapters that are imported by name, where their toolkits are
 
 

@@ -10,8 +10,8 @@ import torch
 
 import fermt
 import fermt_kernels as fk
-from fermt_kernels import triton as room
-from fermt_kernels.frame import DEVIATION, MEAN
+from fermt_kernels import triton as triton_backend
+from fermt_kernels.frame import MEAN, STD
 from fermt_kernels.frame.fold import fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.frame_weights import FrameSizes
@@ -111,10 +111,10 @@ LAUNCHES = {
 }
 
 
-def launches_of(packed: fk.frame.DeviceModel, batch: int) -> tuple[list[Launch], list[Launch]]:
+def launches_of(packed: fk.frame.CudaPackedModel, batch: int) -> tuple[list[Launch], list[Launch]]:
     """Of a template, and of a frame."""
     with recording() as encoding:
-        frame = room.make_frame(packed.weights.to(torch.device("meta")), packed.sizes, batch)
+        frame = triton_backend.make_frame(packed.weights.to(torch.device("meta")), packed.sizes, batch)
         frame.encode()
     with recording() as tracking:
         frame.track()
@@ -161,7 +161,7 @@ def test_a_models_weights(head: str) -> None:
     model = small_model(head)
     packed = for_device(fold(model), torch.bfloat16, CPU)
     weights, branches = packed.weights, {"center": 3, "corner": 2}[head]
-    assert repr(packed) == f"DeviceModel({head} head, bfloat16, template 16, search 32, cpu)"
+    assert repr(packed) == f"CudaPackedModel({head} head, bfloat16, template 16, search 32, cpu)"
     assert [(layer.weight.shape, layer.weight.dtype) for layer in weights.convolutions] == [
         (torch.Size(shape), torch.bfloat16)
         for shape in (
@@ -193,17 +193,17 @@ def test_a_models_weights(head: str) -> None:
 
 def test_the_embedding_takes_bytes_where_no_unit_does() -> None:
     pixels = torch.randint(256, (5, 3, 8, 8))
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     normal = (pixels / 255 - mean) / deviation
     for head in ("center", "corner"):
         model = small_model(head)
         weights = for_device(fold(model), torch.float32, CPU).weights
         if head == "center":
-            scale, shift = weights.normalise.view(2, 3, 1, 1)
+            scale, shift = weights.normalize.view(2, 3, 1, 1)
             torch.testing.assert_close(pixels * scale + shift, normal)
             inputs = normal
         else:
-            assert weights.normalise is None
+            assert weights.normalize is None
             assert weights.unit is None
             inputs = pixels.float()
         expected = model.backbone.patch_embed.proj(normal).flatten(1)

@@ -17,7 +17,7 @@ import fermt_kernels as fk
 from benchmarks import gpu_frame_plan
 from benchmarks.frame_work import Counted, joined, total
 from fermt.flops import frame_macs
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 from fermt_kernels.frame.fold import fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.frame_tiles import FEW
@@ -45,12 +45,12 @@ def model(name: str) -> fermt.FERMT:
 
 
 @cache
-def packed(name: str, dtype: torch.dtype) -> fk.frame.DeviceModel:
+def packed(name: str, dtype: torch.dtype) -> fk.frame.CudaPackedModel:
     return for_device(fold(model(name)), dtype, torch.device("cpu"))
 
 
-def kinds(found: fk.frame.DeviceModel, batch: int) -> dict[Counted, int]:
-    frame = room.make_frame(found.weights, found.sizes, batch)
+def kinds(found: fk.frame.CudaPackedModel, batch: int) -> dict[Counted, int]:
+    frame = triton_backend.make_frame(found.weights, found.sizes, batch)
     with recording() as launches:
         frame.track()
     return joined(launches)

@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from fermt_kernels.frame import DEVIATION, MEAN
+from fermt_kernels.frame import MEAN, STD
 from fermt_kernels.patterns import key_spans
 
 from ..config import ModelConfig
@@ -57,7 +57,7 @@ def normalized(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Crops (B, S, S, 3) uint8 RGB -> normalised images (B, 3, S, S) in `dtype`; other images stay as they are."""
     if images.dtype != torch.uint8:
         return images
-    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, STD))
     return ((images.to(dtype) / 255 - mean) / deviation).permute(0, 3, 1, 2)
 
 

@@ -22,8 +22,8 @@ LARGEST: dict[str, tuple[str, int]] = {}  # any size
 SLOWER = {"generic": ("linear",), "avx2": ("linear",)}  # instruction set -> ops that PyTorch does faster there
 
 
-def why_not() -> str | None:
-    return library.why_not()
+def unavailable_reason() -> str | None:
+    return library.unavailable_reason()
 
 
 def slower_than_pytorch() -> tuple[str, ...]:
@@ -46,5 +46,5 @@ __all__ = [
     "linear_backward",
     "linear_forward",
     "slower_than_pytorch",
-    "why_not",
+    "unavailable_reason",
 ]

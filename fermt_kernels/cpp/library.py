@@ -97,7 +97,7 @@ def _open() -> Library | str:
     return library
 
 
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     opened = _open()
     return opened if isinstance(opened, str) else None
 

@@ -9,20 +9,20 @@ maps = fk.frame.track_frame(packed, cache, search_crop)  # the head's maps, floa
 
 from .calibrate import MapError, accuracy
 from .crop import crop
+from .cuda_model import CudaPackedModel
 from .decode import decode
-from .device import DeviceModel
-from .format import DEVIATION, MEAN
+from .format import MEAN, STD
 from .native import native
 from .pack import pack
 from .packed import PackedModel, load
 from .peak import peak_flops
-from .run import encode_template, track_frame, why_not
+from .run import encode_template, track_frame, unavailable_reason
 from .workspace import Workspace
 
 __all__ = [
-    "DEVIATION",
     "MEAN",
-    "DeviceModel",
+    "STD",
+    "CudaPackedModel",
     "MapError",
     "PackedModel",
     "Workspace",
@@ -35,5 +35,5 @@ __all__ = [
     "pack",
     "peak_flops",
     "track_frame",
-    "why_not",
+    "unavailable_reason",
 ]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .device import DeviceModel
-from .format import BRANCHES, CONVOLUTIONS, DEVIATION, MEAN
+from .cuda_model import CudaPackedModel
+from .format import BRANCHES, CONVOLUTIONS, MEAN, STD
 from .packed import PackedModel
 from .run import encode_template, track_frame
 
@@ -28,7 +28,7 @@ def head_ranges(model: Any, templates: Tensor, searches: Tensor) -> HeadRanges:
     """Runs the model on pairs of crops and watches its head.
 
     Args:
-        model: as `pack` takes it, and callable on normalised images as FERMT is.
+        model: as `pack` takes it, and callable on normalized images as FERMT is.
         templates, searches: uint8 RGB, (N, S, S, 3) each, S as the model has them.
     """
     lows: list[float] = []
@@ -56,7 +56,7 @@ def head_ranges(model: Any, templates: Tensor, searches: Tensor) -> HeadRanges:
                 module = model.get_submodule(f"box_head.conv{i}_{branch}")
                 stack.callback(module.register_forward_hook(see_output((branch, i))).remove)
         for template, search in zip(templates, searches, strict=True):
-            model(_normalised(template, dtype), _normalised(search, dtype))
+            model(_normalized(template, dtype), _normalized(search, dtype))
     return HeadRanges(min(0.0, *lows), max(0.0, *highs), outputs)
 
 
@@ -67,7 +67,9 @@ class MapError(NamedTuple):
     rms: float
 
 
-def accuracy(model: Any, packed: PackedModel | DeviceModel, templates: Tensor, searches: Tensor) -> dict[str, MapError]:
+def accuracy(
+    model: Any, packed: PackedModel | CudaPackedModel, templates: Tensor, searches: Tensor
+) -> dict[str, MapError]:
     """The error of each of the head's maps that packing in `packed.dtype` brings, against the model in float64.
 
     Args:
@@ -82,7 +84,7 @@ def accuracy(model: Any, packed: PackedModel | DeviceModel, templates: Tensor, s
     with _evaluating(exact):
         for template, search in zip(templates, searches, strict=True):
             maps = track_frame(packed, encode_template(packed, template), search)
-            truth = exact(*(_normalised(crop, torch.float64).to(device) for crop in (template, search)))
+            truth = exact(*(_normalized(crop, torch.float64).to(device) for crop in (template, search)))
             for name, value in maps.items():
                 difference = value.double() - truth[name].to(value.device)
                 largest[name] = max(largest.get(name, 0.0), difference.abs().max().item())
@@ -101,6 +103,6 @@ def _evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _normalised(crop: Tensor, dtype: torch.dtype) -> Tensor:
-    mean, deviation = (torch.tensor(values, dtype=dtype) for values in (MEAN, DEVIATION))
+def _normalized(crop: Tensor, dtype: torch.dtype) -> Tensor:
+    mean, deviation = (torch.tensor(values, dtype=dtype) for values in (MEAN, STD))
     return ((crop.to(dtype) / 255 - mean) / deviation).permute(2, 0, 1).unsqueeze(0).contiguous()

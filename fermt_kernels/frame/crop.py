@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import ROOMS, resolve
+from ..backends import BACKENDS, resolve
 
 LARGEST_SIZE = 4096  # up to it the two weights of a pixel, rounded each for itself, add up to a whole in OpenCV
 LARGEST_SIDE = 2**31 - 1
@@ -16,7 +16,7 @@ def crop(image: Tensor, squares: Tensor, size: int, *, out: Tensor | None = None
     """Squares cut out of one image and resized bilinearly, with the numbers of OpenCV's INTER_LINEAR on bytes.
 
     Outside the image a crop is black; as in the authors' code, the image's last row and column count as outside. The
-    promise is to be within one grey level of cv2.resize; the reference is equal to it.
+    promise is to be within one gray level of cv2.resize; the reference is equal to it.
 
     Args:
         image: (H, W, 3) uint8, at least 2 x 2 pixels, of any strides.
@@ -47,7 +47,7 @@ def crop(image: Tensor, squares: Tensor, size: int, *, out: Tensor | None = None
         out = image.new_empty(shape)
     else:
         _check_out(out, shape, image.device)
-    ROOMS[name].crop_forward(image, squares, out)
+    BACKENDS[name].crop_forward(image, squares, out)
     return out
 
 

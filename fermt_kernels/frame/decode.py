@@ -11,7 +11,7 @@ from torch import Tensor
 def decode(maps: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
     """Boxes and scores (B, 5) of a head's maps: cx, cy, w, h in [0, 1] of the search region, and the score in (0, 1).
 
-    The centre head's box is at the best cell of its score map, and its score is the map's largest; the corner head's is
+    The center head's box is at the best cell of its score map, and its score is the map's largest; the corner head's is
     between the mean cells of its two distributions, and its score is the lesser of their maxima. Scores are not
     calibrated. (The authors' `cal_bbox` and `soft_argmax`.)
 

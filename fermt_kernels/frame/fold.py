@@ -35,7 +35,7 @@ class Matrix(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A block, its two norms folded into what follows them: standardised tokens go in."""
+    """A block, its two norms folded into what follows them: layer_norm_no_affine tokens go in."""
 
     qkv: Matrix  # q, k and v below one another
     proj: Matrix

@@ -33,7 +33,7 @@ MOST_LAYERS = 64
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 3}
 FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # of models that are no block of bytes
 MEAN = (0.485, 0.456, 0.406)  # of images, RGB: ImageNet's
-DEVIATION = (0.229, 0.224, 0.225)
+STD = (0.229, 0.224, 0.225)
 CONVOLUTIONS = range(1, 5)  # the 3x3 ones of a branch of the head; the fifth is 1x1
 BRANCHES = {"center": {"ctr": 1, "offset": 2, "size": 2}, "corner": {"tl": 1, "br": 1}}  # outputs of each branch
 HEADS = {name: code for code, name in enumerate(BRANCHES)}
@@ -111,7 +111,7 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def aligned_empty(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
-    """An uninitialised CPU tensor that starts at a multiple of 64 bytes."""
+    """An uninitialized CPU tensor that starts at a multiple of 64 bytes."""
     made = torch.empty(shape, dtype=dtype)
     if made.data_ptr() % ALIGNMENT == 0:  # as torch's allocator on CPUs usually has it
         return made
@@ -138,11 +138,11 @@ def matrix_sections(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[T
     """Weight (N, K) and bias (N,) in any float dtype -> the sections of a matrix."""
     if dtype != torch.int8:
         return bias_section(bias), panel_set(weight, dtype)
-    rows, scales = quantised(weight)
+    rows, scales = quantized(weight)
     return bias_section(bias), bias_section(scales), bias_section(rows.sum(dim=1)), panel_set(rows, dtype)
 
 
-def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Weight (N, K) -> whole numbers from -127 to 127 and the scale of each row (N,): weight is about rows * scale."""
     scales = weight.abs().amax(dim=1) / LARGEST_BYTE
     return torch.round(weight / torch.where(scales > 0, scales, 1).unsqueeze(1)), scales

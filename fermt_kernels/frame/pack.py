@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import AUTO, requested, why_unsupported
+from ..backends import AUTO, requested, unsupported_reason
 from ..patterns import key_spans
 from .calibrate import HeadRanges, head_ranges
-from .device import DeviceModel
+from .cuda_model import CudaPackedModel
 from .fold import LAYER_NORM_EPS, Folded, Matrix, fold
 from .format import (
     CONVOLUTIONS,
-    DEVIATION,
     DTYPES,
     FLOATS,
     HEADS,
     MEAN,
+    STD,
     Header,
     assemble,
     bias_section,
     matrix_sections,
     panel_set,
-    quantised,
+    quantized,
 )
 from .packed import PackedModel
 
@@ -41,11 +41,11 @@ def pack(
     *,
     calibration: tuple[Tensor, Tensor] | None = None,
     backend: str = "auto",
-) -> PackedModel | DeviceModel:
+) -> PackedModel | CudaPackedModel:
     """A model's weights in the form in which `track_frame` reads them. The model is not changed.
 
     What is packed is the model in evaluation mode: batch norms by their running statistics. A model on a GPU becomes a
-    `DeviceModel` there, one on the CPU a `PackedModel`.
+    `CudaPackedModel` there, one on the CPU a `PackedModel`.
 
     Args:
         model: a FERMT, or anything with its `config` and, under the authors' keys, its `state_dict()`; in any float
@@ -76,15 +76,15 @@ def pack(
     return PackedModel(assemble(_header(folded, DTYPES[dtype]), list(_sections(folded, dtype, ranges))))
 
 
-def for_device(folded: Folded, dtype: torch.dtype, device: torch.device) -> DeviceModel:
+def for_device(folded: Folded, dtype: torch.dtype, device: torch.device) -> CudaPackedModel:
     """The model for the Triton kernels, whether they can run on that device or not."""
-    return DeviceModel(folded, _header(folded, FLOATS[dtype]), dtype, device)
+    return CudaPackedModel(folded, _header(folded, FLOATS[dtype]), dtype, device)
 
 
 def _for_triton(folded: Folded, dtype: torch.dtype, backend: str) -> bool:
-    """Whether the model becomes a `DeviceModel`."""
+    """Whether the model becomes a `CudaPackedModel`."""
     name = requested(backend)
-    reason = why_unsupported("triton", "track_frame", folded.device.type, dtype)
+    reason = unsupported_reason("triton", "track_frame", folded.device.type, dtype)
     if name == "triton" and reason:
         raise RuntimeError(f"backend 'triton' cannot run track_frame: {reason}")
     if name == AUTO and reason and folded.device.type != "cpu":
@@ -134,7 +134,7 @@ def _header(folded: Folded, dtype: int) -> Header:
 
 def _sections(folded: Folded, dtype: torch.dtype, ranges: HeadRanges | None) -> Iterator[Tensor]:
     """Every section, in the order of the format."""
-    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
     yield torch.cat((1 / (255 * deviation), -mean / deviation)).float()
     yield from (weight.float() for weight in folded.unit or ())
     yield from (positions.float() for positions in folded.positions)
@@ -207,7 +207,7 @@ def _byte_sections(
     weight: Tensor, bias: Tensor, in_scale: Tensor, in_zero: Tensor, out_scale: Tensor
 ) -> Iterator[Tensor]:
     """Both maps' scales are fixed, so that a sum of bytes becomes a byte by one product and one addition."""
-    rows, scales = quantised(_rows(weight))
+    rows, scales = quantized(_rows(weight))
     sums, factor = rows.sum(dim=1), in_scale * scales
     yield bias_section((bias - factor * in_zero * sums) / out_scale)
     yield bias_section(factor / out_scale)

@@ -16,7 +16,7 @@ _DTYPES = {code: dtype for dtype, code in DTYPES.items()}
 _HEADS = {code: head for head, code in HEADS.items()}
 
 
-class Described:
+class PackedModelBase:
     """What every form of a packed model says of itself."""
 
     def __init__(self, header: Header) -> None:
@@ -58,7 +58,7 @@ class Described:
         return self._header.search_factor
 
 
-class PackedModel(Described):
+class PackedModel(PackedModelBase):
     """A model as one block of bytes that the compiled library reads in place; made by `pack` or `load`. On the CPU.
 
     It needs neither torch modules nor the compiled library until it is run, and may be shared between threads.

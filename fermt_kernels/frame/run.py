@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..backends import AUTO, ROOMS, requested, why_unsupported
-from . import device_run, host_run
+from ..backends import AUTO, BACKENDS, requested, unsupported_reason
+from . import cpu_run, cuda_run
+from .cuda_model import CudaPackedModel
 from .decode import decode
-from .device import DeviceModel
 from .packed import PackedModel
 from .workspace import Workspace
 
@@ -21,21 +21,23 @@ MAPS = {
 }
 
 
-def why_not(dtype: torch.dtype, device: torch.device | str = "cpu", backend: str = "auto") -> str | None:
+def unavailable_reason(dtype: torch.dtype, device: torch.device | str = "cpu", backend: str = "auto") -> str | None:
     """Why no packed frame can run in `dtype` on `device` under `backend`, or None if one can.
 
     Raises:
         ValueError: there is no such backend.
     """
     name = requested(backend)
-    candidates = list(ROOMS) if name == AUTO else [name]
-    reasons = {row: why_unsupported(row, "track_frame", torch.device(device).type, dtype) for row in candidates}
+    candidates = list(BACKENDS) if name == AUTO else [name]
+    reasons = {row: unsupported_reason(row, "track_frame", torch.device(device).type, dtype) for row in candidates}
     if None in reasons.values():
         return None
     return "; ".join(f"{row}: {reason}" for row, reason in reasons.items())
 
 
-def encode_template(packed: PackedModel | DeviceModel, crops: Tensor, *, workspace: Workspace | None = None) -> Tensor:
+def encode_template(
+    packed: PackedModel | CudaPackedModel, crops: Tensor, *, workspace: Workspace | None = None
+) -> Tensor:
     """What `track_frame` needs of the templates, computed once.
 
     Args:
@@ -54,13 +56,13 @@ def encode_template(packed: PackedModel | DeviceModel, crops: Tensor, *, workspa
     """
     crops = _crops("encode_template", packed, crops, "template_size")
     _check_workspace("encode_template", workspace)
-    if isinstance(packed, DeviceModel):
-        return device_run.encode(packed, crops, workspace)
-    return host_run.encode(packed, crops, workspace)
+    if isinstance(packed, CudaPackedModel):
+        return cuda_run.encode(packed, crops, workspace)
+    return cpu_run.encode(packed, crops, workspace)
 
 
 def track_frame(
-    packed: PackedModel | DeviceModel,
+    packed: PackedModel | CudaPackedModel,
     caches: Tensor | Sequence[Tensor],
     crops: Tensor,
     *,
@@ -96,11 +98,11 @@ def track_frame(
     _check_workspace("track_frame", workspace)
     _check_window(packed, window)
     _check_caches(packed, caches, len(crops))
-    if isinstance(packed, DeviceModel):
-        maps, found, last = device_run.track(packed, caches, crops, workspace, tokens, window)
+    if isinstance(packed, CudaPackedModel):
+        maps, found, last = cuda_run.track(packed, caches, crops, workspace, tokens, window)
         outputs = _outputs(packed.head, maps) | {"boxes": found}
     else:
-        maps, last = host_run.track(packed, caches, crops, workspace, tokens)
+        maps, last = cpu_run.track(packed, caches, crops, workspace, tokens)
         outputs = _outputs(packed.head, maps)
         if boxes:
             outputs["boxes"] = decode(outputs, window)
@@ -115,9 +117,9 @@ def _outputs(head: str, maps: Tensor) -> dict[str, Tensor]:
     return {name: value.flatten(1) for name, value in outputs.items()} if head == "corner" else outputs
 
 
-def _crops(op: str, packed: PackedModel | DeviceModel, crops: Tensor, size_name: str) -> Tensor:
+def _crops(op: str, packed: PackedModel | CudaPackedModel, crops: Tensor, size_name: str) -> Tensor:
     """The crops as (B, S, S, 3)."""
-    if not isinstance(packed, (PackedModel, DeviceModel)):
+    if not isinstance(packed, (PackedModel, CudaPackedModel)):
         raise TypeError(f"{op}: packed must be what fermt_kernels.frame.pack gives, got {type(packed).__name__}")
     size = getattr(packed, size_name)
     if not isinstance(crops, Tensor):
@@ -135,13 +137,13 @@ def _crops(op: str, packed: PackedModel | DeviceModel, crops: Tensor, size_name:
     return crops
 
 
-def _places(packed: PackedModel | DeviceModel) -> str:
+def _places(packed: PackedModel | CudaPackedModel) -> str:
     """Where crops may be."""
     return "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
 
 
-def _check_caches(packed: PackedModel | DeviceModel, caches: Tensor | Sequence[Tensor], batch: int) -> None:
-    length = (device_run if isinstance(packed, DeviceModel) else host_run).cache_bytes(packed, batch)
+def _check_caches(packed: PackedModel | CudaPackedModel, caches: Tensor | Sequence[Tensor], batch: int) -> None:
+    length = (cuda_run if isinstance(packed, CudaPackedModel) else cpu_run).cache_bytes(packed, batch)
     if isinstance(caches, Tensor):
         if caches.dim() != 2 or caches.shape != (batch, length):
             raise ValueError(
@@ -163,7 +165,7 @@ def _check_caches(packed: PackedModel | DeviceModel, caches: Tensor | Sequence[T
             )
 
 
-def _check_cache(packed: PackedModel | DeviceModel, cache: Tensor) -> None:
+def _check_cache(packed: PackedModel | CudaPackedModel, cache: Tensor) -> None:
     if not isinstance(cache, Tensor):
         raise TypeError(f"track_frame: a cache must be a uint8 tensor, got {type(cache).__name__}")
     if cache.dtype != torch.uint8:
@@ -178,7 +180,7 @@ def _check_workspace(op: str, workspace: Workspace | None) -> None:
         raise TypeError(f"{op}: workspace must be a Workspace or None, got {type(workspace).__name__}")
 
 
-def _check_window(packed: PackedModel | DeviceModel, window: Tensor | None) -> None:
+def _check_window(packed: PackedModel | CudaPackedModel, window: Tensor | None) -> None:
     if window is None:
         return
     if not isinstance(window, Tensor) or window.shape != (packed.grid, packed.grid):

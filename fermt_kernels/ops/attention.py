@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..backends import ROOMS, constant_size, resolve, resolve_backward
+from ..backends import BACKENDS, constant_size, resolve, resolve_backward
 from ..reference.attention import statistics_dtype
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
@@ -119,7 +119,7 @@ def _attention_fake(q, k, v, num_template, pattern, scale, backend):  # type: ig
 
 def _attention(q, k, v, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     out, lse = _attention_fake(q, k, v, num_template, pattern, scale, backend)
-    ROOMS[backend].attention_forward(q, k, v, out, lse, num_template, pattern, scale)
+    BACKENDS[backend].attention_forward(q, k, v, out, lse, num_template, pattern, scale)
     return out, lse
 
 
@@ -129,7 +129,7 @@ def _attention_backward_fake(grad_out, q, k, v, out, lse, num_template, pattern,
 
 def _attention_backward(grad_out, q, k, v, out, lse, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     grads = _attention_backward_fake(grad_out, q, k, v, out, lse, num_template, pattern, scale, backend)
-    ROOMS[backend].attention_backward(grad_out, q, k, v, out, lse, *grads, num_template, pattern, scale)
+    BACKENDS[backend].attention_backward(grad_out, q, k, v, out, lse, *grads, num_template, pattern, scale)
     return grads
 
 
@@ -141,7 +141,7 @@ def _packed_fake(qkv, num_heads, num_template, pattern, scale, backend):  # type
 def _packed(qkv, num_heads, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     out, lse = _packed_fake(qkv, num_heads, num_template, pattern, scale, backend)
     heads = out.view(*out.shape[:2], num_heads, -1).transpose(1, 2)
-    ROOMS[backend].attention_forward(*_split(qkv, num_heads), heads, lse, num_template, pattern, scale)
+    BACKENDS[backend].attention_forward(*_split(qkv, num_heads), heads, lse, num_template, pattern, scale)
     return out, lse
 
 
@@ -153,7 +153,7 @@ def _packed_backward(grad_out, qkv, out, lse, num_heads, num_template, pattern, 
     grad_qkv = qkv.new_empty(qkv.shape)
     grad_heads, heads = (t.unflatten(2, (num_heads, -1)).transpose(1, 2) for t in (grad_out, out))
     q, k, v = _split(qkv, num_heads)
-    ROOMS[backend].attention_backward(
+    BACKENDS[backend].attention_backward(
         grad_heads, q, k, v, heads, lse, *_split(grad_qkv, num_heads), num_template, pattern, scale
     )
     return grad_qkv

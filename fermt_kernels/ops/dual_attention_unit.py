@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..backends import ROOMS, constant_size, resolve, resolve_backward
+from ..backends import BACKENDS, constant_size, resolve, resolve_backward
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
 
@@ -82,7 +82,7 @@ def _fake(x, *weights_and_backend):  # type: ignore[no-untyped-def]
 def _forward(x, *weights_and_backend):  # type: ignore[no-untyped-def]
     *weights, backend = weights_and_backend
     out = _fake(x)
-    ROOMS[backend].dual_attention_unit_forward(x, weights, out)
+    BACKENDS[backend].dual_attention_unit_forward(x, weights, out)
     return out
 
 
@@ -93,7 +93,7 @@ def _backward_fake(grad_out, x, *weights_and_backend):  # type: ignore[no-untype
 def _backward(grad_out, x, *weights_and_backend):  # type: ignore[no-untyped-def]
     *weights, backend = weights_and_backend
     grad_x, *grads = _backward_fake(grad_out, x, *weights_and_backend)
-    ROOMS[backend].dual_attention_unit_backward(grad_out, x, weights, grad_x, grads)
+    BACKENDS[backend].dual_attention_unit_backward(grad_out, x, weights, grad_x, grads)
     return grad_x, *grads
 
 

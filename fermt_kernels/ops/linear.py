@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, reference
-from ..backends import AUTO, ROOMS, requested, resolve
+from ..backends import AUTO, BACKENDS, requested, resolve
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
 PLAIN = "reference"
@@ -46,7 +46,7 @@ def linear(
     """
     checks.linear("linear", x, weight, bias)
     name = requested(backend)
-    if name == AUTO or "linear_forward" in ROOMS[name].SUPPORTS:
+    if name == AUTO or "linear_forward" in BACKENDS[name].SUPPORTS:
         tensors = (x, weight) if bias is None else (x, weight, bias)
         name = resolve("linear", backend, x.device.type, effective_dtype(x), needs_gradient(*tensors))
     else:
@@ -65,7 +65,7 @@ def _fake(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[no-
 
 def _forward(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[no-untyped-def]
     out = _fake(x, weight, bias, gelu, dtype, out_dtype, backend)
-    ROOMS[backend].linear_forward(x, weight, bias, gelu, dtype, out)
+    BACKENDS[backend].linear_forward(x, weight, bias, gelu, dtype, out)
     return out
 
 
@@ -77,7 +77,7 @@ def _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend):  # type: 
 def _backward(grad_out, x, weight, gelu, dtype, needed, backend):  # type: ignore[no-untyped-def]
     grads = _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend)
     wanted = (grad if need else None for grad, need in zip(grads, needed, strict=True))
-    ROOMS[backend].linear_backward(grad_out, x, weight, gelu, dtype, *wanted)
+    BACKENDS[backend].linear_backward(grad_out, x, weight, gelu, dtype, *wanted)
     return grads
 
 

@@ -28,7 +28,7 @@ SUPPORTS = {
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
 
 
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     return None
 
 
@@ -56,5 +56,5 @@ __all__ = [
     "linear_backward",
     "linear_forward",
     "slower_than_pytorch",
-    "why_not",
+    "unavailable_reason",
 ]

@@ -37,7 +37,7 @@ LARGEST = {
 }
 
 
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     if find_spec("triton") is None:
         return "triton is not installed; pip install 'triton>=3.5'"
     if not INTERPRETED and not torch.cuda.is_available():

@@ -108,21 +108,21 @@ def _planes(x: Tensor, sizes: Sizes) -> Planes:
     return Planes(batch, channels, height, width, pitch, origin, plane, block)
 
 
-def _pixels(x: Tensor, normalise: Tensor | None) -> dict[str, Any]:
-    """What a kernel reads the image with: its strides, and how it is still to be normalised, if it is."""
-    unused = x if normalise is None else normalise
-    return {"normalise_ptr": unused, **_strides("x", x, ("batch", "channel", "row", "column"))}
+def _pixels(x: Tensor, normalize: Tensor | None) -> dict[str, Any]:
+    """What a kernel reads the image with: its strides, and how it is still to be normalized, if it is."""
+    unused = x if normalize is None else normalize
+    return {"normalize_ptr": unused, **_strides("x", x, ("batch", "channel", "row", "column"))}
 
 
-def _maps(x: Tensor, weights: Sequence[Tensor], sizes: Sizes, planes: Planes, normalise: Tensor | None = None) -> Maps:
+def _maps(x: Tensor, weights: Sequence[Tensor], sizes: Sizes, planes: Planes, normalize: Tensor | None = None) -> Maps:
     u, a = planes.scratch(x), planes.scratch(x)
     u_sums = x.new_empty((planes.batch, planes.tiles, planes.channels), dtype=torch.float32)
     mean, gate = (x.new_empty((planes.batch, planes.channels), dtype=torch.float64) for _ in range(2))
     arguments = {
         "x_ptr": x, "proj_1_weight_ptr": weights[0], "proj_1_bias_ptr": weights[1], "u_ptr": u, "u_sums_ptr": u_sums,
-        **_pixels(x, normalise), **planes.numbers(),
+        **_pixels(x, normalize), **planes.numbers(),
     }  # fmt: skip
-    constants = {**sizes.channel_constants(), "NORMALISED": normalise is None, "BLOCK": planes.block}
+    constants = {**sizes.channel_constants(), "NORMALIZED": normalize is None, "BLOCK": planes.block}
     launch(activation_kernel, (planes.batch * planes.tiles,), arguments, constants, POINTWISE)
     arguments = {
         "u_ptr": u, "conv0_weight_ptr": weights[2], "conv0_bias_ptr": weights[3], "a_ptr": a, "u_sums_ptr": u_sums,
@@ -141,26 +141,26 @@ def _spatial_arguments(maps: Maps, weights: Sequence[Tensor]) -> dict[str, Tenso
 
 
 def dual_attention_unit_forward(
-    x: Tensor, weights: Sequence[Tensor], out: Tensor, normalise: Tensor | None = None
+    x: Tensor, weights: Sequence[Tensor], out: Tensor, normalize: Tensor | None = None
 ) -> None:
     """The unit on x (B, C, H, W) into `out` (last dimension contiguous); weights in the order of `DAUWeights`.
 
-    With `normalise`, float32 (2, C), it is the unit on x * normalise[0] + normalise[1].
+    With `normalize`, float32 (2, C), it is the unit on x * normalize[0] + normalize[1].
     """
-    x = last_contiguous(x) if normalise is None else x
+    x = last_contiguous(x) if normalize is None else x
     weights = [weight.contiguous() for weight in weights]
     sizes = _sizes(weights)
     planes = _planes(x, sizes)
-    maps = _maps(x, weights, sizes, planes, normalise)
+    maps = _maps(x, weights, sizes, planes, normalize)
     first_tile = planes.origin // planes.block  # those before it, and after the last pixel's, are margin
     tiles = cdiv(planes.origin + planes.height * planes.pitch, planes.block) - first_tile
     arguments = {
         "x_ptr": x, **_spatial_arguments(maps, weights), "proj_2_weight_ptr": weights[10],
-        "proj_2_bias_ptr": weights[11], "out_ptr": out, **_pixels(x, normalise), **_strides("out", out),
+        "proj_2_bias_ptr": weights[11], "out_ptr": out, **_pixels(x, normalize), **_strides("out", out),
         **planes.numbers(), "first_tile": first_tile, "tiles": tiles,
     }  # fmt: skip
     constants = {
-        **sizes.channel_constants(), **sizes.spatial_constants(), "NORMALISED": normalise is None,
+        **sizes.channel_constants(), **sizes.spatial_constants(), "NORMALIZED": normalize is None,
         "BLOCK": planes.block,
     }  # fmt: skip
     launch(output_kernel, (planes.batch * tiles,), arguments, constants, TAPS)

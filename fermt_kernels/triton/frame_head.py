@@ -85,7 +85,7 @@ class Head:
             "maps_ptr": self.maps, "maps": self._sizes.maps, "limit": self._sizes.limit,
         }  # fmt: skip
         constants = self._constants(layer, tiles) | {
-            "SQUASHED": self._sizes.head == "center", "BLOCK_N": next_power_of_2(outputs),
+            "APPLY_SIGMOID": self._sizes.head == "center", "BLOCK_N": next_power_of_2(outputs),
         }  # fmt: skip
         grid = cdiv(self._batch * self._sizes.num_search, tiles.m), groups
         launch(maps_kernel, grid, arguments, constants, tiles.tuning)

@@ -98,7 +98,7 @@ class Layers:
         weights, sizes, tiles = self._weights, self._sizes, self._mode.embedding
         image, out = crops.permute(0, 3, 1, 2), self._whole[0]
         if weights.unit is not None:
-            dual_attention_unit_forward(image, weights.unit, self._images[rows], weights.normalise)
+            dual_attention_unit_forward(image, weights.unit, self._images[rows], weights.normalize)
             image = self._images[rows]
         strides = zip(("batch", "channel", "row", "column"), image.stride(), strict=True)
         arguments = {

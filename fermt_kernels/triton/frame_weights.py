@@ -32,7 +32,7 @@ class LayerWeights(NamedTuple):
 class FrameWeights(NamedTuple):
     """A model on a device. Norms, positions, the unit and the head's 1x1 convolutions are float32 in any case."""
 
-    normalise: Tensor | None  # (2, 3): scale and shift of the crops' bytes; None if the embedding has them folded in
+    normalize: Tensor | None  # (2, 3): scale and shift of the crops' bytes; None if the embedding has them folded in
     unit: tuple[Tensor, ...] | None  # of the Dual Attention Unit, in the order of `DAUWeights`
     template_positions: Tensor  # (n, dim)
     search_positions: Tensor  # (m, dim)

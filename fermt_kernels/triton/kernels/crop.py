@@ -1,9 +1,9 @@
 """Square crops of one frame, resized in OpenCV's fixed point: weights in 1/2048, and products cut to integers.
 
-What is guaranteed: one grey level. Positions are rounded as OpenCV's are, in float64 and then to float32, as long as
+What is guaranteed: one gray level. Positions are rounded as OpenCV's are, in float64 and then to float32, as long as
 the compiler fuses no product with a sum, which `taps` sees to; all else is exact or in integers, so that the crop is
 OpenCV's bit for bit. Fused, a position could be the next float32, in squares of more than 2048 pixels a side: a weight
-1/2048 off, a pixel one grey level.
+1/2048 off, a pixel one gray level.
 """
 
 import triton
@@ -39,7 +39,7 @@ def taps(start, side, size, outputs, length):
 
 @triton.jit
 def line(row_ptr, row_seen, x0, x0_seen, x1, x1_seen, x1_weight):
-    """Each column's two pixels of an image row, weighed: (ROWS, COLUMNS) in 1/2048 grey levels."""
+    """Each column's two pixels of an image row, weighed: (ROWS, COLUMNS) in 1/2048 gray levels."""
     left = tl.load(row_ptr + x0[None, :], row_seen & x0_seen[None, :], other=0).to(tl.int32)
     right = tl.load(row_ptr + x1[None, :], row_seen & x1_seen[None, :], other=0).to(tl.int32)
     return left * WHOLE + (right - left) * x1_weight[None, :]
@@ -79,6 +79,6 @@ def crop_kernel(
         lower_ptr = channel_ptr + (y1 * image_strides[0])[:, None]
         upper = line(upper_ptr, y0_seen[:, None], x0, x0_seen, x1, x1_seen, x1_weight)
         lower = line(lower_ptr, y1_seen[:, None], x0, x0_seen, x1, x1_seen, x1_weight)
-        above = ((upper >> 4) * (-y1_weight + WHOLE)[:, None]) >> 16  # in quarters of a grey level
+        above = ((upper >> 4) * (-y1_weight + WHOLE)[:, None]) >> 16  # in quarters of a gray level
         below = ((lower >> 4) * y1_weight[:, None]) >> 16
         tl.store(out_at + channel, ((above + below + 2) >> 2).to(tl.uint8), known)

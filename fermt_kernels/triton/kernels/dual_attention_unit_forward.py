@@ -11,13 +11,13 @@ from .depthwise import convolved, pixels_of
 
 
 @triton.jit
-def pixels(image_ptr, normalise_ptr, channel, inside, CHANNELS: tl.constexpr, NORMALISED: tl.constexpr):
-    """A channel's pixels; scaled and shifted by `normalise_ptr` (2, CHANNELS) if they are not NORMALISED yet."""
+def pixels(image_ptr, normalize_ptr, channel, inside, CHANNELS: tl.constexpr, NORMALIZED: tl.constexpr):
+    """A channel's pixels; scaled and shifted by `normalize_ptr` (2, CHANNELS) if they are not NORMALIZED yet."""
     value = tl.load(image_ptr, inside, other=0).to(tl.float32)
-    if NORMALISED:
+    if NORMALIZED:
         return value
     else:
-        return value * tl.load(normalise_ptr + channel) + tl.load(normalise_ptr + CHANNELS + channel)
+        return value * tl.load(normalize_ptr + channel) + tl.load(normalize_ptr + CHANNELS + channel)
 
 
 @triton.jit
@@ -26,11 +26,11 @@ def pointwise(
     weight_ptr,
     bias_ptr,
     channel_stride,
-    normalise_ptr,
+    normalize_ptr,
     inside,
     CHANNELS: tl.constexpr,
     CHANNELS_P2: tl.constexpr,
-    NORMALISED: tl.constexpr,
+    NORMALIZED: tl.constexpr,
 ):
     """A 1x1 convolution of the pixels that `image_ptr` points at in channel 0: (CHANNELS_P2, BLOCK)."""
     channels = tl.arange(0, CHANNELS_P2)
@@ -38,7 +38,7 @@ def pointwise(
     result = tl.load(bias_ptr + channels, known, other=0.0).to(tl.float32)[:, None]
     for i in tl.static_range(CHANNELS):
         weight = tl.load(weight_ptr + channels * CHANNELS + i, known, other=0.0).to(tl.float32)
-        value = pixels(image_ptr + i * channel_stride, normalise_ptr, i, inside, CHANNELS, NORMALISED)
+        value = pixels(image_ptr + i * channel_stride, normalize_ptr, i, inside, CHANNELS, NORMALIZED)
         result += weight[:, None] * value[None, :]
     return result
 
@@ -50,7 +50,7 @@ def activation_kernel(
     proj_1_bias_ptr,
     u_ptr,
     u_sums_ptr,
-    normalise_ptr,
+    normalize_ptr,
     x_batch_stride,
     x_channel_stride,
     x_row_stride,
@@ -63,7 +63,7 @@ def activation_kernel(
     tiles,
     CHANNELS: tl.constexpr,
     CHANNELS_P2: tl.constexpr,
-    NORMALISED: tl.constexpr,
+    NORMALIZED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """u = GELU(proj_1 x) on one tile of all channels' planes, and the tile's sums of u."""
@@ -73,8 +73,8 @@ def activation_kernel(
     at, row, column, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
     x_at = x_ptr + batch * x_batch_stride + row.to(tl.int64) * x_row_stride + column * x_column_stride
     before = pointwise(
-        x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, normalise_ptr, inside,
-        CHANNELS, CHANNELS_P2, NORMALISED,
+        x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, normalize_ptr, inside,
+        CHANNELS, CHANNELS_P2, NORMALIZED,
     )  # fmt: skip
     u = 0.5 * before * (1.0 + tl.erf(before * 0.7071067811865476))
     u = tl.where(inside[None, :], u, 0.0)
@@ -96,7 +96,7 @@ def output_kernel(
     proj_2_weight_ptr,
     proj_2_bias_ptr,
     out_ptr,
-    normalise_ptr,
+    normalize_ptr,
     x_batch_stride,
     x_channel_stride,
     x_row_stride,
@@ -116,7 +116,7 @@ def output_kernel(
     SIZE: tl.constexpr,
     TAPS_P2: tl.constexpr,
     DILATION: tl.constexpr,
-    NORMALISED: tl.constexpr,
+    NORMALIZED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """out = proj_2(s f u) + x with f = conv1(conv_spatial a), on one tile of all channels."""
@@ -143,5 +143,5 @@ def output_kernel(
     for o in tl.static_range(CHANNELS):
         weight = tl.load(proj_2_weight_ptr + o * CHANNELS + channels, known, other=0.0).to(tl.float32)
         mixed = tl.sum(weight[:, None] * gated, 0) + tl.load(proj_2_bias_ptr + o).to(tl.float32)
-        out = mixed + pixels(x_at + o * x_channel_stride, normalise_ptr, o, inside, CHANNELS, NORMALISED)
+        out = mixed + pixels(x_at + o * x_channel_stride, normalize_ptr, o, inside, CHANNELS, NORMALIZED)
         tl.store(out_at + o * out_channel_stride, out.to(out_ptr.dtype.element_ty), inside)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .frame_rows import places_of
+from .frame_rows import row_offsets
 
 
 @triton.jit
@@ -49,5 +49,5 @@ def embedding_kernel(
     mask = known[:, None] & inside[None, :]
     total += tl.load(bias_ptr + outputs, inside, other=0.0)[None, :]
     total += tl.load(position_ptr + (token[:, None] * DIM + outputs[None, :]), mask, other=0.0)
-    places = places_of(index, first, count, tokens)
+    places = row_offsets(index, first, count, tokens)
     tl.store(out_ptr + (places[:, None] * DIM + outputs[None, :]), total, mask)

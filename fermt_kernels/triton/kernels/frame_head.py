@@ -1,4 +1,4 @@
-"""The head: its 3x3 convolutions as products over nine neighbours, and boxes from its maps."""
+"""The head: its 3x3 convolutions as products over nine neighbors, and boxes from its maps."""
 
 import triton
 import triton.language as tl
@@ -92,7 +92,7 @@ def maps_kernel(
     limit,
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    SQUASHED: tl.constexpr,
+    APPLY_SIGMOID: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -100,8 +100,8 @@ def maps_kernel(
 ):
     """The last 3x3 convolution of a group and its 1x1, of at most two outputs: float32 maps (B, maps, cells).
 
-    `places_ptr` (groups, 2, 2): which map an output is, -1 for none, and whether it is a sigmoid (if SQUASHED), kept
-    `limit` away from 0 and 1.
+    `places_ptr` (groups, 2, 2): which map an output is, -1 for none, and whether it is a sigmoid (if
+    APPLY_SIGMOID), kept `limit` away from 0 and 1.
     """
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     group = tl.program_id(1)
@@ -115,7 +115,7 @@ def maps_kernel(
         place = tl.load(places_ptr + group * 4 + o * 2)
         weight = tl.load(last_weight_ptr + (group * 2 + o) * OUTPUTS + outputs, outputs < OUTPUTS, other=0.0)
         value = tl.sum(features * weight[None, :], 1) + tl.load(last_bias_ptr + group * 2 + o)
-        if SQUASHED:
+        if APPLY_SIGMOID:
             squashed = 1.0 / (1.0 + tl.exp(-value))
             squashed = tl.where(squashed < limit, limit, tl.where(squashed > 1.0 - limit, 1.0 - limit, squashed))
             value = tl.where(tl.load(places_ptr + group * 4 + o * 2 + 1) > 0, squashed, value)

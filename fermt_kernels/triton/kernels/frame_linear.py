@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .frame_rows import columns_of, gelu, load_stream, places_of, product, standardised
+from .frame_rows import columns_of, gelu, layer_norm_no_affine, load_stream, product, row_offsets
 
 
 @triton.jit
@@ -34,14 +34,14 @@ def norm_linear_kernel(
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     share = tl.program_id(1)
     known = index < rows
-    places = places_of(index, first, count, tokens)
+    places = row_offsets(index, first, count, tokens)
     chunks = load_stream(stream_ptr, part_stride, places, known, PARTS, DIM, BLOCK_C, CHUNKS)
     if PARTS > 1 and share == 0:
         for c in tl.static_range(CHUNKS):
             columns = columns_of(c, BLOCK_C)
             mask = known[:, None] & (columns < DIM)[None, :]
             tl.store(sum_ptr + (places[:, None] * DIM + columns[None, :]), chunks[c], mask)
-    normed = standardised(chunks, eps, weight_ptr.dtype.element_ty, DIM, BLOCK_C, CHUNKS)
+    normed = layer_norm_no_affine(chunks, eps, weight_ptr.dtype.element_ty, DIM, BLOCK_C, CHUNKS)
     for start in range(0, SHARE, BLOCK_N):
         outputs = share * SHARE + start + tl.arange(0, BLOCK_N)
         inside = outputs < OUTPUTS
@@ -75,7 +75,7 @@ def linear_kernel(
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     outputs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     known, inside = index < rows, outputs < OUTPUTS
-    places = places_of(index, first, count, tokens)
+    places = row_offsets(index, first, count, tokens)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, INPUTS, BLOCK_K):
         inputs = start + tl.arange(0, BLOCK_K)

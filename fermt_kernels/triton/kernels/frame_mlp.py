@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .frame_rows import columns_of, gelu, load_rows, places_of, product, standardised
+from .frame_rows import columns_of, gelu, layer_norm_no_affine, load_rows, product, row_offsets
 
 
 @triton.jit
@@ -28,7 +28,7 @@ def add_mlp(
 ):
     """x + fc2 GELU(fc1 norm(x)) by SHARE of the hidden values; program j of a row writes part j, x being in part 0."""
     share = tl.program_id(1)
-    normed = standardised(x, eps, fc1_weight_ptr.dtype.element_ty, DIM, BLOCK_C, CHUNKS)
+    normed = layer_norm_no_affine(x, eps, fc1_weight_ptr.dtype.element_ty, DIM, BLOCK_C, CHUNKS)
     totals = ()
     for c in tl.static_range(CHUNKS):
         columns = columns_of(c, BLOCK_C)
@@ -79,7 +79,7 @@ def mlp_kernel(
     """A layer's second half. Rows are read before they are written: with one share `out_ptr` may be the stream."""
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     known = index < rows
-    places = places_of(index, first, count, tokens)
+    places = row_offsets(index, first, count, tokens)
     x = load_rows(stream_ptr, places, known, DIM, BLOCK_C, CHUNKS)
     add_mlp(
         x, fc1_weight_ptr, fc1_bias_ptr, fc2_weight_ptr, fc2_bias_ptr, out_ptr, part_stride, places, known, eps,
@@ -116,7 +116,7 @@ def proj_mlp_kernel(
     """All that follows attention: its projection joins the stream first, in every share again."""
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     known = index < rows
-    places = places_of(index, first, count, tokens)
+    places = row_offsets(index, first, count, tokens)
     heads = load_rows(heads_ptr, places, known, DIM, BLOCK_C, CHUNKS)
     x = ()
     for c in tl.static_range(CHUNKS):

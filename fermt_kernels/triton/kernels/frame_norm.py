@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .frame_rows import columns_of, load_stream, places_of, standardised
+from .frame_rows import columns_of, layer_norm_no_affine, load_stream, row_offsets
 
 
 @triton.jit
@@ -27,9 +27,9 @@ def norm_kernel(
     """The last norm: rows of the stream, one after the other in `out_ptr`."""
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     known = index < rows
-    places = places_of(index, first, count, tokens)
+    places = row_offsets(index, first, count, tokens)
     chunks = load_stream(stream_ptr, part_stride, places, known, PARTS, DIM, BLOCK_C, CHUNKS)
-    normed = standardised(chunks, eps, tl.float32, DIM, BLOCK_C, CHUNKS)
+    normed = layer_norm_no_affine(chunks, eps, tl.float32, DIM, BLOCK_C, CHUNKS)
     for c in tl.static_range(CHUNKS):
         columns = columns_of(c, BLOCK_C)
         inside = columns < DIM

@@ -10,7 +10,7 @@ import triton.language as tl
 
 
 @triton.jit
-def places_of(rows, first, count, tokens):
+def row_offsets(rows, first, count, tokens):
     """Where rows of a batch lie among all tokens, if each sample has `count` rows that begin at token `first`."""
     return rows // count * tokens + first + rows % count
 
@@ -54,7 +54,9 @@ def load_stream(
 
 
 @triton.jit
-def standardised(chunks, eps, DTYPE: tl.constexpr, DIM: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr):
+def layer_norm_no_affine(
+    chunks, eps, DTYPE: tl.constexpr, DIM: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr
+):
     """Rows less their mean, over their deviation. Columns past the end are not zero then: weights there are."""
     total = tl.sum(chunks[0], 1)
     for c in tl.static_range(1, CHUNKS):
@@ -62,8 +64,8 @@ def standardised(chunks, eps, DTYPE: tl.constexpr, DIM: tl.constexpr, BLOCK_C: t
     mean = total / DIM
     squares = tl.zeros_like(mean)
     for c in tl.static_range(CHUNKS):
-        centred = tl.where((columns_of(c, BLOCK_C) < DIM)[None, :], chunks[c] - mean[:, None], 0.0)
-        squares += tl.sum(centred * centred, 1)
+        centered = tl.where((columns_of(c, BLOCK_C) < DIM)[None, :], chunks[c] - mean[:, None], 0.0)
+        squares += tl.sum(centered * centered, 1)
     inverse = 1.0 / tl.sqrt(squares / DIM + eps)
     result = ()
     for c in tl.static_range(CHUNKS):

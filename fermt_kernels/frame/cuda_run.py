@@ -1,4 +1,4 @@
-"""Running a packed model on a GPU: a `Frame` of the Triton room for each batch, and what it holds at the moment."""
+"""Runs a packed model on a GPU: one Triton `Frame` for each model and batch size, kept from call to call."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .. import triton as room
-from .device import DeviceModel
-from .graph import Captured, Upload
+from .. import triton as triton_backend
+from .cuda_graph import Captured, Upload
+from .cuda_model import CudaPackedModel
 from .workspace import Workspace
 
 
 class Session:
     """The frame of one model and batch, kept from call to call; on a GPU, captured."""
 
-    def __init__(self, packed: DeviceModel, batch: int, captured: bool) -> None:
+    def __init__(self, packed: CudaPackedModel, batch: int, captured: bool) -> None:
         self.packed = packed  # kept alive, for its address is the session's name
-        self.frame = room.make_frame(packed.weights, packed.sizes, batch)
+        self.frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
         self._installed: list[tuple[Tensor, int] | None] = [None] * batch  # for each target, of which caches which row
         self._window: Tensor | None = None
         searches, templates = self.frame.searches, self.frame.templates
@@ -53,18 +53,18 @@ class Session:
         self._track()
 
 
-def cache_bytes(packed: DeviceModel, batch: int) -> int:
+def cache_bytes(packed: CudaPackedModel, batch: int) -> int:
     """Of one target."""
     return packed.sizes.cache_bytes(packed.dtype)
 
 
-def encode(packed: DeviceModel, crops: Tensor, workspace: Workspace | None) -> Tensor:
+def encode(packed: CudaPackedModel, crops: Tensor, workspace: Workspace | None) -> Tensor:
     """Caches (B, cache_bytes) of template crops (B, S, S, 3)."""
     return _session(packed, len(crops), workspace).encode(crops)
 
 
 def track(
-    packed: DeviceModel,
+    packed: CudaPackedModel,
     caches: Tensor | Sequence[Tensor],
     crops: Tensor,
     workspace: Workspace | None,
@@ -81,7 +81,7 @@ def track(
     return head.maps.clone(), head.boxes.clone(), last
 
 
-def _session(packed: DeviceModel, batch: int, workspace: Workspace | None) -> Session:
+def _session(packed: CudaPackedModel, batch: int, workspace: Workspace | None) -> Session:
     def make() -> Session:
         with torch.inference_mode(False):  # what is made in that mode cannot be written to outside it
             return Session(packed, batch, captured=workspace is not None and packed.device.type == "cuda")

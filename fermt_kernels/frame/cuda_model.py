@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from ..triton.frame_weights import FrameSizes, FrameWeights, LayerWeights, Linear
 from .fold import Folded, Matrix
-from .format import CONVOLUTIONS, DEVIATION, MEAN, Header
-from .packed import Described
+from .format import CONVOLUTIONS, MEAN, STD, Header
+from .packed import PackedModelBase
 
-LIMIT = 1e-4  # the centre head's score and size are sigmoids kept this far from 0 and 1
+LIMIT = 1e-4  # the center head's score and size are sigmoids kept this far from 0 and 1
 # A branch's outputs: their maps, in the order of the head's dictionary, and whether they are sigmoids.
 PLACES = {
     "ctr": ((0,), True),
@@ -22,7 +22,7 @@ PLACES = {
 NONE = -1
 
 
-class DeviceModel(Described):
+class CudaPackedModel(PackedModelBase):
     """A model on a GPU, ready to be run by the Triton kernels; made by `pack`. It cannot be saved: save the model.
 
     Args:
@@ -55,8 +55,8 @@ class DeviceModel(Described):
 
     def __repr__(self) -> str:
         return (
-            f"DeviceModel({self.head} head, {str(self.dtype).removeprefix('torch.')}, template {self.template_size}, "
-            f"search {self.search_size}, {self.device})"
+            f"CudaPackedModel({self.head} head, {str(self.dtype).removeprefix('torch.')}, "
+            f"template {self.template_size}, search {self.search_size}, {self.device})"
         )
 
 
@@ -64,7 +64,7 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
     def linear(matrix: Matrix) -> Linear:
         return Linear(matrix.weight.mT.to(dtype), matrix.bias.float())
 
-    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
     scale, shift = 1 / (255 * deviation), -mean / deviation
     embedding = folded.embedding
     if folded.unit is None:  # the embedding reads the bytes themselves, which any dtype holds exactly
@@ -82,7 +82,7 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
     ]
     gamma, beta = folded.norm
     return FrameWeights(
-        normalise=None if folded.unit is None else torch.stack((scale, shift)).float(),
+        normalize=None if folded.unit is None else torch.stack((scale, shift)).float(),
         unit=None if folded.unit is None else tuple(weight.float() for weight in folded.unit),
         template_positions=folded.positions[0].float(),
         search_positions=folded.positions[1].float(),
@@ -96,7 +96,7 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
 
 
 def _rows(matrix: Matrix) -> Matrix:
-    """Filters (N, Cin, 3, 3) -> (N, 9 Cin), inputs in the order in which neighbours lie."""
+    """Filters (N, Cin, 3, 3) -> (N, 9 Cin), inputs in the order in which neighbors lie."""
     return Matrix(matrix.weight.permute(0, 2, 3, 1).flatten(1), matrix.bias)
 
 
