@@ -21,6 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 import fermt
+import fermt_kernels as fk
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.frame.fold import Folded, fold
 from fermt_kernels.frame.pack import for_device
@@ -77,9 +78,9 @@ def _attention_launches(dtype: torch.dtype, heads: int, n: int, m: int, dim: int
 
 def _unit_launches(dtype: torch.dtype, size: int) -> None:
     case = cases.UnitCase(size, 1)
-    image, weights = case.image(dtype), case.weights(dtype)
+    image, weights = case.image(dtype), fk.DAUWeights(*case.weights(dtype))
     triton_backend.dual_attention_unit_forward(image, weights, torch.empty_like(image))
-    grads = [torch.empty_like(weight) for weight in weights]
+    grads = fk.DAUWeights(*map(torch.empty_like, weights))
     triton_backend.dual_attention_unit_backward(image, image, weights, torch.empty_like(image), grads)
 
 

@@ -15,43 +15,31 @@ Only this module asks for them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 
 from . import cpp, reference, triton
+from .torch_private import constant_when_traced
 
 AUTO = "auto"
 BACKEND_VARIABLE = "FERMT_BACKEND"
-BACKENDS: dict[str, ModuleType] = {
-    "triton": triton,
-    "cpp": cpp,
-    "reference": reference,
-}  # in order of preference
+# In order of preference.
+BACKENDS: dict[str, ModuleType] = {"triton": triton, "cpp": cpp, "reference": reference}
 NAMES = (AUTO, *BACKENDS)
 
 
-Function = TypeVar("Function", bound=Callable)
-
-
-def _constant_when_traced(function: Function) -> Function:
-    """What torch.compiler.assume_constant_result does, which imports all of torch._dynamo: a second at every start."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
 class BackendStatus(NamedTuple):
-    """One row of `backends()`."""
+    """The state of one backend: a row of `backends()`."""
 
     name: str
     usable: bool
-    detail: str  # what it runs on; or, where it is not usable, why not and what to do about it
+    detail: str  # what it runs on; or why it is not usable, and what to do about it
 
 
 class BackendTable(tuple[BackendStatus, ...]):
-    """The rows of `backends()`; prints as a table."""
+    """The result of `backends()`: a tuple of `BackendStatus` that prints as a table."""
 
     __slots__ = ()
 
@@ -62,7 +50,7 @@ class BackendTable(tuple[BackendStatus, ...]):
 
 
 def backends() -> BackendTable:
-    """The backends in order of preference: name, whether usable here, and if not, why and what to do about it."""
+    """Lists the backends in order of preference: name, whether usable on this machine, and if not, the reason."""
     rows = []
     for name, backend in BACKENDS.items():
         reason = backend.unavailable_reason()
@@ -71,7 +59,15 @@ def backends() -> BackendTable:
 
 
 def unsupported_reason(name: str, op: str, device_type: str, dtype: torch.dtype, size: int = 0) -> str | None:
-    """Why backend `name` cannot run `op` on such input, or None if it can; `size` is the head dim, or the channels."""
+    """The reason why a backend cannot run an op on such input, or None if it can.
+
+    Args:
+        name: a key of `BACKENDS`.
+        op: a key of the backend's `SUPPORTS`, such as "attention_forward".
+        device_type: of the input, such as "cuda".
+        dtype: of the computation.
+        size: the head dim of attention, or the channels of the Dual Attention Unit.
+    """
     backend = BACKENDS[name]
     if reason := backend.unavailable_reason():
         return reason
@@ -86,7 +82,11 @@ def unsupported_reason(name: str, op: str, device_type: str, dtype: torch.dtype,
 
 
 def requested(backend: str) -> str:
-    """The backend asked for: `backend` itself, or the default that the environment names where it is "auto"."""
+    """The requested backend: `backend` itself, or for "auto" the value of FERMT_BACKEND if it is set.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
     name = os.environ.get(BACKEND_VARIABLE, AUTO) if backend == AUTO else backend
     if name not in NAMES:
         origin = f"{BACKEND_VARIABLE}=" if backend == AUTO else "backend "
@@ -94,13 +94,13 @@ def requested(backend: str) -> str:
     return name
 
 
-@_constant_when_traced
+@constant_when_traced
 def _limits(op: str) -> tuple[int, ...]:
     return tuple(sorted({backend.LARGEST[op][1] for backend in BACKENDS.values() if op in backend.LARGEST}))
 
 
 def constant_size(op: str, size: int) -> int:
-    """`size`; where it is traced with shapes left open, a constant that the same backends take."""
+    """The size or, while `torch.compile` traces with dynamic shapes, a constant that the same backends support."""
     if not torch.compiler.is_compiling():
         return size
     constant = 0
@@ -110,15 +110,21 @@ def constant_size(op: str, size: int) -> int:
     return constant
 
 
-@_constant_when_traced
+@constant_when_traced
 def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_backward: bool, size: int = 0) -> str:
-    """Name of the backend that runs `op` ("attention", say) on inputs of `size` (head dim, or channels).
+    """Chooses the backend that runs an op. The name is a constant of a compiled graph.
 
-    It is a constant of the compiled graph.
+    "auto" takes the first backend that supports the input and is not slower than PyTorch's own kernels, and at last
+    the reference. An explicit name never falls back.
 
-    "auto" takes the first row that can and that is not slower than PyTorch's own, and ends at the reference. An
-    explicit name never falls back: it raises RuntimeError with the reason, also where the gradient will be needed and
-    only the forward pass is there.
+    Args:
+        op: name without `_forward`, such as "attention".
+        backend: "auto" or a key of `BACKENDS`.
+        device_type, dtype, size: as in `unsupported_reason`.
+        with_backward: whether the gradient will be needed.
+
+    Raises:
+        RuntimeError: the named backend cannot run the op, or not its gradient; the message has the reason.
     """
     name = requested(backend)
     if name == AUTO:
@@ -128,14 +134,14 @@ def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_ba
             if unsupported_reason(row, f"{op}_forward", device_type, dtype, size) is None
             and op not in backend.slower_than_pytorch()
         )
-    for needed in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
-        if reason := unsupported_reason(name, needed, device_type, dtype, size):
-            raise RuntimeError(f"backend {name!r} cannot run {needed}: {reason}")
+    for function in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
+        if reason := unsupported_reason(name, function, device_type, dtype, size):
+            raise RuntimeError(f"backend {name!r} cannot run {function}: {reason}")
     return name
 
 
 def resolve_backward(op: str, forward_name: str, device_type: str, dtype: torch.dtype) -> str:
-    """The backend of the gradient: the forward's own if it has one, else (under "auto" only) the first that does."""
+    """Chooses the backend of an op's gradient: the forward's own or, if it has none, the first that supports it."""
     if unsupported_reason(forward_name, f"{op}_backward", device_type, dtype) is None:
         return forward_name
     return next(row for row in BACKENDS if unsupported_reason(row, f"{op}_backward", device_type, dtype) is None)

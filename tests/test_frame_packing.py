@@ -16,8 +16,9 @@ import fermt_kernels as fk
 from fermt.data import crops
 from fermt.model import vit
 from fermt_kernels.frame import MEAN, STD
-from fermt_kernels.frame.fold import BATCH_NORM_EPS, LAYER_NORM_EPS, fold_batch_norm, fold_norm
+from fermt_kernels.frame.fold import fold_batch_norm, fold_norm
 from fermt_kernels.frame.pack import pattern_bits, winograd_filters
+from fermt_kernels.spec.normalization import BATCH_NORM_EPS, LAYER_NORM_EPS
 
 from .support import packed
 

@@ -87,7 +87,7 @@ def test_weights_are_read_once() -> None:
         linears = [weights.embedding, weights.norm, *weights.convolutions, weights.last]
         linears += [linear for layer in weights.layers for linear in layer]
         tensors = [tensor for linear in linears for tensor in linear]
-        tensors += [*weights.unit, weights.search_positions, weights.places, torch.ones(16, 16)]
+        tensors += [*weights.unit, weights.search_positions, weights.output_table, torch.ones(16, 16)]
         assert 2 * one - two == sum(tensor.nbytes for tensor in tensors)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from triton import cdiv, next_power_of_2
 
 from ..layouts import last_contiguous
-from ..patterns import key_spans
+from ..spec.patterns import key_spans
 from .kernels.attention_backward import attention_backward_kernel
 from .kernels.attention_backward_long import attention_backward_keys_kernel, attention_backward_queries_kernel
 from .kernels.attention_forward import attention_forward_kernel

@@ -83,7 +83,7 @@ def maps_kernel(
     bias_ptr,
     last_weight_ptr,
     last_bias_ptr,
-    places_ptr,
+    output_table_ptr,
     maps_ptr,
     rows,
     side,
@@ -100,7 +100,7 @@ def maps_kernel(
 ):
     """The last 3x3 convolution of a group and its 1x1, of at most two outputs: float32 maps (B, maps, cells).
 
-    `places_ptr` (groups, 2, 2): which map an output is, -1 for none, and whether it is a sigmoid (if
+    `output_table_ptr` (groups, 2, 2): which map an output is, -1 for none, and whether it is a sigmoid (if
     APPLY_SIGMOID), kept `limit` away from 0 and 1.
     """
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -112,13 +112,13 @@ def maps_kernel(
     )  # fmt: skip
     cells = side * side
     for o in tl.static_range(2):
-        place = tl.load(places_ptr + group * 4 + o * 2)
+        place = tl.load(output_table_ptr + group * 4 + o * 2)
         weight = tl.load(last_weight_ptr + (group * 2 + o) * OUTPUTS + outputs, outputs < OUTPUTS, other=0.0)
         value = tl.sum(features * weight[None, :], 1) + tl.load(last_bias_ptr + group * 2 + o)
         if APPLY_SIGMOID:
             squashed = 1.0 / (1.0 + tl.exp(-value))
             squashed = tl.where(squashed < limit, limit, tl.where(squashed > 1.0 - limit, 1.0 - limit, squashed))
-            value = tl.where(tl.load(places_ptr + group * 4 + o * 2 + 1) > 0, squashed, value)
+            value = tl.where(tl.load(output_table_ptr + group * 4 + o * 2 + 1) > 0, squashed, value)
         at = maps_ptr + (index // cells * maps + place) * cells + index % cells
         tl.store(at, value, index < tl.where(place >= 0, rows, 0))
 
