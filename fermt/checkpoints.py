@@ -18,13 +18,13 @@ from torch import Tensor
 
 from fermt_kernels.frame import PackedModel
 from fermt_kernels.frame import load as load_packed
+from fermt_kernels.spec.state_dict import UNUSED_KEYS
 
 from .config import ModelConfig
 from .model import FERMT, build_model
 
 PACKED = ".fermt"  # ending of a packed model's name
 CONFIG_KEY = "fermt_config"
-UNUSED = ("backbone.cls_token", "backbone.pos_embed")  # in the authors' state dict, in no forward pass
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
 
 
@@ -94,7 +94,7 @@ def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: a key is left over or missing, or a shape differs; all of them are named, and nothing is loaded.
     """
-    renamed = {key.replace(*RENAMED): value for key, value in state.items() if key not in UNUSED}
+    renamed = {key.replace(*RENAMED): value for key, value in state.items() if key not in UNUSED_KEYS}
     _load_exactly(model, renamed, "state dict")
 
 

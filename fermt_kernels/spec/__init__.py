@@ -7,3 +7,7 @@ normalization          constants of image and feature normalization
 dual_attention_unit    the unit's weights and their state-dict keys
 state_dict             keys of the authors' state dict that no forward pass reads
 """
+
+from . import dual_attention_unit, heads, normalization, patterns, schedule, state_dict
+
+__all__ = ["dual_attention_unit", "heads", "normalization", "patterns", "schedule", "state_dict"]

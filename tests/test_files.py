@@ -1,4 +1,4 @@
-"""Files of the kernels are whole or not there."""
+"""Files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from fermt_kernels.files import atomic_write
 
 def test_bytes_and_writers(tmp_path: Path) -> None:
     atomic_write(tmp_path / "a", b"bytes")
-    atomic_write(str(tmp_path / "b"), lambda file: file.write(b"written"))
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a": b"bytes", "b": b"written"}
+    atomic_write(str(tmp_path / "b"), lambda path: path.write_bytes(b"written"))
+    atomic_write(tmp_path / "c", "é\n")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
+        "a": b"bytes",
+        "b": b"written",
+        "c": "é\n".encode(),
+    }
 
 
 def test_the_umask_decides_the_mode(tmp_path: Path) -> None:
@@ -32,8 +37,8 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
 
-    def fail(file: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
@@ -47,8 +52,8 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         atomic_write(tmp_path / "nowhere" / "file", b"")
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "file")
-    atomic_write(tmp_path / "link", b"through")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "file").read_bytes() == b"through"
+def test_temporary_names_differ(tmp_path: Path) -> None:
+    names = []
+    for _ in range(2):
+        atomic_write(tmp_path / "file", lambda path: names.append(path.name) or path.write_bytes(b""))  # type: ignore[func-returns-value]
+    assert len(set(names)) == 2
