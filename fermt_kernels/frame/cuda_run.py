@@ -14,12 +14,12 @@ from .workspace import Workspace
 
 
 class Session:
-    """The frame of one model and batch, kept from call to call; on a GPU, captured."""
+    """A Triton frame for one model and batch size, as CUDA graphs if `captured`."""
 
     def __init__(self, packed: CudaPackedModel, batch: int, captured: bool) -> None:
-        self.packed = packed  # kept alive, for its address is the session's name
+        self.packed = packed  # kept alive: its id is the session's key
         self.frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
-        self._installed: list[tuple[Tensor, int] | None] = [None] * batch  # for each target, of which caches which row
+        self._installed: list[tuple[Tensor, int] | None] = [None] * batch  # for each target: caches and row
         self._window: Tensor | None = None
         searches, templates = self.frame.searches, self.frame.templates
         self._put_searches: Callable[[Tensor], object] = searches.copy_
@@ -30,6 +30,7 @@ class Session:
             self._encode, self._track = (Captured(run, packed.device) for run in (self._encode, self._track))
 
     def encode(self, crops: Tensor) -> Tensor:
+        """Encodes templates and returns their caches."""
         self._put_templates(crops)
         self._encode()
         caches = self.frame.caches()
@@ -37,7 +38,7 @@ class Session:
         return caches
 
     def track(self, caches: Sequence[tuple[Tensor, int]], crops: Tensor, window: Tensor | None) -> None:
-        """Caches as (tensor, row); those that are in place already are not copied again."""
+        """Runs a frame; caches are (tensor, row), and are copied only if they are not installed yet."""
         for target, (tensor, row) in enumerate(caches):
             before = self._installed[target]
             if before is None or before[0] is not tensor or before[1] != row:
@@ -54,12 +55,12 @@ class Session:
 
 
 def cache_bytes(packed: CudaPackedModel, batch: int) -> int:
-    """Of one target."""
+    """Size of one target's cache in bytes."""
     return packed.sizes.cache_bytes(packed.dtype)
 
 
 def encode(packed: CudaPackedModel, crops: Tensor, workspace: Workspace | None) -> Tensor:
-    """Caches (B, cache_bytes) of template crops (B, S, S, 3)."""
+    """Computes caches (B, cache_bytes) of template crops (B, S, S, 3)."""
     return _session(packed, len(crops), workspace).encode(crops)
 
 
@@ -71,7 +72,7 @@ def track(
     tokens: bool,
     window: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Maps (B, channels, g, g), boxes (B, 5) and, if wanted, tokens of search crops (B, S, S, 3), a cache each."""
+    """Computes maps (B, channels, g, g), boxes (B, 5) and, if wanted, tokens of search crops (B, S, S, 3)."""
     batch = len(crops)
     rows = [(caches, i) for i in range(batch)] if isinstance(caches, Tensor) else [(cache, 0) for cache in caches]
     session = _session(packed, batch, workspace)
