@@ -17,7 +17,7 @@ from .ops import (
 )
 from .spec.dual_attention_unit import DAUWeights
 from .spec.patterns import PATTERNS
-from .swap import swap
+from .swap import swap, unswap
 
 __version__ = "0.1.0"
 
@@ -39,4 +39,5 @@ __all__ = [
     "reference",
     "spec",
     "swap",
+    "unswap",
 ]
