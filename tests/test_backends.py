@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,19 @@ def test_import_loads_neither_triton_nor_the_library_nor_a_gpu(fresh_python: Cal
         "print(library._open.cache_info().currsize, torch.cuda.is_initialized())"
     )
     assert printed.split() == ["False", "0", "False"]
+
+
+def test_a_triton_that_cannot_be_imported_is_reported(tmp_path: Path, fresh_python: Callable[..., str]) -> None:
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text("raise ImportError('libtriton.so is damaged')")
+    printed = fresh_python(
+        "import torch, fermt_kernels as fk; print(fk.backends());"
+        "print(fk.mixed_attention(torch.randn(1, 9, 96), 2, 4).shape)",
+        PYTHONPATH=str(tmp_path),
+        TRITON_INTERPRET="1",
+    )
+    assert "triton cannot be imported (ImportError: libtriton.so is damaged)" in printed
+    assert "torch.Size([1, 9, 32])" in printed
 
 
 def test_a_name_never_falls_back(fresh_python: Callable[..., str]) -> None:

@@ -24,6 +24,7 @@ APART = {
     "modules",
     "patterns",
     "reference",
+    "spec",
 }
 CONSTANTS = {"MEAN", "STD", "MapError"}
 BY_NAME = ("got10k", "vot")  # adapters that are imported by name, where their toolkits are

@@ -22,7 +22,7 @@ LARGEST: dict[str, tuple[str, int]] = {}  # any size
 SLOWER_THAN_PYTORCH = {
     "generic": ("linear",),
     "avx2": ("linear",),
-}  # instruction set -> ops that PyTorch does faster there
+}  # by instruction set
 
 
 def unavailable_reason() -> str | None:

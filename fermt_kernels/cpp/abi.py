@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from ctypes import Structure, c_double, c_int64, c_void_p
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -181,8 +182,10 @@ class Layout:
             flattened = _members(kind) if name == "shape" else [(name, kind)]
             self._names += [member for member, _ in flattened]
             formats += [_format(member_kind) for _, member_kind in flattened]
-        self._expected = set(self._names[1:])
+        self._count = len(self._names) - 1
+        self._select = itemgetter(*self._names[1:])
         self._widths = [len(format) for format in formats]
+        self._arrays = [index for index, width in reversed(list(enumerate(self._widths))) if width > 1]
         self._struct = struct.Struct("@" + "".join(formats))
         self.size = ctypes.sizeof(structure)
         assert self._struct.size == self.size, structure  # no padding: every member has 8 bytes
@@ -193,15 +196,14 @@ class Layout:
         Raises:
             TypeError: a field is missing or unknown.
         """
-        if fields.keys() != self._expected:
+        try:
+            values = [self.size, *self._select(fields)]
+        except KeyError as error:
+            raise TypeError(f"missing {error}: expected the fields {self._names[1:]}, got {list(fields)}") from None
+        if len(fields) != self._count:
             raise TypeError(f"expected the fields {self._names[1:]}, got {list(fields)}")
-        values: list[Any] = [self.size]
-        for name in self._names[1:]:
-            value = fields[name]
-            if type(value) is tuple:
-                values += value
-            else:
-                values.append(value)
+        for index in self._arrays:  # from the last to the first, so that the others' indices stay
+            values[index : index + 1] = values[index]
         return self._struct.pack(*values)
 
     def unpack(self, data: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
     scale, shift = 1 / (255 * std), -mean / std
     embedding = folded.embedding
-    if folded.unit is None:  # the embedding reads the bytes themselves, which any dtype holds exactly
+    if folded.unit is None:  # the embedding reads uint8 pixels, which every dtype represents exactly
         area = folded.config.patch_size**2
         embedding = Matrix(
             embedding.weight * scale.repeat_interleave(area),

@@ -84,7 +84,7 @@ def track(
 
 def _session(packed: CudaPackedModel, batch: int, workspace: Workspace | None) -> Session:
     def make() -> Session:
-        with torch.inference_mode(False):  # what is made in that mode cannot be written to outside it
+        with torch.inference_mode(False):  # inference tensors could not be written to outside it
             return Session(packed, batch, captured=workspace is not None and packed.device.type == "cuda")
 
     return make() if workspace is None else workspace.keep((id(packed), batch), make)

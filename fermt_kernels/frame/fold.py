@@ -37,7 +37,7 @@ class Matrix(NamedTuple):
 class Layer(NamedTuple):
     """The matrices of a transformer block; their inputs are layer-normalized without weight and bias."""
 
-    qkv: Matrix  # q, k and v below one another
+    qkv: Matrix  # rows of q, then k, then v
     proj: Matrix
     fc1: Matrix
     fc2: Matrix

@@ -27,9 +27,9 @@ class Blocks(NamedTuple):
     tuning: Tuning
 
 
-# By bytes of an element and padded head dim. Sizes that divide the model's 64 and 256 tokens leave no half-empty block;
-# within that, the largest for which nothing spills on any architecture (python -m benchmarks.triton_aot). In 16 bits at
-# head dim 16, half as many keys for half the registers again: more warps to hide the exponentials behind.
+# By bytes of an element and padded head dim. Sizes divide the model's 64 and 256 tokens, so that no block is partly
+# empty, and are the largest that spill on no architecture (python -m benchmarks.triton_aot). In 16 bits at head dim 16
+# half as many keys take half the registers, so that more warps run and hide the latency of exponentials.
 FORWARD = {
     (2, 16): Blocks(64, 32, Tuning(4, 2)),
     (2, 32): Blocks(64, 64, Tuning(4, 2)),
@@ -189,7 +189,7 @@ def attention_backward(
         return
     constants["ROW_SUMS"] = q.dtype == torch.float32
     delta = lse.new_empty(lse.shape)
-    inverse_sum = lse.new_empty(lse.shape) if constants["ROW_SUMS"] else delta  # not read then
+    inverse_sum = lse.new_empty(lse.shape) if constants["ROW_SUMS"] else delta  # a placeholder, which is not read
     inputs |= {"delta_ptr": delta, "inverse_sum_ptr": inverse_sum}
 
     blocks = BACKWARD_QUERIES[key]

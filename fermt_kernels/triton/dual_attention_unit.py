@@ -19,12 +19,12 @@ from .launch import Tuning, launch
 
 BLOCK = 256  # positions of a plane that a program takes: a 256 x 256 image still gives 275 programs
 MANY_CHANNELS_BLOCK = 64  # above 8 channels, where all channels of more positions do not fit in registers
-POINTWISE = Tuning(num_warps=4)  # no taps: two positions of all channels a thread
-TAPS = Tuning(num_warps=8)  # one position a thread, whose 25 taps are then 25 registers
-SAMPLE = Tuning(num_warps=4)  # a few numbers a sample
-TOTALS = Tuning(num_warps=8)  # a long column of sums, read by few programs
-TILE_SUMS = 128  # tiles whose sums a program reads at a time for a sample's mean
-TOTAL_ROWS, TOTAL_COLUMNS = 512, 8  # of the table of sums, read at a time; 8 floats are a sector of memory
+POINTWISE = Tuning(num_warps=4)  # kernels without taps: a thread has two positions of all channels
+TAPS = Tuning(num_warps=8)  # a thread has one position, whose 25 taps take 25 registers
+SAMPLE = Tuning(num_warps=4)  # kernels with a few values for each sample
+TOTALS = Tuning(num_warps=8)  # few programs, each of which reads a long column of sums
+TILE_SUMS = 128  # tiles whose sums a program reads in one step, for a sample's mean
+TOTAL_ROWS, TOTAL_COLUMNS = 512, 8  # block of the table of sums; 8 floats are a sector of memory
 
 
 class Planes(NamedTuple):
@@ -34,8 +34,8 @@ class Planes(NamedTuple):
     channels: int
     height: int
     width: int
-    pitch: int  # from one row to the next: the margin right of a row is the one left of the next
-    origin: int  # position of the first pixel; odd, lest loads of four spread a pixel's channels over warps
+    pitch: int  # positions from one row to the next; the margin right of a row is also left of the next
+    origin: int  # position of the first pixel; odd, so that loads of four do not spread a pixel's channels over warps
     plane: int  # positions of one channel
     block: int
 
@@ -146,7 +146,7 @@ def dual_attention_unit_forward(x: Tensor, weights: DAUWeights, out: Tensor, nor
     sizes = weights.sizes
     planes = _planes(x, sizes)
     maps = _maps(x, weights, sizes, planes, normalize)
-    first_tile = planes.origin // planes.block  # those before it, and after the last pixel's, are margin
+    first_tile = planes.origin // planes.block  # tiles before it, and after the last pixel, are margin
     tiles = cdiv(planes.origin + planes.height * planes.pitch, planes.block) - first_tile
     arguments = {
         "x_ptr": x, **_spatial_arguments(maps, weights), **_weight_arguments(weights, "proj_2_weight", "proj_2_bias"),

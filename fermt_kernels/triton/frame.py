@@ -55,6 +55,6 @@ class Frame:
     def install(self, target: int, cache: Tensor) -> None:
         """Copies a row of `caches` into the memory of target `target`."""
         parts = [part[target] for part in self.layers.cached()]
-        aligned = cache.clone()  # a row may begin anywhere
+        aligned = cache.clone()  # a row's address need not be aligned
         for part, taken in zip(parts, aligned.split([part.nbytes for part in parts]), strict=True):
             part.copy_(taken.view(part.dtype).view(part.shape))

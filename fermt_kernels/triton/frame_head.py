@@ -15,7 +15,7 @@ from .kernels.frame_head import center_box_kernel, convolution_kernel, corner_bo
 from .launch import Tuning, dot_precision, launch
 
 BOX = 5  # values of a result: cx, cy, w, h, and the score
-SAMPLE = Tuning(num_warps=4)  # a program a sample
+SAMPLE = Tuning(num_warps=4)  # kernels with one program for each sample
 
 
 class Head:

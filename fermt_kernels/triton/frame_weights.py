@@ -116,6 +116,6 @@ class FrameSizes(NamedTuple):
         return self.num_template * self.dim * (torch.float32.itemsize + 3 * self.cached_layers * dtype.itemsize)
 
 
-@lru_cache(maxsize=64)  # asked for in every frame
+@lru_cache(maxsize=64)  # every frame needs it
 def _schedule(patterns: tuple[str, ...], reweight: bool) -> TemplateSchedule:
     return TemplateSchedule(patterns, reweight)
