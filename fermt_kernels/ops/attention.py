@@ -52,7 +52,8 @@ def attention(
     checks.attention("attention", q, k, v, num_template, pattern, scale)
     if in_plain_pytorch("attention", backend, q, k, v):
         scale = q.shape[3] ** -0.5 if scale is None else float(scale)
-        return reference.attention(*_in_effective_dtype(q, k, v), num_template, pattern, scale)[0]
+        q, k, v = (tensor.to(effective_dtype(tensor)) for tensor in (q, k, v))
+        return reference.attention(q, k, v, num_template, pattern, scale)[0]
     size = constant_size("attention", q.shape[3])
     name = resolve("attention", backend, q.device.type, effective_dtype(q), needs_gradient(q, k, v), size)
     scale = q.shape[3] ** -0.5 if scale is None else float(scale)
@@ -86,7 +87,7 @@ def attention_packed(
     head_dim = qkv.shape[2] // (3 * num_heads)
     if in_plain_pytorch("attention_packed", backend, qkv):
         scale = head_dim**-0.5 if scale is None else float(scale)
-        q, k, v = _split(*_in_effective_dtype(qkv), num_heads)
+        q, k, v = _split(qkv.to(effective_dtype(qkv)), num_heads)
         return reference.attention(q, k, v, num_template, pattern, scale)[0].transpose(1, 2).flatten(2)
     size = constant_size("attention", head_dim)
     name = resolve("attention", backend, qkv.device.type, effective_dtype(qkv), needs_gradient(qkv), size)
@@ -108,14 +109,9 @@ def cross_attention(
     return attention_packed(qkv, num_heads, num_template, "cross", scale=scale, backend=backend)
 
 
-def _in_effective_dtype(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.to(effective_dtype(tensor)) for tensor in tensors]
-
-
 def _split(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Views of q, k and v, each (B, H, N, D), in the packed projection (B, N, 3 C)."""
-    batch, tokens, width = qkv.shape
-    q, k, v = qkv.unflatten(2, (3, num_heads, width // (3 * num_heads))).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = qkv.unflatten(2, (3, num_heads, qkv.shape[2] // (3 * num_heads))).permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
 
 
