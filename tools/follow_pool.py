@@ -80,7 +80,9 @@ def main() -> int:
             if boxes is not None:
                 first = seed["frame"] if step > 0 else seed["frame"] - len(boxes) + 1
                 tracks.append({"clip": seed["clip"], "first": first, "boxes": boxes[::step].round(2).tolist()})
-            print(f"{i + 1}/{len(seeds)} {seed['clip']} {name}: {0 if boxes is None else len(boxes)} frames", flush=True)
+            print(
+                f"{i + 1}/{len(seeds)} {seed['clip']} {name}: {0 if boxes is None else len(boxes)} frames", flush=True
+            )
     target = options.pool / "video" / "tracks.json"
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     aside.write_text(json.dumps(tracks))
