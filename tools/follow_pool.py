@@ -32,7 +32,7 @@ def tracker(folder: Path) -> cv2.TrackerNano:
 def follow(frames: list[np.ndarray], box: np.ndarray, nano: Path) -> np.ndarray:
     """Boxes (N, 4) xywh of an object that is at `box` in the first of the frames."""
     one = tracker(nano)
-    one.init(frames[0], tuple(int(round(value)) for value in box))
+    one.init(frames[0], tuple(round(value) for value in box))
     found = [np.asarray(box, np.float64)]
     for frame in frames[1:]:
         ok, place = one.update(frame)
