@@ -87,7 +87,7 @@ def everything(
         grad = attention_inputs(shape, "sliced", dtype, seed + 100, neighbor)[0].to(compute)
         return (*run(q, k, v, n, pattern, backend, scale), *gradients(q, k, v, grad, n, pattern, backend, scale))
 
-    return over_families(draw, 4 if math.prod(shape) < 10_000 else 1)
+    return over_families(draw, 4 if math.prod(shape) < 1000 else 1)
 
 
 cache_of_everything = cache(everything)
