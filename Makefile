@@ -6,7 +6,11 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.* csrc/isa/*.*)
 
-.PHONY: demo test lint bench sanitize aarch64 toolkits clean
+PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+.PHONY: install demo test test-all lint bench sanitize sanitize-all aarch64 toolkits clean
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@echo; echo "== Backends: what can run here"
@@ -24,7 +28,12 @@ demo: $(VENV)/.installed
 # Two workers, whose threads do not spin while they wait. Two threads for PyTorch, on any machine: the error of its sums,
 # which is the yardstick of ours, changes with their number.
 test: $(VENV)/.installed
-	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist worksteal --require-backend cpp
+	@echo "== The fast lane of the tests: about 6 minutes on two cores; make test-all runs the rest, too"
+	$(PYTEST) -m "not slow" -n 2 --dist worksteal --require-backend cpp
+
+test-all: $(VENV)/.installed
+	@echo "== Every test: about half an hour on two cores"
+	$(PYTEST) -n 2 --dist worksteal --require-backend cpp
 
 lint: $(VENV)/.linters
 	$(BIN)/ruff check .

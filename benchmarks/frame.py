@@ -27,8 +27,11 @@ from .harness import Case
 from .latency import CLIP, TARGET, tracking_case
 from .peers import PeerMissingError, plain_model
 from .peers_frame import COMPILED_PEERS, PEERS, Frame, Peer, cached_frame, whole_frame
+from .progress import Progress
 
 CALIBRATION = 8  # frames of the clip on which int8 is calibrated
+QUICK_TABLES, QUICK_SECONDS = "cached,tracking", 0.3
+PREPARING = 10.0  # seconds: packing, calibration and float64, and the export of a table's peers
 PACKED = (torch.float32, torch.bfloat16, torch.int8)
 CAPTION = (
     "Ours takes the uint8 crop and normalises it; the others get the normalised image, prepared beforehand. "
@@ -105,6 +108,9 @@ def main(
     batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone.")] = "1,2,4,8",
     tables: Annotated[str, typer.Option(help="Which tables to measure.")] = ",".join(TITLES),
     only: Annotated[str, typer.Option(help="Only the peers whose name contains this; ours always runs.")] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"Less than half a minute: {QUICK_TABLES}, a moment for each runner.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
 ) -> None:
     """Milliseconds of one tracked frame on the CPU, at batch 1 beside other runtimes, and ours at larger batches.
@@ -120,6 +126,13 @@ def main(
         torch.set_num_threads(threads)
     facts = machine.facts() | {"config": config}
     say(machine.headline(facts))
+    if quick:
+        tables, batch, seconds = QUICK_TABLES, "1", min(seconds, QUICK_SECONDS)
+    names = tables.split(",")
+    runners = len(PACKED) + len(PEERS) + (len(COMPILED_PEERS) if compiled else 0)
+    progress = Progress(
+        f"a frame of {config}: {', '.join(names)}", len(names) + 1, (PREPARING + runners * seconds) * len(names)
+    )
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
     batches = [int(size) for size in batch.split(",")]
@@ -129,7 +142,8 @@ def main(
     scene = scenes.first(1)
 
     packed = packed_models(model, Scene(*(crops[max(batches) :] for crops in every)))  # on frames of their own
-    bench = Bench(model, Judge(model, scenes), partial(peaks, packed), console)
+    bench = Bench(model, Judge(model, scenes), partial(peaks, packed), console, progress)
+    progress.step("packed, and computed in float64")
     chosen = {name: peer for name, peer in (PEERS | (COMPILED_PEERS if compiled else {})).items() if only in name}
     macs = {whole: frame_macs(config, template=whole) for whole in (False, True)}
 
@@ -159,7 +173,7 @@ def main(
         "batch": batched,
         "tracking": tracked,
     }
-    for name in tables.split(","):
+    for name in names:
         bench.measure(name, todo[name](), seconds)
     say(CAPTION)
     if out is not None:

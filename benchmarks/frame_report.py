@@ -20,6 +20,7 @@ from tests.support.tolerance import errors, inaccuracy
 
 from .harness import Case, Timing, interleave
 from .peers_frame import Maps
+from .progress import Progress
 
 JUDGED_AS = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
 WINOGRAD = (torch.float32,)  # packed models of these dtypes have the head's convolutions in that form
@@ -164,7 +165,9 @@ class Bench:
         judge: Judge,
         measure_peaks: Callable[[], Mapping[torch.dtype, float]],
         console: Console,
+        progress: Progress | None = None,
     ) -> None:
+        self.progress = progress
         self.config, self.judge, self.measure_peaks, self.console = model.config, judge, measure_peaks, console
         self.peaks: dict[torch.dtype, float] = {}
         self.lines: list[dict[str, Any]] = []
@@ -185,7 +188,9 @@ class Bench:
         if not passed:
             return
         self._update_peaks()
-        timings = interleave({who: runner.case for who, runner in passed.items()}, seconds=seconds)
+        timings = interleave(
+            {who: runner.case for who, runner in passed.items()}, seconds=seconds, name=name, progress=self.progress
+        )
         self._update_peaks()
         ours = {r.dtype: timings[who].median for who, r in passed.items() if r.macs and r.batch == 1}
         table = Table(title=TITLES[name], box=box.SIMPLE, padding=(0, 0), pad_edge=False)

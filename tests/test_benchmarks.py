@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import fermt
-from benchmarks import cases, flops, latency
+from benchmarks import cases, flops, latency, progress
 from benchmarks.harness import Case, Timing, interleave
 from benchmarks.memory import peak_megabytes
 from benchmarks.peers import plain_model
@@ -127,6 +128,49 @@ def test_the_harness_interleaves_and_prepares() -> None:
     turns = [name for name, before in zip(order[2:], order[1:], strict=False) if name != before]
     assert len(turns) >= 5
     assert Timing(0.5, 0.4, 0.6).per_second() == 2
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that benchmarks.progress sees, in its one element."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_progress_says_how_long_it_takes_and_what_is_left(clock: list[float]) -> None:
+    stream = io.StringIO()
+    told = progress.Progress("ops", 3, 130.0, stream)
+    clock[0] = 9.0
+    told.now("too soon for a line")
+    told.step("mixed")
+    clock[0] = 20.0
+    told.now("cross: timed for 11 s")
+    clock[0] = 200.0
+    told.step("cross", 2)
+    assert stream.getvalue().splitlines() == [
+        "ops: 3 steps, about 2 min 10 s on two cores with AVX2",
+        "[1/3] mixed (9 s, about 18 s left)",
+        "[2/3] cross: timed for 11 s",
+        "[3/3] cross (3 min 20 s)",
+    ]
+
+
+def test_counted_items_have_a_line_every_ten_seconds(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    for item in progress.counted(range(25), "frames", 25, 30.0):
+        clock[0] = item + 1.0
+    assert capsys.readouterr().err.splitlines() == [
+        "frames: 25 steps, about 30 s on two cores with AVX2",
+        "[10/25] frames (10 s, about 15 s left)",
+        "[20/25] frames (20 s, about 5 s left)",
+        "[25/25] frames (25 s)",
+    ]
+
+
+def test_the_harness_tells_medians(capsys: pytest.CaptureFixture[str]) -> None:
+    told = progress.Progress("two", 1, 1.0)
+    timings = interleave({"nothing": Case(lambda: None)}, seconds=0.01, name="a case", progress=told)
+    assert f"[1/1] a case: nothing {timings['nothing'].median * 1e3:.4g} ms (1 s)" in capsys.readouterr().err
 
 
 def test_the_plain_model_is_the_same_function() -> None:
