@@ -1,4 +1,4 @@
-"""The kernels on the GPU of this machine, if it has one; what benchmarks.gpu checks is tried out in the interpreter, too."""
+"""The kernels on the GPU of this machine, if it has one; the interpreter tries out the same checks elsewhere."""
 
 from __future__ import annotations
 
