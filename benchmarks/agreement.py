@@ -15,7 +15,7 @@ from torch import Tensor
 import fermt
 import fermt_kernels as fk
 from fermt_kernels.backends import why_unsupported
-from tests.support.tolerance import errors, inaccuracy
+from fermt_kernels.testing import errors, inaccuracy
 
 from .cases import NUM_HEADS, NUM_TEMPLATE, AttentionCase, UnitCase
 from .peers import DECODED, plain_model

@@ -16,7 +16,7 @@ import fermt
 from fermt.data import normalize
 from fermt.export import WholeGraph
 from fermt.flops import frame_macs
-from tests.support.tolerance import errors, inaccuracy
+from fermt_kernels.testing import errors, inaccuracy
 
 from .harness import Case, Timing, interleave
 from .peers_frame import Maps

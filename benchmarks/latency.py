@@ -20,7 +20,7 @@ import fermt
 from fermt.data import normalize
 from fermt.tracking.sources import open_source
 from fermt_kernels.backends import resolve
-from tests.support.tolerance import inaccuracy
+from fermt_kernels.testing import inaccuracy
 
 from . import machine
 from .harness import Case, Timing, interleave

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from tests.support.tolerance import inaccuracy
+from fermt_kernels.testing import inaccuracy
 
 from . import cases, machine, peers_ops
 from .harness import Case, Timing, interleave

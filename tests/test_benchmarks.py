@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import fermt
-from benchmarks import cases, flops, latency, progress
+from benchmarks import cases, flops, harness, latency, progress
 from benchmarks.harness import Case, Timing, interleave
 from benchmarks.memory import peak_megabytes
 from benchmarks.peers import plain_model
@@ -115,16 +116,38 @@ def test_a_wrong_result_gets_no_number(capsys: pytest.CaptureFixture[str]) -> No
     assert "broken: no number, its result is wrong" in capsys.readouterr().out
 
 
-def test_the_harness_interleaves_and_prepares() -> None:
+class Clock:
+    """A time that passes only when told to."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_the_harness_interleaves_and_prepares(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
+    clock, spans = Clock(), itertools.cycle((0.003, 0.004, 0.005))
+
+    def prepared(name: str) -> Callable[[], None]:
+        def prepare() -> None:
+            order.append(name)
+            clock.sleep(1e-4)  # in no figure
+
+        return prepare
+
+    monkeypatch.setattr(harness, "time", clock)
     cases = {
-        "slow": Case(lambda: time.sleep(0.004), prepare=lambda: order.append("slow")),
-        "fast": Case(lambda: time.sleep(0.001), prepare=lambda: order.append("fast")),
+        "slow": Case(lambda: clock.sleep(next(spans)), prepare=prepared("slow")),
+        "fast": Case(lambda: clock.sleep(0.001), prepare=prepared("fast")),
     }
-    timings = interleave(cases, seconds=0.05)
-    assert timings["slow"].median > 2 * timings["fast"].median
-    for timing in timings.values():
-        assert timing.p20 <= timing.median <= timing.p80
+    timings = interleave(cases, seconds=0.2)
+    assert timings["slow"] == pytest.approx((0.004, 0.003, 0.005))
+    assert timings["fast"] == pytest.approx((0.001, 0.001, 0.001))
+    assert 0.4 <= clock.now < 0.5  # of seconds for each case
     turns = [name for name, before in zip(order[2:], order[1:], strict=False) if name != before]
     assert len(turns) >= 5
     assert Timing(0.5, 0.4, 0.6).per_second() == 2

@@ -11,9 +11,9 @@ import torch
 
 import fermt_kernels as fk
 from fermt_kernels.cpp import abi, library
+from fermt_kernels.testing import unit_inputs
 
 from .conftest import ISA_ROWS
-from .support.inputs import unit_inputs
 from .test_attention import SHAPES, assert_backend_is_accurate
 from .test_dual_attention_unit import SHAPES as UNIT_SHAPES
 from .test_dual_attention_unit import assert_unit_is_accurate

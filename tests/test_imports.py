@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Each room of fermt_kernels and the rooms it may import; what is not listed may import nothing of the package.
 ARROWS = {
     "__init__": {"flops", "frame", "modules", "patterns", "reference", "backends", "ops", "swap"},
+    "testing": set(),
     "swap": {"modules", "ops", "backends", "checks"},
     "modules": {"ops", "backends", "checks"},
     "flops": {"ops", "patterns"},
@@ -82,6 +83,12 @@ def test_fermt_uses_public_names_only() -> None:
     for file in files("fermt"):
         met = {name for name in imported(file) if name.split(".")[0] == "fermt_kernels"}
         assert met <= PUBLIC_TO_FERMT, file
+
+
+@pytest.mark.parametrize("package", ["fermt_kernels", "fermt", "benchmarks"])
+def test_nothing_imports_tests(package: str) -> None:
+    for file in files(package):
+        assert "tests" not in {name.split(".")[0] for name in imported(file)}, file
 
 
 def test_the_library_knows_nothing_of_python_or_torch() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import fermt_kernels as fk
+from fermt_kernels.testing import LAYOUTS, attention_inputs
 
-from ..support.inputs import LAYOUTS, attention_inputs
 from ..test_attention import assert_backend_is_accurate, gradients, run
 
 CASES = [  # (B, H, N, D), n, pattern: both sides of every block edge, each pattern, empty groups, one key

@@ -7,22 +7,22 @@ import torch
 
 import fermt
 import fermt_kernels as fk
+from fermt_kernels.testing import assert_accurate
 from fermt_kernels.triton import frame_tiles
 from fermt_kernels.triton.attention import Blocks
 from fermt_kernels.triton.frame_tiles import FEW, MANY, Tiles
 from fermt_kernels.triton.launch import Tuning
 
 from ..support.device_frames import DTYPES, LARGE, model_of, pack, run, take
-from ..support.tolerance import assert_accurate
-from ..test_frame import by_module, crops, lively
+from ..test_frame import by_module, lively, neighbors
 
-DRAWS = {"center": 3, "corner": 6}  # the crops of a batch: a corner head's maps are few numbers
+COUNT = {"center": 3, "corner": 6}  # the crops of a batch: a corner head's maps are few numbers
 
 pytestmark = pytest.mark.usefixtures("few_programs")
 
 
 def assert_frame_is_accurate(model: fermt.FERMT, dtype: torch.dtype, count: int = 0) -> None:
-    images = crops(model, count or DRAWS[model.config.head])
+    images = neighbors(model, count or COUNT[model.config.head])
     actual = run(pack(model, dtype), images)
     truth, eager = (by_module(model, images, each) for each in (torch.float64, dtype))
     for outputs in (truth, eager):
@@ -31,7 +31,7 @@ def assert_frame_is_accurate(model: fermt.FERMT, dtype: torch.dtype, count: int 
     for name, value in actual.items():
         assert value.dtype == torch.float32
         # The rule's one rounding is that of the dtype in which the frame was computed.
-        assert_accurate(value.to(dtype), eager[name].to(dtype), truth[name], name, draws=True)
+        assert_accurate(value.to(dtype), eager[name].to(dtype), truth[name], name)
 
 
 CASES = {
