@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Annotated, Any
 
 import torch
@@ -23,6 +24,7 @@ FULL, MIXED = "a3", "a2"  # what Eq. 7 compares with
 MODEL_SECONDS = 0.6  # of building a model and running it under torch's counter
 
 
+@cache
 def counted_macs(name: str, dau: bool) -> int:
     """MACs as torch.utils.flop_counter sees the built model, with the formulas that our ops register."""
     model = fermt.build_model(name, dau=dau).eval()

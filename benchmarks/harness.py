@@ -10,6 +10,7 @@ from typing import NamedTuple
 from .progress import Progress
 
 PAUSE = 0.005  # seconds
+QUICK = {"repeats": 1, "least_rounds": 2}  # of `interleave`, where it may be coarse
 
 
 class Case(NamedTuple):

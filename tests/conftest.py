@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import hypothesis
 import pytest
 import torch
 
@@ -25,7 +26,17 @@ collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs t
 # Those that take CPU tensors; Triton's kernels have lanes of their own (test_triton.py), and benchmarks.gpu on a GPU.
 COMPILED = [name for name, room in ROOMS.items() if name != "reference" and "cpu" in room.DEVICES]
 
+FAST_LANE = "not slow"  # what `make test` gives to -m
 ISA_ROWS = ("avx512_bf16", "avx512", "avx2", "generic")
+
+
+# No deadlines: how long an example takes hangs on what else the machine does.
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("all", deadline=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("fast" if config.option.markexpr == FAST_LANE else "all")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,8 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: with two workers one of them is busy with it while the other does the rest."""
-    items.sort(key=lambda item: item.path.name != "test_triton.py")
+    """The longest first: with two workers one of them is busy with it while the other does the rest."""
+    items.sort(key=lambda item: item.path.name not in ("test_triton.py", "test_build.py"))
 
 
 @pytest.fixture(params=COMPILED)
