@@ -44,17 +44,24 @@ lint: $(VENV)/.linters
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest benchmarks
 
-# The library and a driver that runs every entry point, under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The library and a driver that runs every entry point, under AddressSanitizer and UndefinedBehaviorSanitizer: two
+# instruction sets and some shapes, or all of both.
+SHAPES ?= quick
+SANITIZED_ISAS ?= generic,avx2
 sanitize: $(VENV)/.installed
 	@mkdir -p build
-	$(BIN)/python csrc/driver/build.py build/sanitize -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
-	build/sanitize
+	FERMT_BUILD_ISAS=$(SANITIZED_ISAS) $(BIN)/python csrc/driver/build.py build/sanitize \
+		-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+	build/sanitize $(SHAPES)
+
+sanitize-all:
+	$(MAKE) sanitize SHAPES=all SANITIZED_ISAS=
 
 # The generic row for another architecture, and, where qemu-user is installed, the driver run on it.
 aarch64: $(VENV)/.installed
 	@mkdir -p build
 	CXX=aarch64-linux-gnu-g++ $(BIN)/python csrc/driver/build.py build/aarch64 -O2 -static
-	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static build/aarch64; else echo "built, not run: no qemu-user-static"; fi
+	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static build/aarch64 $(SHAPES); else echo "built, not run: no qemu-user-static"; fi
 
 # The adapters under the toolkits that they are for, and GOT-10k's scores beside those of its toolkit. These are heavy, and
 # VOT's is under the GPL, so they get an environment of their own. attributee 0.1.10, which the VOT toolkit needs, cannot be
