@@ -25,8 +25,7 @@ demo: $(VENV)/.installed
 	@mkdir -p demo
 	@$(BIN)/fermt track examples/basketball.mp4 --box 372,108,125,240 --out demo/boxes.csv --video demo/basketball.mp4
 
-# Two workers, whose threads do not spin while they wait. Two threads for PyTorch, on any machine: the error of its sums,
-# which is the yardstick of ours, changes with their number.
+# Two workers of two threads each, which do not spin while they wait.
 test: $(VENV)/.installed
 	@echo "== The fast lane of the tests: about 6 minutes on two cores; make test-all runs the rest, too"
 	$(PYTEST) -m "not slow" -n 2 --dist worksteal --require-backend cpp

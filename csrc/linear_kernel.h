@@ -20,6 +20,7 @@ constexpr int64_t kLinearItems = 8;   // at least so many where there are rows e
 constexpr int64_t kTokenBlock = 128;  // Numbers of tokens between two visits of a weight's gradient
 constexpr int64_t kWidestItem = 192;  // columns of a weight's gradient in an item
 constexpr int64_t kColumnStep = 16;   // what a panel's width is a multiple of
+constexpr int64_t kNarrowBlock = 16;  // words between two visits of a result of one step: eager sums such in many parts
 
 // Panels of a matrix: `reduced` Numbers deep, `columns` wide, of which a panel has up to fermt::kPanel.
 template <class Number>
@@ -53,10 +54,10 @@ fermt_status make_panels(fermt_parallel_for run, int64_t reduced, int64_t column
 template <class Number, class Finish>
 inline void multiply_panel(const Operand<Number>& a, int64_t rows, const Panels<Number>& panels, int64_t p, float* sums,
                            Finish finish) {
-  const int64_t width = panels.width(p);
-  for (int64_t word = 0; word < panels.reduced; word += kWordBlock) {
-    const bool is_first = word == 0, is_last = panels.reduced - word <= kWordBlock;
-    const int64_t block = is_last ? panels.reduced - word : kWordBlock;
+  const int64_t width = panels.width(p), most = width > kColumnStep ? kWordBlock : kNarrowBlock;
+  for (int64_t word = 0; word < panels.reduced; word += most) {
+    const bool is_first = word == 0, is_last = panels.reduced - word <= most;
+    const int64_t block = is_last ? panels.reduced - word : most;
     const Number* panel = panels.at(p) + word * width;
     gemm_panel(a.words + word, a.stride, rows, panel, width, block, panel + block * width,
                [=](int64_t row, int64_t column, Vec sum) {

@@ -11,6 +11,7 @@ from typing import Any
 import fermt
 import fermt_kernels as fk
 from fermt import data, evaluation, tracking
+from fermt_kernels import testing
 
 PAGE = Path(__file__).with_name("api.md")
 MODULES = ("DualAttentionUnit", "TemplateSearchAttention", "Linear", "PatchEmbed")
@@ -62,6 +63,13 @@ SECTIONS: tuple[tuple[str, str, str, Any, tuple[str, ...]], ...] = (
         "fk.frame",
         fk.frame,
         tuple(name for name in fk.frame.__all__ if callable(getattr(fk.frame, name)) and name != "MapError"),
+    ),
+    (
+        "Testing",
+        "For tests of your own, and imported by name; the rule is on [a page of its own](accuracy.md).",
+        "fermt_kernels.testing",
+        testing,
+        tuple(name for name in testing.__all__ if callable(getattr(testing, name))),
     ),
 )
 

@@ -101,15 +101,27 @@ def loaded(request: pytest.FixtureRequest) -> library.Library:
     return library.load()
 
 
+def forced(loaded: library.Library, row: str) -> Iterator[str]:
+    if not loaded.isas().get(row, False):
+        pytest.skip(f"this CPU or this build has no {row}")
+    before = loaded.isa
+    loaded.select_isa(row)
+    yield row
+    loaded.select_isa(before)
+
+
 @pytest.fixture
 def isa(loaded: library.Library, request: pytest.FixtureRequest) -> Iterator[str]:
     """Forces the instruction set that the test names, for the length of the test."""
-    if not loaded.isas().get(request.param, False):
-        pytest.skip(f"this CPU or this build has no {request.param}")
-    before = loaded.isa
-    loaded.select_isa(request.param)
-    yield request.param
-    loaded.select_isa(before)
+    yield from forced(loaded, request.param)
+
+
+@pytest.fixture
+def other_isa(loaded: library.Library, request: pytest.FixtureRequest) -> Iterator[str]:
+    """As `isa`, for instruction sets that the library does not take by itself."""
+    if request.param == loaded.isa:
+        pytest.skip(f"the library takes {request.param} by itself: the tests of the ops run on it")
+    yield from forced(loaded, request.param)
 
 
 @pytest.fixture

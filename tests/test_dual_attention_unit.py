@@ -14,6 +14,8 @@ import fermt_kernels as fk
 from fermt_kernels.backends import ROOMS
 from fermt_kernels.testing import assert_accurate, over_families, unit_inputs
 
+from .support.lanes import slow
+
 SHAPES = [
     (2, 3, 128, 128),
     (1, 3, 256, 256),
@@ -97,7 +99,7 @@ def of_reference(
 
 def assert_unit_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str, families: int = 0) -> None:
     """By the rule, over so many families; by default as many as a result of a single number asks for."""
-    families = families or (8 if math.prod(shape) < 5000 else 2)
+    families = families or (8 if math.prod(shape) < 5000 else 1)
     for dtype in ROOMS[backend].SUPPORTS["dual_attention_unit_forward"]:
         actual = everything(shape, hidden, kernel, backend, dtype, dtype, families)
         eager = of_reference(shape, hidden, kernel, dtype, dtype, families)
@@ -106,8 +108,16 @@ def assert_unit_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str
             assert_accurate(*three, name=f"{name}, {dtype}", families=True)
 
 
-@pytest.mark.parametrize(("hidden", "kernel"), [(1, 5), (2, 7), (3, 3)])
-@pytest.mark.parametrize("shape", SHAPES)
+def lane(shape: tuple, hidden: int, kernel: int) -> object:
+    """A large image is for the slow lane, but for the model's own unit."""
+    case = (shape, hidden, kernel)
+    return slow(*case) if math.prod(shape) > 10_000 and (hidden, kernel) != (1, 5) else case
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden", "kernel"),
+    [lane(shape, *each) for shape in SHAPES for each in ((1, 5), (2, 7), (3, 3))],
+)
 def test_backend_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str) -> None:
     assert_unit_is_accurate(shape, hidden, kernel, backend)
 

@@ -28,6 +28,8 @@ SIZES = [  # rows, inputs, outputs: around the edges of tiles, panels, blocks an
     (300, 768, 192),
     (129, 385, 31),
     (257, 200, 290),
+    (90, 200, 2),
+    (40, 50, 3),
 ]
 NAMES = ("out", "grad_x", "grad_weight", "grad_bias")
 

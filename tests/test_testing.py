@@ -27,9 +27,9 @@ from . import test_linear as linear_tests
 CASE = (16, "mixed", 0.25)
 
 
-def results(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def results(dtype: torch.dtype, seed: int = 0, neighbor: int = 0) -> tuple[Tensor, Tensor]:
     """(eager in `dtype`, truth) of one attention."""
-    q, k, v = attention_inputs((2, 3, 40, 16), dtype=dtype)
+    q, k, v = attention_inputs((2, 3, 40, 16), "contiguous", dtype, seed, neighbor)
     return reference.attention(q, k, v, *CASE)[0], reference.attention(q.double(), k.double(), v.double(), *CASE)[0]
 
 
@@ -101,7 +101,7 @@ def test_shape_and_dtype_must_agree() -> None:
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_rejects_a_defect_in_one_neighbor_of_one_family(defect: str) -> None:
-    eager, truth = (attended(torch.float32, compute)[0] for compute in (torch.float32, torch.float64))
+    eager, truth = over_families(lambda *which: results(torch.float32, *which), 2)
     actual = truth.float()
     assert inaccuracy(actual, eager, truth, families=True) is None
     actual[1, 3] = DEFECTS[defect](actual[1, 3])

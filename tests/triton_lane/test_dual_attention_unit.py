@@ -24,8 +24,8 @@ def one_program_for_totals(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("shape", "hidden", "kernel", "families"),
     [
-        slow((1, 1, 1, 1), 1, 3, 2),
-        slow((1, 3, 1, 1), 2, 5, 2),
+        slow((1, 1, 1, 1), 1, 3, 1),
+        slow((1, 3, 1, 1), 2, 5, 1),
         slow((1, 2, 7, 5), 2, 3, 2),
         slow((1, 3, 5, 2), 2, 5, 2),
         slow((2, 3, 17, 13), 2, 3, 1),  # more than a block, in a batch
