@@ -9,6 +9,7 @@ from torch import Tensor
 from fermt_kernels.testing import LAYOUTS, unit_inputs
 from fermt_kernels.triton import dual_attention_unit as launchers
 from fermt_kernels.triton.launch import recording
+from tests.support.lanes import slow
 from tests.test_dual_attention_unit import assert_unit_is_accurate, gradients, run
 
 
@@ -23,22 +24,23 @@ def one_program_for_totals(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("shape", "hidden", "kernel", "families"),
     [
-        ((1, 1, 1, 1), 1, 3, 1),
-        ((1, 3, 1, 1), 2, 5, 1),
-        ((1, 2, 7, 5), 2, 3, 2),
-        ((1, 3, 5, 2), 2, 5, 2),
-        ((2, 3, 17, 13), 2, 3, 1),  # more than a block, in a batch
-        ((1, 3, 15, 11), 1, 5, 1),
-        ((1, 5, 3, 11), 1, 3, 1),
+        slow((1, 1, 1, 1), 1, 3, 1),
+        slow((1, 3, 1, 1), 2, 5, 1),
+        slow((1, 2, 7, 5), 2, 3, 2),
+        slow((1, 3, 5, 2), 2, 5, 2),
+        slow((2, 3, 17, 13), 2, 3, 1),  # more than a block, in a batch
+        slow((1, 3, 15, 11), 1, 5, 1),
+        slow((1, 5, 3, 11), 1, 3, 1),
         ((1, 3, 4, 3), 1, 7, 1),
-        ((1, 1, 33, 17), 1, 5, 1),  # one channel of many pixels: each gradient one number, whose terms cancel
-        ((1, 9, 3, 5), 2, 3, 1),  # blocks for many channels
+        slow((1, 1, 33, 17), 1, 5, 1),  # one channel of many pixels: each gradient one number, whose terms cancel
+        slow((1, 9, 3, 5), 2, 3, 1),  # blocks for many channels
     ],
 )
 def test_unit_is_accurate(shape: tuple, hidden: int, kernel: int, families: int) -> None:
     assert_unit_is_accurate(shape, hidden, kernel, "triton", families)
 
 
+@pytest.mark.slow
 def test_more_tiles_than_are_summed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weights = unit_inputs((2, 3, 17, 19), hidden=2, kernel=3)
     once = (run(x, weights, "triton"), *gradients(x, weights, x, "triton"))
@@ -49,6 +51,7 @@ def test_more_tiles_than_are_summed_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_program_for_totals")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_strides_do_not_change_a_bit(dtype: torch.dtype) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from fermt_kernels.triton.frame_tiles import FEW, MANY, Tiles
 from fermt_kernels.triton.launch import Tuning
 
 from ..support.device_frames import DTYPES, LARGE, model_of, pack, run, take
+from ..support.lanes import slow
 from ..test_frame import by_module, lively, neighbors
 
 COUNT = {"center": 3, "corner": 6}  # the crops of a batch: a corner head's maps are few numbers
@@ -60,12 +63,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES)
+FAST = (("all mixed", torch.float32), ("corner, never read but by reweight", torch.float16))
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"), [*FAST, *(slow(*each) for each in product(CASES, DTYPES) if each not in FAST)], ids=str
+)
 def test_every_configuration(case: str, dtype: torch.dtype) -> None:
     assert_frame_is_accurate(model_of(**CASES[case]), dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", ["a prefix is frozen", "corner, all mixed, reweight"])
 def test_few_rows(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +81,7 @@ def test_few_rows(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
     assert_frame_is_accurate(model_of(**CASES[case]), dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "table"), [(torch.float32, MANY), (torch.float16, FEW)], ids=["many", "few"])
 def test_the_models_own_sizes(dtype: torch.dtype, table: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the depth and the images: a whole frame takes the interpreter minutes."""
@@ -95,7 +104,13 @@ STEPS = {
 
 
 @pytest.mark.parametrize(
-    ("steps", "dtype"), [*((steps, torch.float32) for steps in STEPS), ("proj_mlp by three", torch.float16)], ids=str
+    ("steps", "dtype"),
+    [
+        ("proj_mlp by three", torch.float16),
+        ("proj, fc1 by two, fc2", torch.float32),
+        *(slow(steps, torch.float32) for steps in STEPS if steps != "proj, fc1 by two, fc2"),
+    ],
+    ids=str,
 )
 def test_every_way_through_a_layer(steps: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = LARGE[4]._replace(
