@@ -1,4 +1,4 @@
-"""Compiles csrc/ into one shared library inside the package (see csrc/build.py); nothing else.
+"""Compiles csrc/ into one shared library inside the package (see csrc/build_library.py); nothing else.
 
 The library knows nothing of Python or torch (it is reached through ctypes), so one build serves every Python and
 every torch, and building needs only a C++ compiler and ninja. FERMT_KERNELS_NO_CPP=1 leaves it out.
@@ -15,18 +15,18 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "csrc"))
 
-import build as native  # noqa: E402 - csrc/build.py
+import build_library as native  # noqa: E402
 
 
 class BuildLibrary(build_ext):
     """Builds the library; the result has no Python ABI tag, for it has no Python in it."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return f"{native.PACKAGE}/{native.LIBRARY}"
+        return fullname.replace(".", "/") + Path(native.LIBRARY).suffix
 
     def build_extension(self, ext: Extension) -> None:
         try:
-            native.build_library(Path(self.get_ext_fullpath(ext.name)).parent)
+            native.install(Path(self.get_ext_fullpath(ext.name)).parent)
         except native.BuildError as error:
             raise SystemExit(f"fermt-kernels: {error} {native.GO_ON}") from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import build as native  # csrc/build.py
+import build_library as native
 
 if __name__ == "__main__":
     output = os.path.relpath(sys.argv[1], native.ROOT)

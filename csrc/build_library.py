@@ -1,8 +1,8 @@
 """Compiles csrc/ with ninja: the one list of instruction sets, sources and flags.
 
 setup.py builds the library with it, driver/build.py the driver that checks it. Run as a program, it puts the library
-beside the Python sources: `python csrc/build.py`. Objects stay in build/, so that an edit compiles again only what
-depends on it. Needs a C++17 compiler and ninja; neither torch nor setuptools.
+beside the Python sources: `python csrc/build_library.py`. Objects stay in build/, so that an edit compiles again only
+what depends on it. Needs a C++17 compiler and ninja; neither torch nor setuptools.
 
 Environment: CXX, CPPFLAGS, CXXFLAGS and LDFLAGS as usual (they come after ours), MAX_JOBS (compilers at a time; by
 default ninja's choice, one or two more than the cores), and FERMT_BUILD_ISAS (instruction sets to build, separated by
@@ -79,7 +79,8 @@ def find_compiler(environment: Mapping[str, str] = os.environ) -> Compiler:
             continue
         asked = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, errors="replace")
         if asked.returncode:
-            raise BuildError(f"{shlex.join(command)!r} is no C++ compiler: -dumpmachine failed. {asked.stderr.strip()}")
+            reason = asked.stderr.strip() or f"exit status {asked.returncode}"
+            raise BuildError(f"'{shlex.join(command)}' is no C++ compiler, its -dumpmachine failed: {reason}.")
         return Compiler(command, asked.stdout.strip())
     names = ", ".join(shlex.join(command) for command in candidates)
     raise BuildError(
@@ -283,8 +284,8 @@ def build(
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")
         _say(
-            f"building {out} with {_described(compiler)} for {', '.join(isas)}: {len(todo)} files in all, from scratch "
-            "1 to 3 minutes of CPU time shared by all cores"
+            f"building {out} with {_described(compiler)} for {', '.join(isas)}: {len(todo)} files, "
+            f"about {4 * len(todo)} s of CPU time if none is up to date"
         )
         _run_ninja([ninja, "-f", f"{folder}/build.ninja", *jobs], compiler)
     _say(f"{out} is up to date, after {time.monotonic() - start:.0f} s")
@@ -329,13 +330,13 @@ def _run_ninja(command: Sequence[str], compiler: Compiler) -> None:
             lines.append(line.strip())
     if ninja.returncode == 0:
         return
-    failed = [line.removeprefix("FAILED: ") for line in lines if line.startswith("FAILED: ")]
-    what = ", ".join(re.sub(r"^\[code=\d+\] ", "", name) for name in failed) or shlex.join(command)
+    failed = [re.sub(r"^FAILED: (\[code=\d+\] )?", "", line) for line in lines if line.startswith("FAILED: ")]
+    what = (failed or [shlex.join(command)])[0] + (f" and {len(failed) - 1} more" if len(failed) > 1 else "")
     reasons = [line for line in lines if re.search(r"\berror:|\bKilled\b|undefined reference|cannot find -l", line)]
     reason = f": {reasons[0]}" if reasons else " (see above)"
-    if any("Killed" in line for line in reasons):
+    if reasons and "Killed" in reasons[0]:
         reason += ". It ran out of memory: MAX_JOBS=1 needs least"
-    raise BuildError(f"{_described(compiler)} failed at {what}{reason}")
+    raise BuildError(f"{_described(compiler)} failed at {what}{reason}.")
 
 
 def put(source: Path, target: Path) -> None:
@@ -351,7 +352,7 @@ def put(source: Path, target: Path) -> None:
         raise
 
 
-def build_library(into: Path) -> None:
+def install(into: Path) -> None:
     """Builds the library and puts it and its header into a folder."""
     library = build("build/library", f"build/library/{LIBRARY}")
     put(library, into / LIBRARY)
@@ -366,6 +367,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         raise SystemExit(f"usage: {sys.argv[0]} (no arguments; see its docstring for the environment)")
     try:
-        build_library(ROOT / PACKAGE)
+        install(ROOT / PACKAGE)
     except BuildError as error:
         raise SystemExit(f"fermt-kernels: {error}") from None
