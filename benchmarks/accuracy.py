@@ -20,7 +20,7 @@ from fermt.evaluation.display import Display
 from fermt.files import write_aside
 
 from . import machine
-from .accuracy_data import HEADER, LabelledSequence, Scores, find_sequences, score
+from .accuracy_data import LabelledSequence, Scores, find_sequences, score
 from .accuracy_report import LEGEND, MEAN, Results, means, record, tables
 from .accuracy_trackers import FORMS, PEERS, Entry, entries
 
@@ -108,21 +108,14 @@ def read(paths: Sequence[Path], frames: int) -> list[LabelledSequence]:
 def main(
     sequences: Annotated[
         list[Path],
-        typer.Option(
-            help="A folder of sequences, each a folder NAME with its images and groundtruth.txt (x,y,w,h a line, nan "
-            f"where the target is absent) or groundtruth.csv ({HEADER} a line, for labels of some frames only); or one "
-            "such folder; or a video with its labels beside it, VIDEO_groundtruth.csv. Repeatable."
-        ),
+        typer.Option(help="A folder of sequences, or one sequence: a folder or a video (see above). Repeatable."),
     ],
     weights: Annotated[
         list[Path] | None, typer.Option(help="Weights by fermt.save, `fermt train` or `fermt convert`. Repeatable.")
     ] = None,
     dtypes: Annotated[
         str,
-        typer.Option(
-            help="Forms in which weights run: the packed frame in float32, bfloat16, int8 (calibrated on the labelled "
-            "frames of the clips in examples/); onnx, the float32 export in ONNX Runtime; model, PyTorch itself."
-        ),
+        typer.Option(help=f"Forms in which weights run, with commas between them: {', '.join(FORMS)} (see above)."),
     ] = "float32",
     untrained: Annotated[
         bool, typer.Option(help="Also a model without training, like the first weights', in the first form.")
@@ -136,8 +129,17 @@ def main(
 ) -> None:
     """Average overlap, success rate and AUC of trackers on sequences whose true boxes are known.
 
-    Each tracker gets the true box of the first frame and follows the target by itself to the end. A sequence that
-    cannot be read is named and left out, and the exit status is then 1. Ctrl-C prints what is done; 130.
+    Each tracker gets the true box of the first frame and follows the target by itself to the end.
+
+    A sequence is a folder with images and groundtruth.txt, a line x,y,w,h for each frame, nan,nan,nan,nan where the
+    target is absent; or with groundtruth.csv: the line frame,x,y,w,h, then those numbers for each labelled frame;
+    or a video clip.mp4 with such a file beside it, clip_groundtruth.csv. Boxes are in pixels, frames count from 0.
+
+    Forms: float32, bfloat16 and int8 are the packed frame in that precision, int8 calibrated on the labelled frames of
+    the clips in examples/; onnx is the float32 export in ONNX Runtime, which takes a minute to make; model is PyTorch.
+
+    A sequence that cannot be read is named and left out, and the exit status is then 1. Ctrl-C prints what is done, and
+    writes nothing; 130.
 
     Example: python -m benchmarks.accuracy --sequences examples --peers nano --nano nanotrack/
     """

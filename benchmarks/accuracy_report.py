@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ def record(
             "benchmark": "accuracy",
             "commit": commit(),
             "opencv": cv2.__version__,
+            "onnxruntime": version("onnxruntime") if find_spec("onnxruntime") else None,
             **machine.facts(),
             "frames_limit": frames or None,
             "groups": groups,
