@@ -19,7 +19,7 @@ from .spec.dual_attention_unit import DAUWeights
 from .spec.patterns import PATTERNS
 from .swap import swap, unswap
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PATTERNS",

@@ -1,4 +1,4 @@
-"""The ops in the rest of PyTorch: torch.func, forward mode, functional calls, wrapped layers, odd numbers, empty batches."""
+"""The ops in the rest of PyTorch: torch.func, forward mode, wrapped layers, odd numbers, empty batches."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from fermt_kernels.testing import attention_inputs, unit_inputs
 from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
+from fermt_kernels.testing import attention_inputs, unit_inputs
 
 QKV = torch.linspace(-1, 1, 2 * 9 * 36, dtype=torch.float64).sin().view(2, 9, 36)
 WEIGHTS = fk.DAUWeights(*(w.double() for w in unit_inputs((1, 3, 6, 5))[1]))
@@ -81,7 +81,7 @@ def test_a_named_backend_says_that_it_cannot(backend: str) -> None:
         torch.func.grad(lambda y: fk.mixed_attention(y, 3, 4, backend=backend).sum())(x)
 
 
-SMALL = dict(patterns=("mixed", "cross"), dim=24, num_heads=2, template_size=32, search_size=48)
+SMALL = {"patterns": ("mixed", "cross"), "dim": 24, "num_heads": 2, "template_size": 32, "search_size": 48}
 
 
 def images(model: fermt.FERMT) -> tuple[Tensor, Tensor]:
