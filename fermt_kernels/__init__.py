@@ -18,8 +18,7 @@ from .ops import (
 from .spec.dual_attention_unit import DAUWeights
 from .spec.patterns import PATTERNS
 from .swap import swap, unswap
-
-__version__ = "0.2.0"
+from .version import VERSION as __version__
 
 __all__ = [
     "PATTERNS",

@@ -25,9 +25,9 @@ def pattern(op: str, value: str) -> None:
 
 def index(value: Any) -> Any:
     """An integer of any kind (NumPy's, a 0-dimensional array's) as an int; everything else as it is, to be refused."""
-    if isinstance(value, (bool, torch.Tensor, torch.SymInt)) or not hasattr(value, "__index__"):
+    if torch.compiler.is_compiling() or isinstance(value, (int, torch.Tensor, torch.SymInt)):
         return value
-    return operator.index(value)
+    return operator.index(value) if hasattr(value, "__index__") else value
 
 
 def num_template(op: str, value: int, tokens: int) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..version import VERSION
 from . import torch_threads
 from .abi import LAYOUTS
 
@@ -109,11 +110,9 @@ def _installed() -> Path | None:
 
     Python run in a checkout takes the checkout's sources, which have no library after a plain `pip install .`.
     """
-    from .. import __version__
-
     for distribution in importlib.metadata.distributions(name=DISTRIBUTION):
         candidate = Path(str(distribution.locate_file("fermt_kernels/cpp"))) / PATH.name
-        if distribution.version == __version__ and candidate.exists():
+        if distribution.version == VERSION and candidate.exists():
             return candidate
     return None
 
@@ -123,7 +122,7 @@ def _open() -> Library | str:
     """The library, or the reason why it cannot be used."""
     found = path()
     if not found.exists():
-        return f"the compiled library is not installed ({PATH} is missing); {HOW_TO_GET_IT}"
+        return f"the compiled library is not installed ({found} is missing); {HOW_TO_GET_IT}"
     try:
         handle = ctypes.CDLL(str(found))
         version = handle.fermt_abi_version()

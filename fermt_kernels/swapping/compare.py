@@ -11,7 +11,6 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..testing import inaccuracy
 from .attention import HOOKS
 
 SEED = 0
@@ -53,6 +52,8 @@ def difference(original: nn.Module, replacement: nn.Module, cases: Sequence[Case
         replacement: what stands in for it, with the same parameters.
         cases: what they are called with.
     """
+    from ..testing import inaccuracy  # most programs never compare anything
+
     parameter = next(original.parameters())
     truth_of = copy.deepcopy(original).double()
     for training in (False, True):
