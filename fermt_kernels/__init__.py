@@ -18,7 +18,9 @@ from .ops import (
 from .spec.dual_attention_unit import DAUWeights
 from .spec.patterns import PATTERNS
 from .swap import swap, unswap
-from .version import VERSION as __version__
+from .version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "PATTERNS",
