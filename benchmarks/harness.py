@@ -44,8 +44,8 @@ def interleave(
 
     A turn is a short pause, in which the worker threads that the last case left spinning go to sleep, one call that is
     not timed, and `repeats` that are. The order rotates, so that no case always follows the same neighbour. `progress`,
-    if given, is told the medians under `name`, as one step. `quick` is for a glance: two rounds are enough, of one timed call
-    each.
+    if given, is told the medians under `name`, as one step. `quick` is for a glance: two rounds suffice, of one timed
+    call each.
     """
     if quick:
         repeats, least_rounds = 1, 2
