@@ -98,6 +98,20 @@ def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
     _load_exactly(model, renamed, "state dict")
 
 
+def load_resized(model: FERMT, state: Mapping[str, Tensor]) -> None:
+    """Loads a state dict of a model of other image sizes: its position tables are resized bicubically.
+
+    Raises:
+        ValueError: as `load_state_dict`, for anything but the tables' sizes.
+    """
+    config, tables = model.config, dict(state)
+    for key, grid in (("pos_embed_z", config.template_grid), ("pos_embed_x", config.search_grid)):
+        name = f"backbone.{key}"
+        if name in tables and tables[name].shape[1] != grid * grid:
+            tables[name] = resize_positions(tables[name], grid)
+    load_state_dict(model, tables)
+
+
 def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
     """Starts the backbone from a MAE-Lite ViT-Tiny checkpoint, as the authors' training does.
 

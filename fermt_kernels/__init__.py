@@ -19,7 +19,7 @@ from .ops import (
 from .patterns import PATTERNS
 from .swap import swap
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PATTERNS",

@@ -1,8 +1,8 @@
 """The table of backends: which can run here, why the others cannot, and which one an op takes.
 
 A room (`reference`, `cpp`, `triton`) says what it needs (`why_not()`), what it has (`SUPPORTS`: op -> dtypes), where
-(`DEVICES`), up to what size (`LARGEST`: op -> what is meant, and the largest), and holds one function for each op it
-has. Nothing else in the package asks about backends.
+(`DEVICES`), up to what size (`LARGEST`: op -> what is meant, and the largest), which ops PyTorch does faster here
+(`slower_than_pytorch()`), and holds one function for each op it has. Nothing else in the package asks about backends.
 """
 
 from __future__ import annotations
@@ -109,12 +109,18 @@ def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_ba
 
     It is a constant of the compiled graph.
 
-    "auto" takes the first row that can and ends at the reference. An explicit name never falls back: it raises
-    RuntimeError with the reason, also where the gradient will be needed and only the forward pass is there.
+    "auto" takes the first row that can and that is not slower than PyTorch's own, and ends at the reference. An
+    explicit name never falls back: it raises RuntimeError with the reason, also where the gradient will be needed and
+    only the forward pass is there.
     """
     name = requested(backend)
     if name == AUTO:
-        return next(row for row in ROOMS if why_unsupported(row, f"{op}_forward", device_type, dtype, size) is None)
+        return next(
+            row
+            for row, room in ROOMS.items()
+            if why_unsupported(row, f"{op}_forward", device_type, dtype, size) is None
+            and op not in room.slower_than_pytorch()
+        )
     for needed in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
         if reason := why_unsupported(name, needed, device_type, dtype, size):
             raise RuntimeError(f"backend {name!r} cannot run {needed}: {reason}")

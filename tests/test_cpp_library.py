@@ -71,6 +71,29 @@ def test_an_unknown_instruction_set_is_refused(loaded: library.Library, fresh_py
     assert "FERMT_ISA=sse9: instruction set 'sse9' is unknown" in printed
 
 
+def test_a_checkout_without_a_library_takes_the_installed_one(
+    tmp_path: Path, loaded: library.Library, fresh_python: Callable[..., str]
+) -> None:
+    """What `pip install .` leaves: sources without a library before the installed package on Python's path."""
+    site = tmp_path / "site-packages"
+    installed = site / "fermt_kernels" / "cpp" / library.PATH.name
+    installed.parent.mkdir(parents=True)
+    installed.symlink_to(library.path())
+    code = (
+        f"import sys; sys.path.append({str(site)!r});"
+        "from pathlib import Path; import fermt_kernels as fk, fermt_kernels.cpp.library as library;"
+        "library.PATH = Path('nowhere') / library.PATH.name; print(library.path()); print(fk.backends())"
+    )
+    for version, found in ((fk.__version__, installed), ("0.0.1", Path("nowhere") / library.PATH.name)):
+        info = site / f"fermt_kernels-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fermt-kernels\nVersion: {version}\n")
+        printed = fresh_python(code)
+        assert printed.splitlines()[0] == str(found)
+        assert (f"the library is the installed package's, {installed}" in printed) == (found == installed)
+        (info / "METADATA").unlink()
+
+
 def test_a_damaged_library_is_reported(tmp_path: Path, fresh_python: Callable[..., str]) -> None:
     broken = tmp_path / "libfermt_kernels.so"
     broken.write_bytes(b"not a library")

@@ -99,7 +99,7 @@ def test_the_optimizer_has_the_papers_groups_and_schedule() -> None:
     assert sizes == [sum(p.numel() for p in part.parameters()) for part in (model.box_head, model.backbone)]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-4}
     for epoch, lr in ((0, 4e-4), (239, 4e-4), (240, 4e-5), (299, 4e-5)):
-        assert set_learning_rate(optimizer, settings, epoch) == pytest.approx(lr)
+        assert set_learning_rate(optimizer, settings, epoch * settings.steps_per_epoch) == pytest.approx(lr)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([lr, lr / 10])
 
 

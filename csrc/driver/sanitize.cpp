@@ -8,8 +8,8 @@
 #include <cstring>
 #include <vector>
 
-#include "abi.h"
-#include "frame_model.h"
+#include "abi/fermt.h"
+#include "abi/packed_model.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-"""From two frames and the target's boxes in them to a training pair, varied at random as the paper's recipe does."""
+"""From two frames and the target's boxes in them to a training pair, varied at random."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from ..boxes import Box
 from ..config import ModelConfig
+from . import appearance
 from .crops import Square, crop_target, target_square
 
+PROBABILITIES = ("flip", "grey", "blur", "hidden")
 SMALLEST_PART = 4.0  # pixels a side of a crop: of the target, at least so much is to be seen
 
 
@@ -25,6 +27,11 @@ class Augmentation:
     A crop is cut around a jittered box: sides times exp(scale * normal), centre off by up to half of centre times the
     square root of the jittered area. Flip and grey are probabilities, and do the same to both crops; brightness is the
     largest change of a factor that each crop has of its own.
+
+    What the paper's recipe does not have is 0 by default, and drawn for each crop apart: the standard deviations of a
+    `rotation` (radians) and of the logarithm of a `stretch` of width against height, the largest changes of `contrast`
+    and of each `color` channel's gain, the probability of a `blur`, the largest standard deviation of `noise` (grey
+    levels), and the probability that a part of the target is `hidden` in the search region.
     """
 
     template_center: float = 0.0
@@ -34,10 +41,17 @@ class Augmentation:
     flip: float = 0.5
     grey: float = 0.05
     brightness: float = 0.2
+    rotation: float = 0.0
+    stretch: float = 0.0
+    contrast: float = 0.0
+    color: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    hidden: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, most = getattr(self, field.name), 1.0 if field.name in ("flip", "grey") else math.inf
+            value, most = getattr(self, field.name), 1.0 if field.name in PROBABILITIES else math.inf
             if not 0 <= value <= most or math.isinf(value):
                 raise ValueError(f"{field.name} must be finite and lie in [0, {most:g}]; got {value}")
 
@@ -62,32 +76,27 @@ def make_pair(
         the search crop's side; a target that reaches outside the crop has a box that does, too. None if less than 4
         pixels of the target, in width or height, are in one of the crops.
     """
-    template_cut = _cut(
-        template,
-        augmentation.template_center,
-        augmentation.template_scale,
-        config.template_factor,
-        config.template_size,
-        generator,
+    jitters = (
+        (augmentation.template_center, augmentation.template_scale, config.template_factor, config.template_size),
+        (augmentation.search_center, augmentation.search_scale, config.search_factor, config.search_size),
     )
-    search_cut = _cut(
-        search,
-        augmentation.search_center,
-        augmentation.search_scale,
-        config.search_factor,
-        config.search_size,
-        generator,
+    cut = _cut_turned if augmentation.rotation or augmentation.stretch else _cut
+    template_cut, search_cut = (
+        cut(view, *jitter, augmentation, generator) for view, jitter in zip((template, search), jitters, strict=True)
     )
     if template_cut is None or search_cut is None:
         return None
     crops, box = [template_cut[0], search_cut[0]], search_cut[1]
     flip, grey = (generator.random(2) < (augmentation.flip, augmentation.grey)).tolist()
     if flip:
-        crops, box = [cv2.flip(crop, 1) for crop in crops], flipped(box, config.search_size)
+        crops, box = [cv2.flip(crop, 1) for crop in crops], flipped(box)
     if grey:
         crops = [cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) for crop in crops]
     low, high = max(0.0, 1 - augmentation.brightness), 1 + augmentation.brightness
     crops = [cv2.convertScaleAbs(crop, alpha=generator.uniform(low, high)) for crop in crops]
+    if generator.random() < augmentation.hidden:
+        crops[1] = appearance.hidden(crops[1], box, generator)
+    crops = [_changed(crop, augmentation, generator) for crop in crops]
     pixels = {name: torch.from_numpy(crop) for name, crop in zip(("template", "search"), crops, strict=True)}
     return pixels | {"box": torch.tensor(box, dtype=torch.float32)}
 
@@ -105,23 +114,44 @@ def jittered(box: Box, center: float, scale: float, generator: np.random.Generat
 def place_in_crop(box: Box, around: Box, resize_factor: float, size: int) -> Box:
     """The xywh `box`, in pixels of the image, as fractions of the side of the crop that was cut around `around`.
 
-    As in the authors' code: the middle of `around` is at pixel (size - 1) / 2.
+    The middle of `around` is at 0.5, which is where the tracker puts it when it maps a box back. (The authors'
+    training labels have it half a pixel of the crop to the left and above, at pixel (size - 1) / 2.)
     """
     w, h = box[2] * resize_factor, box[3] * resize_factor
     x, y = (
-        (size - 1) / 2 + (box[i] + box[i + 2] / 2 - around[i] - around[i + 2] / 2) * resize_factor for i in (0, 1)
+        size / 2 + (box[i] + box[i + 2] / 2 - around[i] - around[i + 2] / 2) * resize_factor for i in (0, 1)
     )  # of its centre
     return (x - w / 2) / size, (y - h / 2) / size, w / size, h / size
 
 
-def flipped(box: Box, size: int) -> Box:
-    """The place of a box in a crop of that size once left and right are exchanged: pixel p becomes size - 1 - p."""
-    return (size - 1) / size - box[0] - box[2], box[1], box[2], box[3]
+def flipped(box: Box) -> Box:
+    """The place of a box, xywh in [0, 1] of a crop, once left and right of the crop are exchanged."""
+    return 1 - box[0] - box[2], box[1], box[2], box[3]
+
+
+def _changed(crop: np.ndarray, augmentation: Augmentation, generator: np.random.Generator) -> np.ndarray:
+    """A crop after what the paper's recipe does not have."""
+    if augmentation.contrast or augmentation.color:
+        crop = appearance.recolored(crop, augmentation.contrast, augmentation.color, generator)
+    if augmentation.blur and generator.random() < augmentation.blur:
+        crop = appearance.blurred(crop, generator)
+    if augmentation.noise:
+        crop = appearance.noisy(crop, augmentation.noise, generator)
+    return crop
+
+
+Cut = tuple[np.ndarray, Box]  # a crop, and the target's place in it
 
 
 def _cut(
-    view: View, center: float, scale: float, factor: float, size: int, generator: np.random.Generator
-) -> tuple[np.ndarray, Box] | None:
+    view: View,
+    center: float,
+    scale: float,
+    factor: float,
+    size: int,
+    augmentation: Augmentation,
+    generator: np.random.Generator,
+) -> Cut | None:
     """A crop around the jittered target, and the target's place in it; None if too little of it is to be seen there."""
     around = jittered(view.box, center, scale, generator)
     square = target_square(around, factor)
@@ -130,6 +160,49 @@ def _cut(
         return None
     crop = crop_target(view.image, around, factor, size)
     return crop.image, place_in_crop(view.box, around, crop.resize_factor, size)
+
+
+def _cut_turned(
+    view: View,
+    center: float,
+    scale: float,
+    factor: float,
+    size: int,
+    augmentation: Augmentation,
+    generator: np.random.Generator,
+) -> Cut | None:
+    """As `_cut`, the image turned and stretched around the jittered box; None if too little of the target is in it.
+
+    The box that comes out is that of the ellipse inside the box that goes in: closer to what a turned object fills than
+    the box around all four corners.
+    """
+    around = jittered(view.box, center, scale, generator)
+    angle, stretch = generator.standard_normal(2) * (augmentation.rotation, augmentation.stretch)
+    x, y, w, h = view.box
+    side = math.sqrt(around[2] * around[3]) * factor
+    image, shrunk = _shrunk(view.image, size / side)
+    turn = np.array(((math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))))
+    matrix = (turn * np.exp((0.5 * stretch, -0.5 * stretch))[:, None]) * (size / side)  # image -> crop
+    middle = np.array((around[0] + around[2] / 2, around[1] + around[3] / 2))
+    half = 0.5 * np.hypot(matrix[:, 0] * w, matrix[:, 1] * h)
+    target = matrix @ (np.array((x + w / 2, y + h / 2)) - middle) + 0.5 * size
+    seen = np.minimum(target + half, size) - np.maximum(target - half, 0)
+    if seen.min() < SMALLEST_PART:
+        return None
+    scaled = matrix / shrunk
+    offset = matrix @ (0.5 / shrunk - middle) + 0.5 * size - 0.5  # from pixels' edges to their indices
+    crop = cv2.warpAffine(image, np.column_stack((scaled, offset)), (size, size), flags=cv2.INTER_LINEAR)
+    left, top = (target - half) / size
+    return crop, (float(left), float(top), float(2 * half[0] / size), float(2 * half[1] / size))
+
+
+def _shrunk(image: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
+    """An image made smaller, where it will be drawn at less than half its size, and its scale; else as it is, and 1."""
+    if scale > 0.5:
+        return image, 1.0
+    height, width = image.shape[:2]
+    small = cv2.resize(image, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
+    return small, 0.5 * (small.shape[1] / width + small.shape[0] / height)
 
 
 def _seen(box: Box, square: Square, height: int, width: int) -> tuple[float, float]:

@@ -42,7 +42,14 @@ class Display:
         self._bar.update(self._task, completed=frames, text=text)
         if not self._console.is_terminal and now - self._last > EVERY:
             self._last = now
-            self.say(f"{text}  {(self._frames - frames) / rate / 60:.0f} min left" if rate else text)
+            self.say(f"{text}  {self.left(frames)}")
+
+    def left(self, frames: int) -> str:
+        """How long the rest takes, at the rate of the frames that are done."""
+        if not frames:
+            return ""
+        seconds = (self._frames - frames) * (time.perf_counter() - self._began) / frames
+        return f"{seconds / 60:.0f} min left" if seconds >= 100 else f"{seconds:.0f} s left"
 
     def say(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -10,10 +10,13 @@ from ..config import ModelConfig, named_config
 
 AMP = ("off", "bf16", "fp16")
 SYNTHETIC = "synthetic"  # the data set that needs no root
+POOL = "pool"  # a folder of free images, which gives pairs of several kinds
+SCHEDULES = ("step", "constant", "cosine")
+INITIAL = ("vit", "similar")
 
 
 _ACCEPTED: dict[Any, tuple[type, ...]] = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}
-_ENTRIES = {"data": float, "validation": float, "roots": str, "only": str, "exclude": str}
+_ENTRIES = {"data": float, "validation": float, "roots": str, "only": str, "exclude": str, "pool": float}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class TrainConfig:
 
     model: str = "fermt"  # a name from fermt.CONFIGS
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of ModelConfig to replace
+    initial: str = "vit"  # or "similar": queries and keys that begin alike, for a start without pretrained weights
     pretrained: str = ""  # weights to start from: a MAE-Lite ViT-Tiny, or a .safetensors written by fermt.save
     data: dict[str, float] = dataclasses.field(
         default_factory=lambda: {"got10k": 1.0, "lasot": 1.0, "trackingnet": 1.0, "coco": 1.0}
@@ -37,6 +41,7 @@ class TrainConfig:
     exclude: dict[str, str] = dataclasses.field(default_factory=dict)  # a file of those to leave out
     synthetic: str = "standard"  # setting of the data set "synthetic"
     synthetic_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of SyntheticConfig to replace
+    pool: dict[str, float] = dataclasses.field(default_factory=dict)  # shares of its parts, if not the usual ones
     synthetic_on_device: bool = False  # draws them in whole batches where the model trains, if there is nothing else
     epochs: int = 300
     pairs: int = 60_000  # an epoch; what does not fill the last step is left out
@@ -46,7 +51,9 @@ class TrainConfig:
     backbone_lr_factor: float = 0.1
     weight_decay: float = 1e-4
     clip: float = 0.1  # largest norm of the gradient
-    drop_epoch: int = 240  # from here on the learning rate is multiplied by drop_factor
+    schedule: str = "step"  # of the learning rate: "step", "constant", or "cosine" down to drop_factor of it
+    warmup: int = 0  # steps in which it rises from 0
+    drop_epoch: int = 240  # "step": from here on the learning rate is multiplied by drop_factor
     drop_factor: float = 0.1
     amp: str = "off"
     ema: float = 0.0  # decay of an average of the weights, which is then validated and exported; 0: none
@@ -64,12 +71,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         self.model_config()
-        if self.amp not in AMP:
-            raise ValueError(f"amp must be one of {', '.join(AMP)}; got {self.amp!r}")
+        for name, known in (("amp", AMP), ("schedule", SCHEDULES), ("initial", INITIAL)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
         least = {
             **dict.fromkeys(("epochs", "pairs", "batch", "accumulate", "log_every", "save_every", "keep"), 1),
             **dict.fromkeys(("bad_steps", "validation_pairs"), 1),
-            **dict.fromkeys(("seed", "workers", "validate_every", "drop_epoch", "weight_decay"), 0),
+            **dict.fromkeys(("seed", "workers", "validate_every", "drop_epoch", "warmup", "weight_decay"), 0),
         }
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -88,6 +96,8 @@ class TrainConfig:
         for name in ("only", "exclude"):
             if strange := sorted(set(getattr(self, name)) - set(self.data)):
                 raise ValueError(f"{name} names {strange}, which data does not: {', '.join(self.data)}")
+        if POOL in self.data and len(self.data) > 1:
+            raise ValueError(f"{POOL!r} is not mixed with other data sets; got {', '.join(self.data)}")
         if self.synthetic_on_device and set(self.data) != {SYNTHETIC}:
             raise ValueError(f"synthetic_on_device takes {SYNTHETIC!r} alone as data; got {', '.join(self.data)}")
         if self.validate_every and not self.validation:

@@ -1,8 +1,10 @@
-"""AdamW in two groups, its learning rate by epoch, and the average of the weights."""
+"""AdamW in two groups, its learning rate at each step, and the average of the weights."""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 
 import torch
 import torch.nn as nn
@@ -20,12 +22,30 @@ def build_optimizer(model: FERMT, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epoch: int) -> float:
-    """Gives each group its rate for `epoch`, which counts from 0; returns the head's."""
-    lr = config.lr * (config.drop_factor if epoch >= config.drop_epoch else 1.0)
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
+    """Gives each group its rate for step number `step` of the run, counted from 0; returns the head's."""
+    lr = config.lr * SCHEDULES[config.schedule](config, step)
+    if step < config.warmup:
+        lr *= (step + 1) / config.warmup
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
     return lr
+
+
+def _step(config: TrainConfig, step: int) -> float:
+    return config.drop_factor if step >= config.drop_epoch * config.steps_per_epoch else 1.0
+
+
+def _constant(config: TrainConfig, step: int) -> float:
+    return 1.0
+
+
+def _cosine(config: TrainConfig, step: int) -> float:
+    done = min(1.0, step / (config.epochs * config.steps_per_epoch))
+    return config.drop_factor + (1 - config.drop_factor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+SCHEDULES: dict[str, Callable[[TrainConfig, int], float]] = {"step": _step, "constant": _constant, "cosine": _cosine}
 
 
 class Average:

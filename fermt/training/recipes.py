@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -20,11 +21,37 @@ _TINY = {  # learns on two CPU cores in minutes
     "drop_path": 0.0,
 }
 _SYNTHETIC = {"synthetic": 1.0}
+_POOL = {"pool": 1.0}
+_FREE_IMAGES = TrainConfig(
+    initial="similar",
+    data=_POOL,
+    validation=_POOL,
+    synthetic="standard",
+    epochs=200,
+    pairs=4096,
+    batch=16,
+    lr=5e-4,
+    backbone_lr_factor=1.0,
+    weight_decay=0.05,
+    clip=1.0,
+    schedule="constant",
+    warmup=200,
+    ema=0.998,
+    workers=1,
+    validation_pairs=512,
+    validate_every=2,
+    log_every=32,
+    save_every=128,
+)
 TRAINING: dict[str, TrainConfig] = {
     "paper": TrainConfig(),
     "paper-got10k": TrainConfig(data={"got10k": 1.0}, epochs=100, drop_epoch=80),
     "synthetic": TrainConfig(
         data=_SYNTHETIC, validation=_SYNTHETIC, epochs=60, drop_epoch=48, backbone_lr_factor=1.0, validate_every=1
+    ),
+    "free-images": _FREE_IMAGES,
+    "free-images-half": dataclasses.replace(  # a quarter of the tokens: where free-images starts from
+        _FREE_IMAGES, model_options={"template_size": 64, "search_size": 128, "drop_path": 0.0}
     ),
     "synthetic-tiny": TrainConfig(
         model_options=_TINY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..data.pairs import PairSource
+from ..data.pool import PoolPairs
 from ..data.readers import open_set
 from ..data.sampling import PairSampler
 from ..data.sequences import SequenceSet
@@ -17,7 +18,7 @@ from ..data.synthetic import (
 )
 from ..roots import VARIABLE
 from .batches import DevicePairs
-from .config import SYNTHETIC, TrainConfig
+from .config import POOL, SYNTHETIC, TrainConfig
 from .world import World
 
 HELD_OUT = 1  # added to the seed, for pairs that are held out
@@ -70,6 +71,9 @@ def _source(
             f"{', '.join(missing)} needs a root, where the data set lies: --root {missing[0]}=PATH, or "
             f"{VARIABLE}={missing[0]}=PATH"
         )
+    if set(shares) == {POOL}:
+        root = config.roots[POOL]
+        return PoolPairs(root, model, seed, pairs, split=split, shares=config.pool, scenes=_synthetic(config)), {}
     sets = [_open(config, name, split, seed) for name in shares]
     sequences = {name: len(one) for name, one in zip(shares, sets, strict=True) if name != SYNTHETIC}
     return PairSampler(sets, list(shares.values()), model, seed, pairs), sequences

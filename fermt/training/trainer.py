@@ -24,6 +24,7 @@ from . import state
 from .batches import DevicePairs, load, training_indices
 from .config import TrainConfig
 from .display import Display
+from .initial import begin_alike
 from .metrics import VALIDATED, Metrics
 from .optimizer import build_optimizer, set_learning_rate
 from .step import Outcome, Stepper
@@ -38,13 +39,16 @@ class TrainingError(RuntimeError):
 def initial_model(config: TrainConfig, backend: str = "auto") -> FERMT:
     """The model that a run starts from, without what it was pretrained with: the same for the same seed."""
     torch.manual_seed(config.seed)
-    return build_model(config.model_config(), backend=backend).train()
+    model = build_model(config.model_config(), backend=backend).train()
+    if config.initial == "similar":
+        begin_alike(model)
+    return model
 
 
 def load_pretrained(model: FERMT, config: TrainConfig) -> None:
     """Raises FileNotFoundError or ValueError where `config.pretrained` is not there or does not fit."""
     if config.pretrained.endswith(".safetensors"):
-        checkpoints.load_state_dict(model, checkpoints.load(config.pretrained).state_dict())
+        checkpoints.load_resized(model, checkpoints.load(config.pretrained).state_dict())
     elif config.pretrained:
         checkpoints.load_pretrained(model, config.pretrained)
 
@@ -135,10 +139,11 @@ class Trainer:
     def _epoch(self) -> None:
         config, progress = self.config, self.progress
         self._line_began, self._line_steps = time.perf_counter(), 0
-        lr = set_learning_rate(self.stepper.optimizer, config, progress.epoch)
+        lr = 0.0
         indices = training_indices(config, self.world, progress.step)
         batches = load(self.train, progress.epoch, indices, config.workers, self.world)
         for _ in range(progress.step, config.steps_per_epoch):
+            lr = set_learning_rate(self.stepper.optimizer, config, progress.total)
             outcome = self.stepper([next(batches) for _ in range(config.accumulate)], progress.total)
             progress.step, progress.total = progress.step + 1, progress.total + 1
             self._count(outcome)

@@ -19,15 +19,21 @@ SUPPORTS = {
     "track_frame": FRAME_DTYPES,
 }
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
+SLOWER = {"generic": ("linear",), "avx2": ("linear",)}  # instruction set -> ops that PyTorch does faster there
 
 
 def why_not() -> str | None:
     return library.why_not()
 
 
+def slower_than_pytorch() -> tuple[str, ...]:
+    return SLOWER.get(library.load().isa, ())
+
+
 def describe() -> str:
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-    return f"compiled for the CPU, {library.load().isa} of {', '.join(library.supported_isas())}: {dtypes}"
+    elsewhere = "" if library.path() == library.PATH else f"; the library is the installed package's, {library.path()}"
+    return f"compiled for the CPU, {library.load().isa} of {', '.join(library.supported_isas())}: {dtypes}{elsewhere}"
 
 
 __all__ = [
@@ -40,5 +46,6 @@ __all__ = [
     "dual_attention_unit_forward",
     "linear_backward",
     "linear_forward",
+    "slower_than_pytorch",
     "why_not",
 ]

@@ -1,4 +1,4 @@
-"""The structs of csrc/abi.h, packed in one go: a call has forty numbers, and ctypes would take them one by one."""
+"""The structs of csrc/abi/fermt.h, packed in one go: a call has forty numbers, which ctypes would take one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands attention's pointers and strides to csrc/attention_{forward,backward}_kernel.h."""
+"""Hands attention's pointers and strides to csrc/ops/attention_{forward,backward}.h."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands the Dual Attention Unit's pointers to csrc/dual_attention_unit_{forward,backward}_kernel.h."""
+"""Hands the Dual Attention Unit's pointers to csrc/ops/dual_attention_unit_{forward,backward}.h."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands a packed model, crops and caches to csrc/frame*; what they must be is the caller's to check."""
+"""Hands a packed model, crops and caches to csrc/frame; what they must be is the caller's to check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hands a linear layer's pointers to csrc/linear_kernel.h."""
+"""Hands a linear layer's pointers to csrc/ops/linear.h."""
 
 from __future__ import annotations
 

@@ -32,6 +32,10 @@ def why_not() -> str | None:
     return None
 
 
+def slower_than_pytorch() -> tuple[str, ...]:
+    return ()
+
+
 def describe() -> str:
     return "eager PyTorch: any device, float32, bfloat16, float16, float64"
 
@@ -51,5 +55,6 @@ __all__ = [
     "linear",
     "linear_backward",
     "linear_forward",
+    "slower_than_pytorch",
     "why_not",
 ]

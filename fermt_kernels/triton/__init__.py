@@ -45,6 +45,10 @@ def why_not() -> str | None:
     return None
 
 
+def slower_than_pytorch() -> tuple[str, ...]:
+    return ()
+
+
 def describe() -> str:
     import triton
 

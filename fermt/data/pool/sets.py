@@ -1,0 +1,169 @@
+"""The parts of a pool as sequence sets: parts of photographs, annotated objects, and tracked objects of videos."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..sequences import Annotation, read_image, valid_boxes
+from .folder import LAYOUT, image_files, in_split, require
+
+KEPT = 32  # decoded images in memory, of each set
+VARIATIONS = 4096  # parts of each photograph
+CANDIDATES = 4  # of which the part with the most contrast is taken
+SIDES = (0.12, 0.5)  # of a part: square root of its area over the photograph's shorter side
+ASPECT = 0.4  # standard deviation of the logarithm of its width over its height
+STREAM = 5  # first number of a key to random numbers
+TINY = 10.0  # pixels a side of an annotated object, below which it shows nothing to follow
+LARGEST = 0.9  # sides of an annotated object over the image's: one that fills the image has nothing around it
+
+
+class _Decoded:
+    """The last few images that were read."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Path, np.ndarray] = OrderedDict()
+
+    def read(self, path: Path) -> np.ndarray:
+        if path in self._kept:
+            self._kept.move_to_end(path)
+        else:
+            self._kept[path] = read_image(path)
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[path]
+
+
+class PhotoParts:
+    """A SequenceSet of photographs of which some part is the object: sequence i is a part of photograph i modulo n.
+
+    What the object is, only the box says; a model learns from it to find again what a template shows.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or there are no images in it.
+    """
+
+    name, is_video = "pool-photos", False
+
+    def __init__(self, root: Path, split: str = "train") -> None:
+        self._files = image_files(require(root, "photos"), root, split)
+        self._decoded = _Decoded()
+
+    def __len__(self) -> int:
+        return len(self._files) * VARIATIONS
+
+    def annotation(self, i: int) -> Annotation:
+        image = self.image(i, 0)
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((STREAM, i))))
+        boxes = [_part(rng, *image.shape[:2]) for _ in range(CANDIDATES)]
+        best = max(boxes, key=lambda box: _contrast(image, box))
+        return Annotation(best[None], np.ones(1, bool))
+
+    def image(self, i: int, t: int) -> np.ndarray:
+        return self._decoded.read(self._files[i % len(self._files)])
+
+
+class BoxedObjects:
+    """A SequenceSet of annotated objects, each a sequence of one image.
+
+    Crowds are left out, and so is what is smaller than 10 pixels or fills the image.
+
+    Raises:
+        FileNotFoundError: there is no boxes/annotations.json.
+        ValueError: it is not in COCO's form; a box without four numbers is named.
+    """
+
+    name, is_video = "pool-boxes", False
+
+    def __init__(self, root: Path, split: str = "train") -> None:
+        source = require(root, "boxes", "annotations.json")
+        try:
+            content = json.loads(source.read_bytes())
+            images = {image["id"]: image for image in content["images"]}
+            notes = [
+                (images[note["image_id"]], note["bbox"], note.get("iscrowd", 0)) for note in content["annotations"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{str(source)!r} is not a file of COCO's annotations: {error!r}") from error
+        self._objects: list[tuple[Path, np.ndarray]] = []
+        for image, bbox, crowd in notes:
+            box = np.array(bbox, np.float64)
+            if box.shape != (4,):
+                raise ValueError(f"{str(source)!r}: a box must have 4 numbers, got {bbox} in {image['file_name']!r}")
+            largest = np.array((image["width"], image["height"])) * LARGEST
+            usable = not crowd and (box[2:] >= TINY).all() and (box[2:] <= largest).any()
+            if usable and in_split(image["file_name"], split):
+                self._objects.append((root / image["file_name"], box))
+        if not self._objects:
+            raise ValueError(f"{str(source)!r} has no object of split {split!r} that can be used")
+        self._decoded = _Decoded()
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def annotation(self, i: int) -> Annotation:
+        boxes = self._objects[i][1][None]
+        return Annotation(boxes, valid_boxes(boxes))
+
+    def image(self, i: int, t: int) -> np.ndarray:
+        return self._decoded.read(self._objects[i][0])
+
+
+class Tracks:
+    """A SequenceSet of objects that were followed through a video; a NaN in a track's box marks a frame to leave out.
+
+    Raises:
+        FileNotFoundError: there is no video/tracks.json, or it names a clip that is not there.
+        ValueError: a track is not as the layout says.
+    """
+
+    name, is_video = "pool-video", True
+
+    def __init__(self, root: Path, split: str = "train") -> None:
+        source = require(root, "video", "tracks.json")
+        self._frames: list[list[Path]] = []
+        self._annotations: list[Annotation] = []
+        clips: dict[str, list[Path]] = {}
+        for i, track in enumerate(json.loads(source.read_bytes())):
+            try:
+                clip, first, boxes = str(track["clip"]), int(track["first"]), np.array(track["boxes"], np.float64)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{str(source)!r}: track {i} is not as expected:\n{LAYOUT}") from error
+            files = clips.setdefault(clip, sorted(require(root, "video", clip).glob("*.webp")))
+            if boxes.ndim != 2 or boxes.shape[1] != 4 or first < 0 or first + len(boxes) > len(files):
+                raise ValueError(
+                    f"{str(source)!r}: track {i} has boxes {boxes.shape} from frame {first} of {len(files)}"
+                )
+            if in_split(f"{clip}/{i}", split):
+                self._frames.append(files[first : first + len(boxes)])
+                self._annotations.append(Annotation(boxes, valid_boxes(boxes)))
+        if not self._frames:
+            raise ValueError(f"{str(source)!r} has no track of split {split!r}")
+        self._decoded = _Decoded()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def annotation(self, i: int) -> Annotation:
+        return self._annotations[i]
+
+    def image(self, i: int, t: int) -> np.ndarray:
+        return self._decoded.read(self._frames[i][t])
+
+
+def _part(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A box (4,) xywh somewhere in an image of that size."""
+    side = np.exp(rng.uniform(*np.log(SIDES))) * min(height, width)
+    ratio = np.exp(0.5 * ASPECT * rng.standard_normal())
+    sides = np.minimum((side * ratio, side / ratio), (0.9 * width, 0.9 * height))
+    corner = rng.random(2) * ((width, height) - sides)
+    return np.concatenate((corner, sides))
+
+
+def _contrast(image: np.ndarray, box: np.ndarray) -> float:
+    x, y, w, h = box.astype(int)
+    return float(sum(value[0] for value in cv2.meanStdDev(image[y : y + h + 1, x : x + w + 1])[1]))

@@ -1,0 +1,58 @@
+"""How a model that has no pretrained weights begins: with attention that already compares."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from fermt_kernels.modules import TemplateSearchAttention
+
+from ..model import FERMT
+
+SHARED = 0.7  # part of a key's weights that it has in common with the query's
+GAIN = 3.0  # a normalized token's score with itself before the softmax, if its key were its query
+
+
+@torch.no_grad()
+def begin_alike(model: FERMT) -> None:
+    """Initializes each head's keys like its queries, and each attention's output against its values.
+
+    A token then looks first at tokens that resemble it, which is what a search token has to do to find the target in
+    the template, and the product of output and value projection begins near the identity. After A. Trockman and
+    J. Z. Kolter, "Mimetic initialization of self-attention layers" (2023). Position tables begin as sines and cosines
+    of the place in the crop, so that neighbors begin alike.
+    """
+    for block in model.backbone.blocks:
+        attention = cast(TemplateSearchAttention, block.attn)
+        # Its projection has the rows of all queries, then those of all keys, then those of all values.
+        dim, heads = attention.qkv.in_features, attention.num_heads
+        scale = (GAIN / (dim * (dim / heads) ** 0.5)) ** 0.5
+        query = torch.randn(dim, dim) * scale
+        key = SHARED * query + (1 - SHARED**2) ** 0.5 * torch.randn(dim, dim) * scale
+        value = torch.randn(dim, dim) * dim**-0.5
+        attention.qkv.weight.copy_(torch.cat((query, key, value)))
+        attention.proj.weight.copy_(0.4 * value.T + 0.4 * torch.randn(dim, dim) * dim**-0.5)
+    config = model.config
+    if config.head == "center":
+        bias = model.box_head.get_parameter("conv5_ctr.bias")
+        bias.fill_(-math.log(config.num_search))  # at first no cell is likely the center
+    for table, grid, factor in (
+        (model.backbone.pos_embed_z, config.template_grid, config.template_factor),
+        (model.backbone.pos_embed_x, config.search_grid, config.search_factor),
+    ):
+        table.copy_(_waves(grid, factor, config.dim).unsqueeze(0))
+
+
+def _waves(grid: int, factor: float, dim: int) -> Tensor:
+    """(grid^2, dim): sines and cosines of x and y, in units of the target's size from the middle of the crop."""
+    places = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid * factor - 0.5 * factor
+    rates = 0.5 * torch.pi * 8 ** (torch.arange(dim // 4, dtype=torch.float64) / max(1, dim // 4 - 1) - 0.5)
+    angles = places[:, None] * rates
+    line = torch.cat((angles.sin(), angles.cos()), dim=1)  # (grid, dim / 2)
+    rows, columns = line[:, None].expand(-1, grid, -1), line[None].expand(grid, -1, -1)
+    table = torch.zeros(grid * grid, dim, dtype=torch.float64)
+    table[:, : 2 * line.shape[1]] = torch.cat((columns, rows), dim=2).flatten(0, 1)
+    return (0.3 * table).float()
