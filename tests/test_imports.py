@@ -15,7 +15,7 @@ ARROWS = {
     "swap": {"modules", "ops", "backends", "checks"},
     "modules": {"ops", "backends", "checks"},
     "flops": {"ops", "patterns"},
-    "frame": {"ops", "backends", "cpp", "triton", "checks", "patterns"},
+    "frame": {"ops", "backends", "cpp", "triton", "checks", "patterns", "files"},
     "ops": {"backends", "reference", "patterns", "checks"},
     "backends": {"reference", "cpp", "triton", "patterns", "checks"},
     "reference": {"patterns", "checks"},
@@ -24,9 +24,13 @@ ARROWS = {
     "checks": {"patterns"},
     "patterns": set(),
     "layouts": set(),
+    "files": set(),
 }
 ALLOWED_THIRD_PARTY = {"fermt_kernels": {"torch", "triton"}}
-PUBLIC_TO_FERMT = {"fermt_kernels", *(f"fermt_kernels.{name}" for name in ("flops", "frame", "modules", "patterns"))}
+PUBLIC_TO_FERMT = {
+    "fermt_kernels",
+    *(f"fermt_kernels.{name}" for name in ("files", "flops", "frame", "modules", "patterns")),
+}
 
 
 def imported(file: Path) -> set[str]:

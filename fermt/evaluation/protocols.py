@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..datasets.benchmark import TestSequence
 from . import metrics, rules
 from .rules import Kind, Rule
-from .sequences import TestSequence
 
 
 class Measure(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sequences import TestSequence
+from ..datasets.benchmark import TestSequence
 
 
 class RefusedError(ValueError):

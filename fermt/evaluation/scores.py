@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..datasets.benchmark import Benchmark, TestSequence
 from .protocols import Protocol, find_protocol
 from .results import Result, ResultError, read_result
 from .rules import Kind, RefusedError
-from .sequences import Benchmark, TestSequence
 
 INTERVAL = (2.5, 97.5)  # percentiles
 INVALID = (Kind.ABSENT, Kind.UNTRUE, Kind.COVERED)

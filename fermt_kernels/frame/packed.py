@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..cpp import frame as compiled
 from ..cpp import library
+from ..files import atomic_write
 from .format import ALIGNMENT, DTYPES, HEADER_BYTES, HEADS, Header, aligned_empty, checksum
 
 _DTYPES = {code: dtype for dtype, code in DTYPES.items()}
@@ -117,14 +118,8 @@ class PackedModel(Described):
         return self._info[key]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model to one file, aside first and then renamed."""
-        target = Path(path)
-        aside = target.with_name(target.name + ".part")
-        try:
-            aside.write_bytes(self._blob.numpy().data)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
+        """Writes the model to one file, atomically."""
+        atomic_write(path, self._blob.numpy().data)
 
     def __reduce__(self) -> tuple[type[PackedModel], tuple[Tensor]]:
         return PackedModel, (self._blob,)  # a copy's blob has an address of its own, and is aligned anew

@@ -1,0 +1,62 @@
+"""Atomic file writes: a file is written under a temporary name in its folder, then renamed.
+
+A reader sees the old file or the new one, never a part of it, and an error or a killed process leaves the old one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MARK = ".tmp"  # in the name of a temporary file, before its suffix
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path to write to, which is renamed to `path` when the context ends without an error.
+
+    The temporary path is unique, lies in the same folder and has the same suffix. Its file, which the caller creates,
+    has the mode of the umask and is synchronized to disk before it is renamed; after an error it is deleted.
+
+    Raises:
+        OSError: the file was not created, or cannot be synchronized or renamed.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{MARK}{target.suffix}")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike[str], content: str | bytes | memoryview | Callable[[Path], object]) -> None:
+    """Writes a file atomically.
+
+    Args:
+        path: the file to write or replace.
+        content: text, written as UTF-8 with the line ends that it has; bytes; or a function that writes a file to the
+            path it is given.
+
+    Raises:
+        OSError: the file cannot be written; also whatever `content` raises.
+    """
+    with atomic_path(path) as temporary:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def delete_leftovers(folder: Path, stem: str = "*") -> None:
+    """Deletes the temporary files of killed processes in a folder: those for files whose stem matches a glob."""
+    for path in folder.glob(f".{stem}.????????{MARK}*"):
+        path.unlink(missing_ok=True)
