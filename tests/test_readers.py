@@ -170,12 +170,12 @@ DAMAGES = [
     ("lasot", "hand-fan/hand-fan-7/out_of_view.txt", written("0,0"), "expected 5 numbers, one for each box, got 2"),
     ("trackingnet", "TRAIN_0/anno/abc_0.txt", written("\0\1\2"), "abc_0.txt', line 1: expected four"),
     ("coco", "annotations/instances_train2017.json", datasets.cut, "is not a COCO file of instances"),
-    ("coco", "annotations/instances_train2017.json", written("{}"), "nothing is called 'images'"),
+    ("coco", "annotations/instances_train2017.json", written("{}"), "there is no 'images'"),
     (
         "coco",
         "annotations/instances_train2017.json",
         written('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3], "iscrowd": 0}]}'),
-        "is not COCO's file",
+        "is not a COCO file",
     ),
     (
         "imagenet_vid",

@@ -51,7 +51,7 @@ class VideoWriter:
         size = (image.shape[1], image.shape[0])
         if self._writer is None:
             self._size = size
-            temporary = self._stack.enter_context(atomic_path(self.path))
+            temporary = self._stack.enter_context(atomic_path(self.path, keep_suffix=True))
             self._writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
             if not self._writer.isOpened():
                 raise ValueError(f"OpenCV cannot write a video to {str(self.path)!r}")

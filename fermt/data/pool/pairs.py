@@ -41,7 +41,8 @@ class PoolPairs:
         config: configuration of the model, for the crops' sizes.
         seed: random seed.
         pairs: pairs per epoch.
-        split: "train" or "val", which share no photograph, annotated image or track.
+        split: "train" or "val". The parts "boxes", "photos" and "video" of the two have no image or track in common;
+            their scenes are made of the same images and differ by the seed.
         shares: relative frequencies of the parts "scenes" (cut-outs moving over photographs), "boxes" (annotated
             objects), "photos" (parts of photographs) and "video" (tracked objects).
         scenes: settings of the scenes; its folders are replaced by the pool's.

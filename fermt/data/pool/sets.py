@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..sequences import Annotation, read_image, valid_boxes
-from .folder import LAYOUT, image_files, in_split, require
+from .folder import LAYOUT, SUFFIXES, image_files, in_split, require
 
 KEPT = 32  # decoded images in memory for each set
 VARIATIONS = 4096  # parts of each photograph
@@ -133,7 +133,10 @@ class Tracks:
                 clip, first, boxes = str(track["clip"]), int(track["first"]), np.array(track["boxes"], np.float64)
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{str(source)!r}: track {i} is not as expected:\n{LAYOUT}") from error
-            files = clips.setdefault(clip, sorted(require(root, "video", clip).glob("*.webp")))
+            if clip not in clips:
+                found = require(root, "video", clip).iterdir()
+                clips[clip] = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+            files = clips[clip]
             if boxes.ndim != 2 or boxes.shape[1] != 4 or first < 0 or first + len(boxes) > len(files):
                 raise ValueError(
                     f"{str(source)!r}: track {i} has boxes {boxes.shape} from frame {first} of {len(files)}"
