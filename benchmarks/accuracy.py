@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-
 from fermt.cli_common import INTERRUPTED, failed, output_path
 from fermt.evaluation.display import Display
 from fermt.files import write_aside
+from rich.console import Console
 
 from . import machine
 from .accuracy_data import LabelledSequence, Scores, find_sequences, score

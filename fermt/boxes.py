@@ -1,4 +1,7 @@
-"""Boxes and their forms, each named by its numbers: xywh (corner, size), xyxy (two corners), cxcywh (centre, size)."""
+"""Conversion and checks of boxes: xywh (corner, size), xyxy (two corners), cxcywh (center, size).
+
+Coordinates are continuous: pixel k covers [k, k + 1].
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-LARGEST_SIDE = 1e8  # of a box to start from: whole numbers of pixels stay far below 2^31
+LARGEST_SIDE = 1e8  # pixels of an initial box, so that whole numbers of pixels stay far below 2^31
 Box = tuple[float, float, float, float]
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (..., 4)."""
+    """Converts boxes, (..., 4), from center and size to two corners."""
     center, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat((center - 0.5 * size, center + 0.5 * size), dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (..., 4)."""
+    """Converts boxes, (..., 4), from two corners to center and size."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat((0.5 * (low + high), high - low), dim=-1)
 
 
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (..., 4)."""
+    """Converts boxes, (..., 4), from corner and size to two corners."""
     return torch.cat((boxes[..., :2], boxes[..., :2] + boxes[..., 2:]), dim=-1)
 
 
 def clip_to_image(box: Box, height: int, width: int, margin: float) -> Box:
-    """The xywh `box` moved and cut to lie in the image, at least `margin` pixels of it a side (the authors' rule)."""
+    """Clips an xywh box to the image, with at least `margin` pixels a side (the authors' rule)."""
     x, y, w, h = box
     margin = min(margin, float(width), float(height))
     left, right = min(max(0.0, x), width - margin), min(max(margin, x + w), width)
@@ -39,12 +42,12 @@ def clip_to_image(box: Box, height: int, width: int, margin: float) -> Box:
 
 
 def check_box(box: Sequence[float], height: int, width: int) -> Box:
-    """`box` as four floats, xywh in pixels; ValueError if it has no area or does not meet the image."""
+    """Returns an xywh box in pixels as four floats; ValueError if it has no area or lies outside the image."""
     try:
         x, y, w, h = (float(value) for value in box)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"a box is four numbers (x, y, w, h) in pixels, got {box!r}") from None
-    if any(isinstance(value, (str, bytes)) for value in (box, *box)):  # which float reads too
+    if any(isinstance(value, (str, bytes)) for value in (box, *box)):  # which float() also accepts
         raise ValueError(f"a box is four numbers (x, y, w, h) in pixels, got {box!r}")
     if not all(map(math.isfinite, (x, y, w, h))):
         raise ValueError(f"a box is four finite numbers (x, y, w, h) in pixels, got {(x, y, w, h)}")

@@ -1,4 +1,4 @@
-"""Weights in and out: our own safetensors, and other people's checkpoints without running what is pickled in them."""
+"""Saving and loading weights: safetensors, and pickled checkpoints without running the code pickled in them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fermt_kernels.files import atomic_write
 from fermt_kernels.frame import PackedModel
 from fermt_kernels.frame import load as load_packed
 from fermt_kernels.spec.state_dict import UNUSED_KEYS
@@ -23,30 +24,24 @@ from fermt_kernels.spec.state_dict import UNUSED_KEYS
 from .config import ModelConfig
 from .model import FERMT, build_model
 
-PACKED = ".fermt"  # ending of a packed model's name
+PACKED = ".fermt"  # suffix of packed models
 CONFIG_KEY = "fermt_config"
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
 
 
 def save(model: FERMT, path: str | os.PathLike[str]) -> None:
-    """Writes weights and configuration to one safetensors file, aside first and then renamed."""
-    target = Path(path)
-    aside = target.with_name(target.name + ".part")
+    """Writes weights and configuration to a safetensors file, atomically."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
-    try:
-        safetensors.torch.save_file(tensors, str(aside), metadata=metadata)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    atomic_write(path, lambda file: safetensors.torch.save_file(tensors, str(file), metadata=metadata))
 
 
 def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu") -> FERMT:
-    """The model in a file that `save` wrote, in evaluation mode.
+    """Loads the model from a file written by `save`, in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or cut short, is not of this kind, or holds another model's weights.
+        ValueError: the file is damaged or of another kind, or has the weights of another model.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {os.fspath(path)!r}")
@@ -57,7 +52,7 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{os.fspath(path)!r} is damaged, cut short, or not safetensors ({error}); "
-            "a pickled checkpoint of the authors is turned into safetensors by `fermt convert`"
+            "`fermt convert` turns a pickled checkpoint of the authors into safetensors"
         ) from error
     if CONFIG_KEY not in metadata:
         raise ValueError(
@@ -72,11 +67,11 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
 def load_any(
     path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu"
 ) -> FERMT | PackedModel:
-    """The model in a file: a packed one if its name ends in .fermt, else as `load` does.
+    """Loads a packed model if the name ends in .fermt, else weights as `load` does.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: as `load` and `fermt_kernels.frame.load`, or a packed model is asked for on a GPU.
+        ValueError: as `load` and `fermt_kernels.frame.load`, or a packed model is requested on a GPU.
     """
     if Path(path).suffix != PACKED:
         return load(path, backend=backend, device=device)
@@ -86,23 +81,23 @@ def load_any(
 
 
 def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
-    """Loads the authors' state dict, or our own, into `model`.
+    """Loads a state dict of the authors' code or of this package into `model`.
 
-    `backbone.cls_token` and `backbone.pos_embed`, which no forward pass uses, are dropped; `backbone.tau.` is taken
-    for `backbone.dau.`.
+    `backbone.cls_token` and `backbone.pos_embed`, which forward passes do not use, are dropped; `backbone.tau.` is read
+    as `backbone.dau.`.
 
     Raises:
-        ValueError: a key is left over or missing, or a shape differs; all of them are named, and nothing is loaded.
+        ValueError: keys are missing or unexpected, or shapes differ; all are named, and nothing is loaded.
     """
     renamed = {key.replace(*RENAMED): value for key, value in state.items() if key not in UNUSED_KEYS}
     _load_exactly(model, renamed, "state dict")
 
 
 def load_resized(model: FERMT, state: Mapping[str, Tensor]) -> None:
-    """Loads a state dict of a model of other image sizes: its position tables are resized bicubically.
+    """Loads a state dict of a model for other image sizes; its position tables are resized bicubically.
 
     Raises:
-        ValueError: as `load_state_dict`, for anything but the tables' sizes.
+        ValueError: as `load_state_dict`, for anything but the sizes of the tables.
     """
     config, tables = model.config, dict(state)
     for key, grid in (("pos_embed_z", config.template_grid), ("pos_embed_x", config.search_grid)):
@@ -113,17 +108,17 @@ def load_resized(model: FERMT, state: Mapping[str, Tensor]) -> None:
 
 
 def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
-    """Starts the backbone from a MAE-Lite ViT-Tiny checkpoint, as the authors' training does.
+    """Loads a MAE-Lite ViT-Tiny checkpoint into the backbone, as the authors' training does.
 
-    The position table is resized bicubically to the template's and the search region's grids; the Dual Attention Unit
-    and the head keep their values, and the checkpoint's class token, decoder and classifier are not used.
+    The position table is resized bicubically to the grids of template and search region. The Dual Attention Unit and
+    the head keep their values; the checkpoint's class token, decoder and classifier are not used.
 
     Args:
-        model: of 192 channels and 12 blocks, as "fermt" is.
+        model: with 192 channels and 12 blocks, like "fermt".
         path: the `.pth.tar`; opened with `weights_only=True`.
 
     Raises:
-        ValueError: the file is damaged, or a weight of the backbone is missing, left over or of another shape.
+        ValueError: the file is damaged, or a weight of the backbone is missing, unexpected or of another shape.
     """
     checkpoint = read_pickled(path)
     state = checkpoint.get("model", checkpoint)
@@ -134,7 +129,7 @@ def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"{os.fspath(path)!r} has no 'pos_embed': expected a MAE-Lite ViT-Tiny, got {sorted(state)[:5]}"
         )
-    table = state.pop("pos_embed")[:, 1:]  # (1, g^2, C), less the class token's
+    table = state.pop("pos_embed")[:, 1:]  # (1, g^2, C), without the class token
     ignored = ("cls_token", "mask_token", "decoder_", "head.", "fc_norm.")
     backbone = {key: value for key, value in state.items() if not key.startswith(ignored)}
     backbone["pos_embed_z"] = resize_positions(table, model.config.template_grid)
@@ -144,7 +139,7 @@ def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
 
 
 def resize_positions(table: Tensor, grid: int) -> Tensor:
-    """A learned position table (1, g^2, C) -> (1, grid^2, C), bicubically."""
+    """Resizes a position table, (1, g^2, C) -> (1, grid^2, C), bicubically."""
     side = round(table.shape[1] ** 0.5)
     if side * side != table.shape[1]:
         raise ValueError(f"a position table must have a square number of rows, got shape {tuple(table.shape)}")
@@ -154,28 +149,27 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
 
 
 def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a `torch.save` file holds, read with `weights_only=True`.
+    """Reads a `torch.save` file with `weights_only=True`.
 
-    Objects of classes beyond tensors and plain containers (training settings, statistics) become inert stand-ins:
+    Objects of other classes than tensors and plain containers (training settings, statistics) become placeholders;
     their code is neither imported nor run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, cut short or not such a file, or asks for a module that torch blocks.
+        ValueError: the file is damaged or not such a file, or needs a module that torch blocks.
     """
     name = os.fspath(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {name!r}")
-    strangers: list[str] = []
+    unsafe: list[str] = []
     try:
-        strangers = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(name))
-        with torch.serialization.safe_globals([(_stand_in(stranger), stranger) for stranger in strangers]):
+        unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(name))
+        with torch.serialization.safe_globals([(_placeholder(kind), kind) for kind in unsafe]):
             checkpoint = torch.load(name, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        if strangers and isinstance(error, pickle.UnpicklingError):
+        if unsafe and isinstance(error, pickle.UnpicklingError):
             raise ValueError(
-                f"{name!r} cannot be read without running code that is pickled in it, and so it is not: it asks for "
-                f"{', '.join(strangers)}"
+                f"{name!r} cannot be read without running code that is pickled in it: it needs {', '.join(unsafe)}"
             ) from error
         raise ValueError(
             f"{name!r} cannot be read as a checkpoint: damaged, cut short, or not written by torch.save ({error})"
@@ -186,12 +180,12 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config: str | ModelConfig = "fermt") -> FERMT:
-    """Turns an authors-style `.pth.tar` (weights under the key `net`) into safetensors at `target`.
+    """Converts a `.pth.tar` of the authors' code (weights under the key `net`) to safetensors.
 
     Args:
-        path: the pickled checkpoint; what is pickled beside the weights is not run.
+        path: the pickled checkpoint; code pickled in it is not run.
         target: the file to write.
-        config: the configuration that the weights are of.
+        config: the configuration of the weights.
 
     Raises:
         FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`.
@@ -207,7 +201,7 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config
 
 
 class _Opaque:
-    """Takes the place of an object whose state is not a dict (NumPy's); takes any arguments and keeps nothing."""
+    """Placeholder for an object whose state is not a dict (NumPy's); accepts and discards any arguments."""
 
     def __new__(cls, *args: object, **kwargs: object) -> _Opaque:
         return object.__new__(cls)
@@ -220,13 +214,13 @@ class _Opaque:
 
 
 class _Namespace:
-    """Takes the place of any other object: an ordered dict, so that a dict's items and an object's fields fit in."""
+    """Placeholder for any other object: an ordered dict, which accepts a dict's items and an object's fields."""
 
     def __new__(cls, *args: object, **kwargs: object) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
 
 
-def _stand_in(full_name: str) -> type:
+def _placeholder(full_name: str) -> type:
     return _Opaque if full_name.startswith("numpy") else _Namespace
 
 
@@ -234,7 +228,7 @@ def _load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], source: 
     expected = module.state_dict()
     problems = {
         "missing": sorted(set(expected) - set(state)),
-        "left over": sorted(set(state) - set(expected)),
+        "unexpected": sorted(set(state) - set(expected)),
         "of another shape": [
             f"{key} {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
             for key in expected

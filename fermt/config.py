@@ -1,4 +1,4 @@
-"""What a FERMT is made of: one dataclass, and the paper's configurations by name."""
+"""Configurations of the model: one dataclass, and the paper's configurations by name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ HEADS = tuple(spec.heads.HEADS)
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and choices of one model; the defaults are the paper's FERMT with the released centre head.
+    """Sizes and options of a model; the defaults are the paper's FERMT with the released center head.
 
-    `patterns` has one attention pattern for each block. Sizes are in pixels, square.
+    `patterns` has one attention pattern for each block. Images are square; their sizes are sides in pixels.
     """
 
     patterns: tuple[str, ...] = ("mixed",) * 6 + ("cross",) * 6
@@ -27,9 +27,9 @@ class ModelConfig:
     dim: int = 192
     num_heads: int = 12
     mlp_ratio: float = 4.0
-    drop_path: float = 0.1  # in training, rising linearly from 0 at the first block
-    template_factor: float = 2.0  # side of the crop over the square root of the target's area
-    search_factor: float = 4.0
+    drop_path: float = 0.1  # of the last block in training, increasing linearly from 0 at the first
+    template_factor: float = 2.0  # side of the template crop over the square root of the target's area
+    search_factor: float = 4.0  # side of the search region over the square root of the target's area
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", tuple(self.patterns))
@@ -54,29 +54,31 @@ class ModelConfig:
 
     @property
     def template_grid(self) -> int:
-        """Patches along a side of the template."""
+        """Number of patches along a side of the template."""
         return self.template_size // self.patch_size
 
     @property
     def search_grid(self) -> int:
-        """Patches along a side of the search region."""
+        """Number of patches along a side of the search region."""
         return self.search_size // self.patch_size
 
     @property
     def num_template(self) -> int:
-        """Template tokens, n."""
+        """Number of template tokens, n."""
         return self.template_grid**2
 
     @property
     def num_search(self) -> int:
-        """Search tokens, m."""
+        """Number of search tokens, m."""
         return self.search_grid**2
 
     def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a dictionary in JSON's types."""
         return dataclasses.asdict(self) | {"patterns": list(self.patterns)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Makes a configuration from the result of `to_dict`; ValueError for unknown fields."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown configuration fields {unknown}; expected some of {sorted(known)}")
@@ -103,7 +105,7 @@ CONFIGS: dict[str, ModelConfig] = {
 
 
 def named_config(name: str, **overrides: Any) -> ModelConfig:
-    """The configuration called `name`, some of its fields replaced (`dau=False` gives the other half of Table 6)."""
+    """Returns a configuration by name with some fields replaced (`dau=False` gives the other half of Table 6)."""
     if name not in CONFIGS:
         raise ValueError(f"unknown configuration {name!r}; expected one of {', '.join(CONFIGS)}")
     return dataclasses.replace(CONFIGS[name], **overrides)

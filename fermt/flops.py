@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a configuration, in closed form; nothing is built or run."""
+"""Closed-form counts of parameters and multiply-adds of a configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .model.layers import WIDTHS
 
 
 class LayerCount(NamedTuple):
-    """MACs of one transformer block."""
+    """MACs of a transformer block."""
 
     pattern: str
     linear: int
@@ -25,10 +25,10 @@ class LayerCount(NamedTuple):
 class FlopCount(NamedTuple):
     """Counts for one template and one search region. A MAC is one multiply and one add."""
 
-    parameters: int  # those that a forward pass uses, without the position tables
+    parameters: int  # used in a forward pass, without the position tables
     position_parameters: int
     linear: int
-    attention: int  # the two products of the attention itself, which module-hook counters do not see
+    attention: int  # the two products of the attention, which counters with module hooks do not see
     head: int
     patches: int
     dau: int
@@ -36,22 +36,22 @@ class FlopCount(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """MACs of everything."""
+        """All MACs."""
         return self.macs_without_attention + self.attention
 
     @property
     def macs_without_attention(self) -> int:
-        """MACs as module-hook counters (the paper's 2.40 G) see them."""
+        """MACs as counted with module hooks (the paper's 2.40 G)."""
         return self.linear + self.head + self.patches + self.dau
 
     @property
     def mean_score_pairs(self) -> float:
-        """Score pairs a layer, the mean over layers: what Eq. 7 of the paper compares."""
+        """Mean number of score pairs of a layer, which Eq. 7 of the paper compares."""
         return sum(layer.score_pairs for layer in self.layers) / len(self.layers)
 
 
 def count_flops(config: str | ModelConfig = "fermt") -> FlopCount:
-    """Counts of a configuration, given by name or as a `ModelConfig`."""
+    """Counts parameters and MACs of a configuration, given by name or as a `ModelConfig`."""
     c = named_config(config) if isinstance(config, str) else config
     tokens, hidden = c.num_template + c.num_search, int(c.dim * c.mlp_ratio)
     block_weights = 3 * c.dim * c.dim + c.dim * c.dim + 2 * c.dim * hidden
@@ -87,23 +87,23 @@ def count_flops(config: str | ModelConfig = "fermt") -> FlopCount:
 
 
 def frame_macs(config: str | ModelConfig = "fermt", *, template: bool = False, winograd: bool = False) -> int:
-    """MACs of one tracked frame, the template cached, without work whose result nothing reads.
+    """Counts MACs of one tracked frame with a cached template, without work whose result is not used.
 
-    Cached is what the template does in the leading layers, where its queries see no search keys. Nothing reads, for
-    one, what becomes of the template in the last layer, unless the corner head weights by it.
+    The template's part of the leading layers, in which its queries see no search keys, is cached. For example, the
+    update of template tokens in the last layer is not used unless the corner head reweights by them.
 
     Args:
         config: a name or a `ModelConfig`.
-        template: count what is cached too, for a frame that also encodes its template.
-        winograd: count the head's 3x3 convolutions as F(2x2, 3x3) multiplies them, in whole tiles: 16 products for four
-            outputs in place of 36. Its transforms are additions and not counted.
+        template: also count the cached part, for a frame that encodes its template.
+        winograd: count the head's 3x3 convolutions as F(2x2, 3x3) in whole tiles: 16 products for four outputs instead
+            of 36. The transforms are additions and not counted.
     """
     c = named_config(config) if isinstance(config, str) else config
     n, m, hidden = c.num_template, c.num_search, int(c.dim * c.mlp_ratio)
     schedule = TemplateSchedule(c.patterns, c.reweight)
 
     def update(keys: tuple[int, int]) -> int:
-        """A token's query, attention and projection, if it sees any keys, and its MLP."""
+        """MACs of a token's query, attention and projection, if it sees any keys, and of its MLP."""
         seen = keys[1] - keys[0]
         return (2 * c.dim * (c.dim + seen) if seen else 0) + 2 * c.dim * hidden
 
@@ -124,7 +124,7 @@ def frame_macs(config: str | ModelConfig = "fermt", *, template: bool = False, w
 
 
 def _embedding(config: ModelConfig, side: int) -> int:
-    """From an image to its tokens."""
+    """MACs from an image to its tokens."""
     return side * side * 3 * config.dim + (dual_attention_unit_macs(1, 3, side, side) if config.dau else 0)
 
 
@@ -136,7 +136,7 @@ def _head_macs(config: ModelConfig, winograd: bool) -> int:
 
 
 def _head(config: ModelConfig) -> tuple[int, int]:
-    """Weights of the head's convolutions, and its parameters: those, biases, and two for each normalised channel."""
+    """Weights of the head's convolutions, and its parameters, with biases and two for each normalized channel."""
     branches, outputs = len(HEADS[config.head].branches), HEADS[config.head].map_channels
     chain = sum(9 * before * after for before, after in zip((config.dim, *WIDTHS[:-1]), WIDTHS, strict=True))
     weights = branches * chain + WIDTHS[-1] * outputs

@@ -1,4 +1,4 @@
-"""The training losses: focal + 5 L1 + 2 GIoU for the centre head (Eq. 5 of the paper), less focal for the corner."""
+"""Training losses: focal + 5 L1 + 2 GIoU (Eq. 5 of the paper) for the center head, without focal for the corners."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .model import FERMT
 
 L1_WEIGHT = 5.0
 GIOU_WEIGHT = 2.0
-MIN_OVERLAP = 0.7  # a corner may be off by the heat map's radius and the box still overlaps this much
+MIN_OVERLAP = 0.7  # overlap of boxes whose corners differ by the radius of the heat map
 
 Parts = dict[str, Tensor]
 Loss = Callable[[dict[str, Tensor], Tensor], tuple[Tensor, Parts]]
 
 
 def gaussian_heat_map(boxes: Tensor, grid: int) -> Tensor:
-    """A Gaussian at the centre cell of each box, its radius as CornerNet's for an overlap of 0.7.
+    """Draws a Gaussian at the center cell of each box, with CornerNet's radius for an overlap of 0.7.
 
     Args:
         boxes: (B, 4), xywh in [0, 1] of the search region.
         grid: cells along a side, g.
 
     Returns:
-        (B, 1, g, g), 1 at the centre cell if that lies in the map.
+        (B, 1, g, g), 1 at the center cell if it lies in the map.
     """
     scaled = boxes * grid
     center = (scaled[:, :2] + scaled[:, 2:] / 2).round()  # (B, 2), cell (x, y)
@@ -42,7 +42,7 @@ def gaussian_heat_map(boxes: Tensor, grid: int) -> Tensor:
 
 
 def _gaussian_radius(width: Tensor, height: Tensor) -> Tensor:
-    """CornerNet's radius: the least of three cases, each with the published code's division by 2 in place of 2a."""
+    """CornerNet's radius: the smallest of three cases, each divided by 2, as in the published code, instead of 2a."""
     total, area = width + height, width * height
     cases = (  # a, b, c of a r^2 + b r + c = 0
         (1.0, total, area * (1 - MIN_OVERLAP) / (1 + MIN_OVERLAP)),
@@ -54,11 +54,11 @@ def _gaussian_radius(width: Tensor, height: Tensor) -> Tensor:
 
 
 def focal_loss(score_map: Tensor, heat_map: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
-    """CornerNet's focal loss, summed over cells and divided by the number of cells that are exactly 1.
+    """CornerNet's focal loss: the sum over cells divided by the number of cells that are exactly 1.
 
     Args:
         score_map: (B, 1, g, g), probabilities within (0, 1).
-        heat_map: (B, 1, g, g), as `gaussian_heat_map` makes it.
+        heat_map: (B, 1, g, g), the result of `gaussian_heat_map`.
     """
     peak = heat_map.eq(1)
     positive = torch.log(score_map) * (1 - score_map) ** alpha
@@ -67,9 +67,9 @@ def focal_loss(score_map: Tensor, heat_map: Tensor, alpha: float = 2.0, beta: fl
 
 
 def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU of boxes (B, 4), xyxy, pair by pair -> (B,), (B,).
+    """IoU and generalized IoU, (B,) each, of pairs of boxes, (B, 4) xyxy.
 
-    A box whose corners have changed places, as an untrained corner head gives them, has no area.
+    A box with swapped corners, which an untrained corner head may predict, has no area.
     """
     area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (a, b))
     overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(dim=1)
@@ -80,23 +80,23 @@ def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def has_area(boxes: Tensor) -> Tensor:
-    """(B,) bool: which of the boxes (B, 4), xywh in [0, 1], are finite and have an area inside the search region."""
+    """Which boxes, (B, 4) xywh in [0, 1], are finite and have an area inside the search region: (B,) bool."""
     inside = xywh_to_xyxy(boxes).clamp(0.0, 1.0)
     return torch.isfinite(boxes).all(dim=1) & (inside[:, 2:] > inside[:, :2]).all(dim=1)
 
 
 def center_loss(outputs: dict[str, Tensor], boxes: Tensor) -> tuple[Tensor, Parts]:
-    """focal + 5 L1 + 2 GIoU of a centre-head model's outputs.
+    """Loss of a model with a center head: focal + 5 L1 + 2 GIoU.
 
     Args:
-        outputs: of the model: `score_map` (B, 1, g, g) and `pred_boxes` (B, 1, 4), cxcywh.
-        boxes: (B, 4), the truth, xywh in [0, 1] of the search region.
+        outputs: outputs of the model: `score_map` (B, 1, g, g) and `pred_boxes` (B, 1, 4), cxcywh.
+        boxes: (B, 4), true boxes, xywh in [0, 1] of the search region.
 
     Returns:
-        The loss, and its parts: `focal`, `l1`, `giou`, and the mean `iou`.
+        The loss and its terms: `focal`, `l1`, `giou`, and the mean `iou`.
 
     Raises:
-        ValueError: boxes are not (B, 4), or a number in them is not finite.
+        ValueError: boxes have another shape, or a number is not finite.
     """
     of_box, parts = _box_loss(outputs, boxes)
     score_map = outputs["score_map"]
@@ -105,14 +105,14 @@ def center_loss(outputs: dict[str, Tensor], boxes: Tensor) -> tuple[Tensor, Part
 
 
 def corner_loss(outputs: dict[str, Tensor], boxes: Tensor) -> tuple[Tensor, Parts]:
-    """5 L1 + 2 GIoU of a corner-head model's outputs, which have no score to train.
+    """Loss of a model with a corner head, which has no score map: 5 L1 + 2 GIoU.
 
     Args:
-        outputs: of the model: `pred_boxes` (B, 1, 4), cxcywh.
+        outputs: outputs of the model: `pred_boxes` (B, 1, 4), cxcywh.
         boxes: as for `center_loss`.
 
     Returns:
-        The loss, and its parts: `l1`, `giou`, and the mean `iou`.
+        The loss and its terms: `l1`, `giou`, and the mean `iou`.
 
     Raises:
         ValueError: as for `center_loss`.
@@ -124,7 +124,7 @@ LOSSES: dict[str, Loss] = {"center": center_loss, "corner": corner_loss}
 
 
 def loss_of(model: FERMT) -> Loss:
-    """What `model` is trained with: a function of its outputs and the true boxes, for its head."""
+    """Returns the loss function for the head of a model: a function of its outputs and the true boxes."""
     return LOSSES[model.config.head]
 
 

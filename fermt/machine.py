@@ -1,4 +1,4 @@
-"""What a measured number needs beside it to mean something: the machine and the versions."""
+"""The machine and the versions that a measured number depends on, and the choice of a device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 
 import fermt_kernels as fk
 
+from .checkpoints import PACKED
+
 
 def cpu_name() -> str:
-    """The processor's name, as the system has it."""
+    """The name of the CPU as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -22,8 +24,27 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def pick_device(name: str, weights: Path | None = None) -> str:
+    """Resolves the name of a device: "auto" is a GPU if there is one, else the CPU.
+
+    Args:
+        name: "auto", "cpu", "cuda", "cuda:1" ...
+        weights: the model to run, if it is in a file; a packed model (.fermt) runs on the CPU.
+
+    Raises:
+        ValueError: there is no such kind of device.
+    """
+    if name == "auto":
+        packed = weights is not None and weights.suffix == PACKED
+        return "cuda" if torch.cuda.is_available() and not packed else "cpu"
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
+
+
 def facts(device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The device and its name, threads, versions, and the backends that are usable, each with its instruction set."""
+    """Collects device, its name, threads, versions, and the usable backends, each with its instruction set."""
     device = torch.device(device)
     return {
         "device": str(device),
@@ -37,7 +58,7 @@ def facts(device: str | torch.device = "cpu") -> dict[str, Any]:
 
 
 def headline(values: dict[str, Any]) -> str:
-    """One line of them for people."""
+    """Formats `facts` in one line."""
     return (
         f"{values['device']}: {values['name']}, {values['threads']} CPU threads on {values['cores']} cores, "
         f"torch {values['torch']}"

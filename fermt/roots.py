@@ -1,4 +1,4 @@
-"""Where data sets lie, as the environment has it, for those whose folder nobody gives."""
+"""Folders of data sets from the environment variable FERMT_ROOTS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORM = (
 
 
 def roots() -> dict[str, str]:
-    """Folders by data set; ValueError if the variable is not of its form."""
+    """Reads the folders by data set; ValueError if the variable does not have the expected form."""
     found = {}
     for part in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         name, _, folder = part.partition("=")
@@ -22,11 +22,11 @@ def roots() -> dict[str, str]:
     return found
 
 
-def root_of(name: str, given: Path | None) -> Path:
-    """The folder that was given, or the environment's; ValueError says how to give one."""
-    if given is not None:
-        return given
+def root_of(name: str, folder: Path | None) -> Path:
+    """Returns `folder`, or the folder in the environment if it is None; ValueError if there is neither."""
+    if folder is not None:
+        return folder
     known = roots()
     if name not in known:
-        raise ValueError(f"{name} needs the folder that it lies in: --root FOLDER, or {VARIABLE}={name}=FOLDER")
+        raise ValueError(f"{name} needs its folder: --dataset {name}=FOLDER, or {VARIABLE}={name}=FOLDER")
     return Path(known[name])

@@ -15,17 +15,22 @@ MARK = ".tmp"  # in the name of a temporary file, before its suffix
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> Iterator[Path]:
     """Gives a temporary path to write to, which is renamed to `path` when the context ends without an error.
 
-    The temporary path is unique, lies in the same folder and has the same suffix. Its file, which the caller creates,
-    has the mode of the umask and is synchronized to disk before it is renamed; after an error it is deleted.
+    The temporary path is unique and lies in the same folder. Its file, which the caller creates, has the mode of the
+    umask and is synchronized to disk before it is renamed; after an error it is deleted.
+
+    Args:
+        path: the file to write or replace.
+        keep_suffix: whether the temporary path has the suffix of `path`, for writers that depend on it. Without it, the
+            leftover of a killed process matches no pattern such as *.txt.
 
     Raises:
         OSError: the file was not created, or cannot be synchronized or renamed.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{MARK}{target.suffix}")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{MARK}{target.suffix if keep_suffix else ''}")
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDWR)
@@ -44,12 +49,12 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes | memoryview
     Args:
         path: the file to write or replace.
         content: text, written as UTF-8 with the line ends that it has; bytes; or a function that writes a file to the
-            path it is given.
+            path it is given, which has the suffix of `path`.
 
     Raises:
         OSError: the file cannot be written; also whatever `content` raises.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, keep_suffix=callable(content)) as temporary:
         if callable(content):
             content(temporary)
         else:

@@ -11,7 +11,7 @@ import pytest
 
 from fermt.config import ModelConfig
 from fermt.data import crop_target
-from fermt.data.augment import NONE, Augmentation, View, flipped, jittered, make_pair, place_in_crop
+from fermt.data.augment import NONE, Augmentation, View, box_in_crop, flipped, jittered, make_pair
 
 from .support import golden
 
@@ -41,7 +41,7 @@ def test_a_box_in_a_crop_is_where_the_authors_have_it(i: int) -> None:
     stored = golden.arrays("crops")
     around, box = tuple(stored["boxes_xywh"][i].tolist()), tuple(stored["gt_box_xywh"].tolist())
     factor = crop_target(stored["image"], around, 4.0, 256).resize_factor
-    x, y, w, h = place_in_crop(box, around, factor, 256)
+    x, y, w, h = box_in_crop(box, around, factor, 256)
     theirs = (x - 0.5 / 256, y - 0.5 / 256, w, h)  # their labels lie half a pixel of the crop to the left and above
     assert np.abs(theirs - stored["gt_in_search_crops_normalized"][i]).max() < 1e-12
 
@@ -55,7 +55,7 @@ def test_without_chance_the_crops_are_the_authors(i: int) -> None:
     assert np.array_equal(pair["template"].numpy(), stored["template_crops"][i])
     assert np.array_equal(pair["search"].numpy(), stored["search_crops"][i])
     center = pair["box"][:2] + pair["box"][2:] / 2
-    assert center.tolist() == pytest.approx([127.5 / 256] * 2)
+    assert center.tolist() == pytest.approx([0.5] * 2)
 
 
 def bright(crop: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def bright(crop: np.ndarray) -> np.ndarray:
 def test_the_box_is_where_the_target_is_seen() -> None:
     """Whatever is left to chance. A crop starts at a whole pixel of the image, and interpolation blurs edges."""
     view, rng, sides = scene(), generator(), set()
-    augmentation = Augmentation(flip=0.5, grey=0.2, brightness=0.1)
+    augmentation = Augmentation(flip=0.5, gray=0.2, brightness=0.1)
     for _ in range(60):
         pair = make_pair(view, view, CONFIG, augmentation, rng)
         assert pair is not None
@@ -106,7 +106,7 @@ def test_a_search_crop_is_the_crop_around_a_jittered_box() -> None:
     around = jittered(BOX, 3.0, 0.25, rng)
     crop = crop_target(view.image, around, 4.0, 256)
     assert np.array_equal(pair["search"].numpy(), crop.image)
-    assert pair["box"].tolist() == pytest.approx(place_in_crop(BOX, around, crop.resize_factor, 256))
+    assert pair["box"].tolist() == pytest.approx(box_in_crop(BOX, around, crop.resize_factor, 256))
     assert np.array_equal(pair["template"].numpy(), crop_target(view.image, BOX, 2.0, 128).image)
 
 
@@ -128,7 +128,7 @@ def test_a_flip_turns_both_crops_and_the_box() -> None:
 
 def test_grey_is_grey_in_both_crops() -> None:
     view = scene()
-    plain, grey = (make_pair(view, view, SMALL, changed(grey=p), generator()) for p in (0.0, 1.0))
+    plain, grey = (make_pair(view, view, SMALL, changed(gray=p), generator()) for p in (0.0, 1.0))
     assert plain is not None
     assert grey is not None
     for name in ("template", "search"):
@@ -165,7 +165,7 @@ def test_chances_are_those_asked_for() -> None:
     assert plain is not None
     counts, lightness = np.zeros(2), plain["search"].numpy().mean(axis=2)
     for _ in range(n):
-        pair = make_pair(view, view, SMALL, changed(flip=0.5, grey=0.05), rng)
+        pair = make_pair(view, view, SMALL, changed(flip=0.5, gray=0.05), rng)
         assert pair is not None
         search = pair["search"].numpy()
         grey = bool((search == search[..., :1]).all())
@@ -201,7 +201,7 @@ def test_images_of_any_size_give_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("flip", 1.5), ("grey", -0.1), ("search_scale", math.nan), ("brightness", math.inf)]
+    ("name", "value"), [("flip", 1.5), ("gray", -0.1), ("search_scale", math.nan), ("brightness", math.inf)]
 )
 def test_figures_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be finite and lie in .* got {value}"):

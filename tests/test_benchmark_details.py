@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fermt.evaluation.benchmarks import BENCHMARKS, open_benchmark
-from fermt.evaluation.benchmarks.benchmark import sequence_list
-from fermt.evaluation.benchmarks.frames import Frames
-from fermt.evaluation.benchmarks.otb100 import ATTRIBUTES as OTB_ATTRIBUTES
+from fermt.datasets import BENCHMARKS, open_benchmark
+from fermt.datasets.folder import sequence_list
+from fermt.datasets.frames import Frames
+from fermt.datasets.otb100 import ATTRIBUTES as OTB_ATTRIBUTES
 
 from .support import datasets
 from .support.datasets import BENCHMARK_MAKERS, FRAMES, NFS, following

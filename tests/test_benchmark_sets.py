@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fermt.data.sequences import read_image
-from fermt.evaluation.benchmarks import BENCHMARKS, open_benchmark
-from fermt.evaluation.benchmarks.benchmark import sequence_list
+from fermt.datasets import BENCHMARKS, open_benchmark
+from fermt.datasets.folder import sequence_list
 
 from .support import datasets
 from .support.datasets import BENCHMARK_MAKERS
@@ -69,7 +69,9 @@ def test_opening_reads_no_sequence(made: tuple[str, Path, list[str]]) -> None:
 def test_listed_sequences_that_are_not_there_are_told(tmp_path: Path, name: str) -> None:
     names = BENCHMARK_MAKERS[name](tmp_path)
     lacking, published = BENCHMARKS[name].published - len(names), BENCHMARKS[name].published
-    with pytest.raises(FileNotFoundError, match=f"{name}: {lacking} of {published} sequences are not whole") as raised:
+    with pytest.raises(
+        FileNotFoundError, match=f"{name}: {lacking} of {published} sequences in .* are incomplete"
+    ) as raised:
         open_benchmark(name, tmp_path)
     assert BENCHMARKS[name].layout in str(raised.value)
     assert "name those to evaluate on (only)" in str(raised.value)
@@ -98,7 +100,7 @@ def test_a_missing_folder_of_frames(made: tuple[str, Path, list[str]], tmp_path:
     benchmark = open_benchmark(name, root, only=names)
     folder = benchmark[0].frames[0].parent
     folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"not whole .*\n  " + names[0]) as raised:
+    with pytest.raises(FileNotFoundError, match=r"incomplete.*\n  " + names[0]) as raised:
         open_benchmark(name, root, only=names)
     assert str(folder) in str(raised.value)
     with pytest.raises(OSError, match=folder.name):

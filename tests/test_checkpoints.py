@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_their_configuration(tmp_path: Path) -> None:
     import json
 
     safetensors.torch.save_file(state, str(path), metadata={"fermt_config": json.dumps(model.config.to_dict())})
-    with pytest.raises(ValueError, match="missing: box_head.conv1_ctr.0.bias.*left over: box_head.conv1_br.0.bias"):
+    with pytest.raises(ValueError, match="missing: box_head.conv1_ctr.0.bias.*unexpected: box_head.conv1_br.0.bias"):
         fermt.load(path)
 
 
@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded() -> None:
         fermt.load_state_dict(model, authors)
     for part in (
         "1 missing: backbone.norm.bias",
-        "1 left over: backbone.extra",
+        "1 unexpected: backbone.extra",
         "backbone.norm.weight (7,), not (192,)",
     ):
         assert part in str(caught.value)
@@ -205,7 +205,7 @@ def test_pickled_code_does_not_run(tmp_path: Path) -> None:
     checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors")
     assert not proof.exists()
     write_authors_checkpoint(tmp_path / "c.pth.tar", settings=Trap(os.system, f"touch {proof}"))
-    with pytest.raises(ValueError, match=r"cannot be read without running code .* it asks for posix.system"):
+    with pytest.raises(ValueError, match=r"cannot be read without running code .* it needs posix.system"):
         checkpoints.convert(tmp_path / "c.pth.tar", tmp_path / "d.safetensors")
     assert not proof.exists()
     assert not (tmp_path / "d.safetensors").exists()
@@ -231,5 +231,5 @@ def test_a_checkpoint_without_weights(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
     write_authors_checkpoint(tmp_path / "a.pth.tar")
-    with pytest.raises(ValueError, match="left over: box_head.conv1_ctr.0.bias"):
+    with pytest.raises(ValueError, match="unexpected: box_head.conv1_ctr.0.bias"):
         checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors", "fermt-corner")

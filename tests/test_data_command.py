@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fermt.cli import app
-from fermt.data.preview import AFTER, AUGMENTATIONS, GREEN
+from fermt.data.preview import AUGMENTATIONS, EXAMPLES, GREEN
 from fermt.data.sequences import Annotation
 from fermt.tracking.sheet import GAP
 
@@ -43,7 +43,7 @@ def cells(path: Path, columns: int, count: int) -> list[np.ndarray]:
 
 def test_a_sheet_of_pairs(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "pairs.png"
-    code, printed = preview("--set", "got10k", "--root", root, "--out", out, "--pairs", 5, "--no-cache")
+    code, printed = preview("--dataset", f"got10k={root}", "--out", out, "--pairs", 5, "--no-cache")
     assert code == 0, printed
     assert "got10k: 3 sequences" in printed
     assert f"5 pairs in {out}" in printed.replace("\n", "")
@@ -58,7 +58,7 @@ def test_the_same_sheet_again_and_another_of_another_epoch(root: Path, tmp_path:
     pictures = []
     for name, epoch in (("a.png", 0), ("b.png", 0), ("c.png", 1)):
         code, printed = preview(
-            "--set", "got10k", "--root", root, "--out", tmp_path / name, "--pairs", 2, "--epoch", epoch, "--no-cache"
+            "--dataset", f"got10k={root}", "--out", tmp_path / name, "--pairs", 2, "--epoch", epoch, "--no-cache"
         )  # fmt: skip
         assert code == 0, printed
         pictures.append((tmp_path / name).read_bytes())
@@ -67,7 +67,7 @@ def test_the_same_sheet_again_and_another_of_another_epoch(root: Path, tmp_path:
 
 def test_several_sets(root: Path, tmp_path: Path) -> None:
     coco = datasets.coco(tmp_path / "coco")
-    sets = "--set", "got10k", "--set", "coco", "--root", root, "--root", coco, "--cache", tmp_path / "cache"
+    sets = "--dataset", f"got10k={root}", "--dataset", f"coco={coco}", "--cache", tmp_path / "cache"
     code, printed = preview(*sets, "--weight", 1, "--weight", 3, "--out", tmp_path / "a.png")
     assert code == 0, printed
     assert "got10k: 3 sequences coco: 3 sequences 16 pairs" in printed
@@ -76,15 +76,15 @@ def test_several_sets(root: Path, tmp_path: Path) -> None:
 
 def test_one_row_an_augmentation(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.png"
-    code, printed = preview("--set", "got10k", "--root", root, "--out", out, "--augmentations", "--no-cache")
+    code, printed = preview("--dataset", f"got10k={root}", "--out", out, "--augmentations", "--no-cache")
     assert code == 0, printed
-    found = cells(out, 1 + AFTER, (1 + AFTER) * len(AUGMENTATIONS))
-    rows = {name: found[i * (1 + AFTER) : (i + 1) * (1 + AFTER)] for i, name in enumerate(AUGMENTATIONS)}
+    found = cells(out, 1 + EXAMPLES, (1 + EXAMPLES) * len(AUGMENTATIONS))
+    rows = {name: found[i * (1 + EXAMPLES) : (i + 1) * (1 + EXAMPLES)] for i, name in enumerate(AUGMENTATIONS)}
     for name, (before, *after) in rows.items():
         assert np.array_equal(before[:, 128:], found[0][:, 128:]), name
         for picture in after:
             assert not np.array_equal(picture[:, 128:], before[:, 128:]), name
-    for picture in rows["grey"][1:]:
+    for picture in rows["gray"][1:]:
         template = picture[:128, :128].astype(int)
         assert np.ptp(template, axis=2).max() == 0
 
@@ -92,7 +92,7 @@ def test_one_row_an_augmentation(root: Path, tmp_path: Path) -> None:
 def test_what_is_replaced_is_told(root: Path, tmp_path: Path) -> None:
     for path in root.glob("train/GOT-10k_Train_000002/*.jpg"):
         datasets.cut(path)
-    code, printed = preview("--set", "got10k", "--root", root, "--out", tmp_path / "a.png", "--no-cache")
+    code, printed = preview("--dataset", f"got10k={root}", "--out", tmp_path / "a.png", "--no-cache")
     assert code == 0, printed
     assert "unreadable images" in printed
 
@@ -113,24 +113,25 @@ def test_the_synthetic_set_needs_no_root(tmp_path: Path, monkeypatch: pytest.Mon
     module = types.ModuleType("fermt.data.synthetic")
     module.SyntheticSequences = Synthetic  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fermt.data.synthetic", module)
-    code, printed = preview("--set", "synthetic", "--out", tmp_path / "a.png", "--pairs", 1)
+    code, printed = preview("--dataset", "synthetic", "--out", tmp_path / "a.png", "--pairs", 1)
     assert code == 0, printed
     assert "synthetic: 2 sequences" in printed
 
 
 def test_what_a_newcomer_gets_wrong(root: Path, tmp_path: Path) -> None:
-    got, out = ("--set", "got10k", "--root", root), ("--out", tmp_path / "a.png", "--no-cache")
+    got, out = ("--dataset", f"got10k={root}"), ("--out", tmp_path / "a.png", "--no-cache")
     (tmp_path / "some.txt").write_text("7")
     for arguments, message in (
-        ((), "Missing option '--set'"),
-        (("--set", "got", *out), "unknown data set 'got'; expected one of got10k, lasot"),
-        (("--set", "got10k", *out), "got10k needs the folder that it lies in: --root FOLDER"),
-        (("--set", "synthetic", "--root", root, *out), "for each of no data sets with files; got 1"),
-        (("--set", "got10k", "--root", tmp_path, *out), "Expected layout of the root"),
+        ((), "Missing option '--dataset'"),
+        (("--dataset", "got", *out), "dataset must be one of got10k, lasot"),
+        (("--dataset", "got10k=", *out), "--dataset: expected NAME=FOLDER, or NAME alone"),
+        (("--dataset", "got10k", *out), "got10k needs its folder: --dataset got10k=FOLDER"),
+        (("--dataset", f"synthetic={root}", *out), "synthetic has no root; got"),
+        (("--dataset", f"got10k={tmp_path}", *out), "Expected layout of the root"),
         ((*got, "--out", tmp_path / "a.jpg"), "expected a name that ends in .png"),
-        ((*got, *got, "--weight", 1, *out), "expected one --weight for each of 2 --set, or none; got 1"),
-        ((*got, *got, "--split", "val", *out), "expected one --split for each of 2 --set"),
-        ((*got, *got, "--only", "x.txt", *out), "--only and --exclude go with one --set; got 2"),
+        ((*got, *got, "--weight", 1, *out), "expected one --weight for each of 2 --dataset; got 1"),
+        ((*got, *got, "--split", "val", *out), "expected one --split for each of 2 --dataset"),
+        ((*got, *got, "--only", "x.txt", *out), "--only and --exclude need a single --dataset; got 2"),
         ((*got, "--exclude", tmp_path / "some.txt", *out), "expected indices below 3, got 7"),
         ((*got, "--only", tmp_path / "none.txt", *out), "No such file"),
         ((*got, "--weight", 0, *out), "a positive weight for each of 1 sets"),

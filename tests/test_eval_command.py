@@ -14,15 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 import fermt
-from fermt import cli_eval
 from fermt.cli import app
+from fermt.cli import eval as command
 from fermt.data.sequences import read_image
-from fermt.evaluation import lanes as lanes_module
+from fermt.datasets import open_benchmark
 from fermt.evaluation import record
-from fermt.evaluation.benchmarks import open_benchmark
-from fermt.evaluation.job import Shares, shares
-from fermt.evaluation.lanes import Lanes
+from fermt.evaluation import runner as runner_module
+from fermt.evaluation.job import Shares, divide
 from fermt.evaluation.results import read_result
+from fermt.evaluation.runner import SequenceRunner
 from fermt.tracking.network import network_for
 
 from .support import clips
@@ -72,7 +72,7 @@ def test_given_again_it_only_scores(clips_root: Path, small_weights: Path, whole
     assert scores(tmp_path / "again.json") == scores(whole_run.parent / "scores.json")
 
 
-@pytest.mark.parametrize("more", [("--workers", "2"), ("--workers", "1", "--side-by-side", "3")], ids=" ".join)
+@pytest.mark.parametrize("more", [("--workers", "2"), ("--workers", "1", "--batch-size", "3")], ids=" ".join)
 def test_the_division_of_work_changes_nothing_but_times(
     clips_root: Path, small_weights: Path, whole_run: Path, tmp_path: Path, more: Sequence[str]
 ) -> None:
@@ -94,7 +94,7 @@ def test_the_division_of_work_changes_nothing_but_times(
 
 def test_side_by_side_results_do_not_depend_on_who_meets(clips_root: Path, small_weights: Path, tmp_path: Path) -> None:
     """Of the model itself, whose last bits depend on the batch: it is filled up."""
-    plain = ("--backend", "reference", "--side-by-side", "3", *ALONE)
+    plain = ("--backend", "reference", "--batch-size", "3", *ALONE)
     assert run(clips_root, small_weights, tmp_path / "a", *plain)[0] == 0
     for name in NAMES:
         assert run(clips_root, small_weights, tmp_path / "b", *plain, "--only", name)[0] == 0
@@ -112,9 +112,11 @@ def test_the_batch_is_constant_but_where_it_does_not_matter(
             seen.add(len(searches)) or locate(encoded, searches)
         )
         work = iter(range(4))
-        Lanes(network, open_benchmark("got10k", clips_root), tmp_path, 3).run(lambda work=work: next(work, None), print)
+        SequenceRunner(network, open_benchmark("got10k", clips_root), tmp_path, 3).run(
+            lambda work=work: next(work, None), print
+        )
     assert sizes["reference"] == {3}
-    if isinstance(network_for(fermt.load(small_weights), None), lanes_module.PackedNetwork):
+    if isinstance(network_for(fermt.load(small_weights), None), runner_module.PackedNetwork):
         assert sizes["auto"] == {1, 2, 3}
 
 
@@ -126,14 +128,14 @@ def test_withheld_truth_is_packed_not_scored(clips_root: Path, small_weights: Pa
     assert code == 0, printed
     assert set(boxes(folder)) == {f"{name}.txt" for name in clips.names("test")}
     assert scores(tmp_path / "scores.json") == []
-    command = re.search(r"fermt (pack got10k .*\.zip)", printed)
+    command = re.search(r"fermt (pack --dataset got10k=.*\.zip)", printed)
     assert command is not None, printed
     arguments = command[1].replace("small.zip", str(tmp_path / "small.zip")).split()
     packed = CliRunner().invoke(app, arguments)
     assert packed.exit_code == 0, packed.output
-    assert CliRunner().invoke(app, ["pack", "check", str(tmp_path / "small.zip"), "--dataset", "got10k",
-                                    "--root", str(clips_root)]).exit_code == 0  # fmt: skip
-    code, printed = call("--dataset", "got10k", "--root", clips_root, "--split", "test", "--results", folder)
+    assert CliRunner().invoke(app, ["pack", "--check", str(tmp_path / "small.zip"),
+                                    "--dataset", f"got10k={clips_root}"]).exit_code == 0  # fmt: skip
+    code, printed = call("--dataset", f"got10k={clips_root}", "--split", "test", "--results", folder)
     assert (code, "withheld" in printed) == (1, True), printed
 
 
@@ -145,8 +147,8 @@ def test_results_of_any_tracker_are_scored(
         (theirs / name).mkdir(parents=True)
         shutil.copy(clips_root / "val" / name / "groundtruth.txt", theirs / name / f"{name}_001.txt")
     drawn: list[tuple[object, ...]] = []
-    monkeypatch.setattr(cli_eval, "draw", lambda *arguments: drawn.append(arguments))
-    both = ("--dataset", "got10k", "--root", clips_root, "--results", whole_run, "--results", theirs)
+    monkeypatch.setattr(command, "draw", lambda *arguments: drawn.append(arguments))
+    both = ("--dataset", f"got10k={clips_root}", "--results", whole_run, "--results", theirs)
     code, printed = call(*both, "--json", tmp_path / "scores.json", "--plot", tmp_path / "a.svg")
     assert code == 0, printed
     reports = json.loads((tmp_path / "scores.json").read_text())["reports"]
@@ -172,12 +174,12 @@ def test_scores_by_attribute_and_what_trackers_share_is_said_once(
     theirs = tmp_path / "theirs"
     shutil.copytree(whole_run, theirs)
     (theirs / f"{NAMES[1]}.txt").unlink()
-    code, printed = call("--dataset", "got10k", "--root", clips_root, "--results", whole_run, "--results", theirs)
+    code, printed = call("--dataset", f"got10k={clips_root}", "--results", whole_run, "--results", theirs)
     assert code == 0, printed
     assert printed.count("protocol got10k: ") == 1
     assert f"theirs: WARNING: 1 sequences have no result and are NOT in the scores: {NAMES[1]}" in printed
     assert "small: 4 sequences, 24 frames counted" in printed
-    code, printed = call("--dataset", "got10k", "--root", clips_root, "--results", whole_run, "--attributes")
+    code, printed = call("--dataset", f"got10k={clips_root}", "--results", whole_run, "--attributes")
     assert (code, "has no attributes" in printed) == (1, True), printed
 
 
@@ -185,15 +187,15 @@ def test_where_results_go_if_nobody_says(
     clips_root: Path, small_weights: Path, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call("--dataset", "got10k", "--root", clips_root, "--weights", small_weights, *ALONE)[0] == 0
+    assert call("--dataset", f"got10k={clips_root}", "--weights", small_weights, *ALONE)[0] == 0
     assert boxes(tmp_path / "results" / "got10k-val" / "small") == boxes(whole_run)
 
 
 def test_what_it_refuses(clips_root: Path, small_weights: Path, whole_run: Path, tmp_path: Path) -> None:
-    here = ("--dataset", "got10k", "--root", clips_root)
+    here = ("--dataset", f"got10k={clips_root}")
     refused = {
         "give --weights FILE to run a tracker, or --results DIR": here,
-        "dataset must be one of got10k, ": ("--dataset", "vot", "--root", clips_root, "--weights", small_weights),
+        "dataset must be one of got10k, ": ("--dataset", f"vot={clips_root}", "--weights", small_weights),
         "protocol must be one of auto, got10k, ": (*here, "--weights", small_weights, "--protocol", "mine"),
         "dtype must be one of float32, ": (*here, "--weights", small_weights, "--dtype", "int3"),
         "curve must be one of success, ": (*here, "--results", whole_run, "--curve", "circle"),
@@ -201,7 +203,7 @@ def test_what_it_refuses(clips_root: Path, small_weights: Path, whole_run: Path,
         "no weights at": (*here, "--weights", tmp_path / "none.safetensors", "--out", tmp_path / "out"),
         "ends in .json": (*here, "--results", whole_run, "--json", "scores.txt"),
         "ends in .png or .svg or .pdf": (*here, "--results", whole_run, "--plot", "plot.txt"),
-        "Expected layout": ("--dataset", "got10k", "--root", tmp_path, "--results", whole_run),
+        "Expected layout": ("--dataset", f"got10k={tmp_path}", "--results", whole_run),
         "there is no folder of results": (*here, "--results", tmp_path / "none"),
         "no sequence mine": (*here, "--results", whole_run, "--only", "mine"),
     }
@@ -214,13 +216,13 @@ def test_what_it_refuses(clips_root: Path, small_weights: Path, whole_run: Path,
 
 def test_how_a_machine_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert shares("cpu", 0, 0, 0, 100) == Shares(8, 1, 1)
-    assert shares("cpu", 0, 2, 0, 100) == Shares(4, 2, 1)
-    assert shares("cpu", 1, 0, 0, 100) == Shares(1, 8, 1)
-    assert shares("cpu", 3, 0, 0, 100) == Shares(3, 2, 1)
-    assert shares("cpu", 16, 0, 5, 100) == Shares(16, 1, 5)
-    assert shares("cpu", 0, 0, 0, 3) == Shares(3, 1, 1)
-    assert shares("cuda", 0, 0, 0, 100) == Shares(1, 0, 32)
-    assert shares("cuda:1", 2, 4, 1, 100) == Shares(2, 4, 1)
-    assert Shares(1, 8, 1).why_no_speed == ""
-    assert Shares(2, 4, 3).why_no_speed == "2 processes at once, 3 sequences side by side"
+    assert divide("cpu", 0, 0, 0, 100) == Shares(8, 1, 1)
+    assert divide("cpu", 0, 2, 0, 100) == Shares(4, 2, 1)
+    assert divide("cpu", 1, 0, 0, 100) == Shares(1, 8, 1)
+    assert divide("cpu", 3, 0, 0, 100) == Shares(3, 2, 1)
+    assert divide("cpu", 16, 0, 5, 100) == Shares(16, 1, 5)
+    assert divide("cpu", 0, 0, 0, 3) == Shares(3, 1, 1)
+    assert divide("cuda", 0, 0, 0, 100) == Shares(1, 0, 32)
+    assert divide("cuda:1", 2, 4, 1, 100) == Shares(2, 4, 1)
+    assert Shares(1, 8, 1).speed_caveat == ""
+    assert Shares(2, 4, 3).speed_caveat == "2 processes at once, 3 sequences side by side"

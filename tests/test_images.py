@@ -19,7 +19,7 @@ BOXES = [(40.0, 30.0, 25.5, 22.25), (-10.0, -8.0, 30.0, 30.0), (-2e4, -1e4, 4e4,
 # What is given, how, and the RGB image that it stands for.
 FORMS: dict[str, tuple[np.ndarray, bool, np.ndarray]] = {
     "grey, 2-D": (GREY[..., 0], False, np.concatenate([GREY] * 3, axis=2)),
-    "grey": (GREY, False, np.concatenate([GREY] * 3, axis=2)),
+    "gray": (GREY, False, np.concatenate([GREY] * 3, axis=2)),
     "grey beside BGR": (GREY[..., 0], True, np.concatenate([GREY] * 3, axis=2)),
     "RGBA": (np.concatenate((RGB, ALPHA), axis=2), False, RGB),
     "BGR": (np.stack([RGB[..., i] for i in (2, 1, 0)], axis=2), True, RGB),

@@ -36,7 +36,7 @@ ARROWS = {
 ALLOWED_THIRD_PARTY = {"torch", "triton"}
 PUBLIC_TO_FERMT = {
     "fermt_kernels",
-    *(f"fermt_kernels.{name}" for name in ("flops", "frame", "modules", "patterns", "reference", "spec")),
+    *(f"fermt_kernels.{name}" for name in ("files", "flops", "frame", "modules", "patterns", "reference", "spec")),
     *(f"fermt_kernels.spec.{file.stem}" for file in (ROOT / "fermt_kernels" / "spec").glob("[a-z]*.py")),
 }
 

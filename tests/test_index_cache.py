@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fermt.data.readers import READERS, open_set
-from fermt.data.readers.index import VERSION
+from fermt.datasets import TRAINING_SETS, open_set
+from fermt.datasets.index import VERSION
 
 from .support import datasets
 from .support.datasets import FRAMES, MAKERS, SEQUENCES
@@ -34,7 +34,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def read(self: object, unit: str) -> None:
         raise AssertionError(f"{unit} is read")
 
-    monkeypatch.setattr(READERS[name], "read", read)
+    monkeypatch.setattr(TRAINING_SETS[name], "read", read)
 
 
 def test_a_second_start_reads_the_cache_alone(
@@ -118,7 +118,7 @@ def test_a_cache_of_another_version_is_read_again(
     kept: tuple[Path, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, cache = kept
-    monkeypatch.setattr("fermt.data.readers.index.VERSION", VERSION + "x")
+    monkeypatch.setattr("fermt.datasets.index.VERSION", VERSION + "x")
     open_set("got10k", root, cache=cache)
     assert "has changed since" in caplog.text
 
@@ -127,7 +127,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.L
     (tmp_path / "file").write_text("")
     read = open_set("got10k", datasets.got10k(tmp_path / "root"), cache=tmp_path / "file" / "cache")
     assert len(read) == SEQUENCES
-    assert "cannot be kept in" in caplog.text
+    assert "cannot be cached in" in caplog.text
 
 
 def test_without_a_cache_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

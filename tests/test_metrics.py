@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+from fermt.datasets import TestSequence
 from fermt.evaluation import metrics, rules
 from fermt.evaluation.protocols import PROTOCOLS, USUAL
 from fermt.evaluation.scores import Report, evaluate
-from fermt.evaluation.sequences import TestSequence
 
 from .support.scoring import Listed, put, sequence, values
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fermt.cli import app
-from fermt.evaluation.benchmarks import open_benchmark
+from fermt.datasets import open_benchmark
 from fermt.evaluation.pack import pack
 from fermt.evaluation.results import write_result
 from fermt.evaluation.submissions import SUBMISSIONS
@@ -78,7 +78,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 
 def test_got10k_packed_and_read_back(root: Path, results: Path, tmp_path: Path) -> None:
-    code, printed = run("got10k", "--results", results, "--root", root, "--out", tmp_path / "a.zip")
+    code, printed = run("--dataset", f"got10k={root}", "--results", results, "--out", tmp_path / "a.zip")
     assert code == 0, printed
     assert "no fault" in printed
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
@@ -86,7 +86,7 @@ def test_got10k_packed_and_read_back(root: Path, results: Path, tmp_path: Path) 
         for i, (name, count) in enumerate(zip(NAMES, clips.LENGTHS, strict=True)):
             assert archive.read(f"{name}/{name}_001.txt").decode() == lines(rows(i, count))
             assert archive.read(f"{name}/{name}_time.txt").decode() == "0.01000000\n" * count
-    assert run("check", tmp_path / "a.zip", "--dataset", "got10k", "--root", root)[0] == 0
+    assert run("--check", tmp_path / "a.zip", "--dataset", f"got10k={root}")[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "results"]
 
 
@@ -118,7 +118,9 @@ def test_repetitions_in_the_toolkits_layout(root: Path, tmp_path: Path) -> None:
 def test_trackingnet_is_flat(root: Path, tmp_path: Path) -> None:
     for i, name in enumerate(("abc_0", "-x_0")):
         write_result(tmp_path / "results", name, rows(i, 3 + i), np.ones(3 + i))
-    code, printed = run("trackingnet", "--results", tmp_path / "results", "--root", root, "--out", tmp_path / "t.zip")
+    code, printed = run(
+        "--dataset", f"trackingnet={root}", "--results", tmp_path / "results", "--out", tmp_path / "t.zip"
+    )
     assert code == 0, printed
     with zipfile.ZipFile(tmp_path / "t.zip") as archive:
         assert archive.namelist() == ["-x_0.txt", "abc_0.txt"]
@@ -227,7 +229,7 @@ def test_a_warning_is_no_fault(case: str, root: Path, tmp_path: Path) -> None:
     change, kind = WARNINGS[case]
     path = zipped(tmp_path / "a.zip", change(good()))
     assert kinds(check_archive(path, "got10k", open_benchmark("got10k", root, split="test"))) == {(kind, False)}
-    code, printed = run("check", path, "--dataset", "got10k", "--root", root)
+    code, printed = run("--check", path, "--dataset", f"got10k={root}")
     assert code == 0
     assert f"warning: {kind} (1): " in printed
 
@@ -280,7 +282,7 @@ def test_damage(root: Path, tmp_path: Path) -> None:
 
 def test_without_the_data_the_published_names_are_asked_for(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", good())
-    code, printed = run("check", path, "--dataset", "got10k")
+    code, printed = run("--check", path, "--dataset", "got10k")
     assert code == 1
     assert "fault: missing sequence (176): GOT-10k_Test_000005; " in printed
     assert "and 171 more" in printed
@@ -289,8 +291,8 @@ def test_without_the_data_the_published_names_are_asked_for(tmp_path: Path) -> N
         for name in SUBMISSIONS["got10k"].names
         for file in (SUBMISSIONS["got10k"].boxes, SUBMISSIONS["got10k"].times)
     }
-    code, printed = run("check", zipped(tmp_path / "b.zip", whole), "--dataset", "got10k")
-    assert (code, "for want of --root" in printed) == (0, True), printed
+    code, printed = run("--check", zipped(tmp_path / "b.zip", whole), "--dataset", "got10k")
+    assert (code, "were not checked: give --dataset got10k=FOLDER" in printed) == (0, True), printed
 
 
 def test_nothing_is_written_with_a_fault(root: Path, results: Path, tmp_path: Path) -> None:
@@ -301,14 +303,14 @@ def test_nothing_is_written_with_a_fault(root: Path, results: Path, tmp_path: Pa
     }
     for file, (text, kind) in faults.items():
         (results / file).write_text(text)
-        code, printed = run("got10k", "--results", results, "--root", root, "--out", tmp_path / "a.zip")
+        code, printed = run("--dataset", f"got10k={root}", "--results", results, "--out", tmp_path / "a.zip")
         assert code == 1
         assert f"fault: {kind} (1)" in printed
         assert "nothing was written" in printed
         (results / file).write_bytes(before[results / file])
     for file, kind in ((f"{NAME}.txt", "missing sequence"), (f"times/{NAME}_time.txt", "missing file of times")):
         (results / file).unlink()
-        code, printed = run("got10k", "--results", results, "--root", root, "--out", tmp_path / "a.zip")
+        code, printed = run("--dataset", f"got10k={root}", "--results", results, "--out", tmp_path / "a.zip")
         assert (code, f"fault: {kind} (1)" in printed) == (1, True), printed
         (results / file).write_bytes(before[results / file])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
@@ -316,11 +318,12 @@ def test_nothing_is_written_with_a_fault(root: Path, results: Path, tmp_path: Pa
 
 def test_what_it_refuses(root: Path, results: Path, tmp_path: Path) -> None:
     refused = {
-        "ends in .zip": ("got10k", "--results", results, "--root", root, "--out", "a.tar"),
-        "Expected layout": ("got10k", "--results", tmp_path / "none", "--root", root, "--out", tmp_path / "a.zip"),
-        "there is no '": ("got10k", "--results", results, "--root", tmp_path, "--out", tmp_path / "a.zip"),
-        "dataset must be one of got10k, trackingnet; got 'lasot'": ("check", "a.zip", "--dataset", "lasot"),
-        "there is no file": ("check", tmp_path / "a.zip", "--dataset", "got10k"),
+        "ends in .zip": ("--dataset", f"got10k={root}", "--results", results, "--out", "a.tar"),
+        "Expected layout": ("--dataset", f"got10k={root}", "--results", tmp_path / "none", "--out", tmp_path / "a.zip"),
+        "there is no '": ("--dataset", f"got10k={tmp_path}", "--results", results, "--out", tmp_path / "a.zip"),
+        "dataset must be one of got10k, trackingnet; got 'lasot'": ("--check", "a.zip", "--dataset", "lasot"),
+        "give --results DIR to pack results, or --check FILE": ("--dataset", "got10k"),
+        "there is no file": ("--check", tmp_path / "a.zip", "--dataset", "got10k"),
     }
     for expected, arguments in refused.items():
         code, printed = run(*arguments)
@@ -331,6 +334,6 @@ def test_what_it_refuses(root: Path, results: Path, tmp_path: Path) -> None:
 def test_times_of_a_run_that_shared_its_machine_are_remarked_on(root: Path, results: Path, tmp_path: Path) -> None:
     for speed in ("2 processes at once", ""):
         (results / "run.json").write_text(json.dumps({"run": {}, "speed": speed}))
-        code, printed = run("got10k", "--results", results, "--root", root, "--out", tmp_path / "a.zip")
+        code, printed = run("--dataset", f"got10k={root}", "--results", results, "--out", tmp_path / "a.zip")
         assert code == 0
         assert ("no measurement of speed (2 processes at once)" in printed) is bool(speed)

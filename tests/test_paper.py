@@ -14,12 +14,21 @@ import torch
 from typer.testing import CliRunner
 
 import fermt
-from fermt import cli_paper
-from fermt.cli import app
-from fermt.evaluation import paper
-from fermt.evaluation.ours import NO_DAU, Ours, config_of, read_results
-from fermt.evaluation.paper import NUMBERED, OURS, PAPER, TABLES, Cell, Sheet, Timed, published, sheets
 from fermt.tracking.speed import Speed
+from tools.paper import __main__ as command
+from tools.paper import tables
+from tools.paper.measured import NO_DAU, Measured, config_of, read_results
+from tools.paper.tables import (
+    NUMBERED,
+    OURS,
+    PAPER,
+    TABLES,
+    Cell,
+    PaperTable,
+    Timed,
+    build_tables,
+    published,
+)
 
 from .support.scoring import Listed, score, sequence
 from .test_imports import ROOT, imported
@@ -80,14 +89,14 @@ COUNTED = [  # worked out apart
 SPEED = Speed("packed frame", "cpp", "float32", 0.001, 0.001, 0.02, 0.022, 0.025, 46.0)
 
 
-def cell(found: Sheet, labels: tuple[str, ...], column: str, of: str) -> Cell:
+def cell(found: PaperTable, labels: tuple[str, ...], column: str, of: str) -> Cell:
     (row,) = [row for row in found.rows if row.labels == labels]
     names = [name.replace("\n", " ") for name in found.columns]
     (one,) = [one for one, name in zip(row.cells, names, strict=True) if one and name == column and one.of == of]
     return one
 
 
-def cells(found: dict[str, Sheet], of: str) -> Iterator[tuple[str, int, int, float | None]]:
+def cells(found: dict[str, PaperTable], of: str) -> Iterator[tuple[str, int, int, float | None]]:
     """Every figure of one owner, and where it stands."""
     for key, sheet in found.items():
         for i, row in enumerate(sheet.rows):
@@ -110,16 +119,16 @@ def reports(tmp_path: Path) -> dict[str, Path]:
 
 
 def run(*options: str) -> Any:
-    return CliRunner().invoke(app, ["paper", *options], env={"COLUMNS": "120"})
+    return CliRunner().invoke(command.app, [*options], env={"COLUMNS": "120"})
 
 
 @pytest.mark.parametrize(("table", "labels", "column", "figure"), PRINTED)
 def test_the_papers_figures_are_as_printed(table: str, labels: tuple[str, ...], column: str, figure: float) -> None:
-    assert cell(sheets(Ours())[table], labels, column, PAPER).value == figure
+    assert cell(build_tables(Measured())[table], labels, column, PAPER).value == figure
 
 
 def test_every_table_has_its_rows() -> None:
-    assert tuple(sheets(Ours())) == TABLES
+    assert tuple(build_tables(Measured())) == TABLES
     assert {key: len(table["rows"]) for key, table in published().items() if key != "paper"} == ROWS
     for key in TABLES:
         table = published()[key]
@@ -129,12 +138,14 @@ def test_every_table_has_its_rows() -> None:
 
 @pytest.mark.parametrize(("table", "labels", "column", "figure"), COUNTED)
 def test_our_counts(table: str, labels: tuple[str, ...], column: str, figure: float) -> None:
-    assert cell(sheets(Ours())[table], labels, column, OURS).value == pytest.approx(figure, abs=5e-4, rel=5e-4)
+    assert cell(build_tables(Measured())[table], labels, column, OURS).value == pytest.approx(
+        figure, abs=5e-4, rel=5e-4
+    )
 
 
 def test_every_ablation_is_counted_live() -> None:
     for number in NUMBERED[2:]:
-        found = sheets(Ours())[number]
+        found = build_tables(Measured())[number]
         for row, data in zip(found.rows, published()[number]["rows"], strict=True):
             cost = fermt.count_flops(config_of(data["config"]))
             at = cell(found, row.labels, "MACs, G", OURS).value
@@ -145,42 +156,42 @@ def test_every_ablation_is_counted_live() -> None:
 
 def test_no_figure_of_ours_comes_from_the_paper(monkeypatch: pytest.MonkeyPatch, reports: dict[str, Path]) -> None:
     """Other figures in the paper leave every one of ours as it is; other counts leave the paper's."""
-    ours = Ours(
+    ours = Measured(
         read_results([f"got10k={reports['got10k']}", f"got10k.a2a4{NO_DAU}={reports['got10k']}"]), {"cpu": 46.0}
     )
-    before = sheets(ours, [Timed("CPU: some", [SPEED])])
+    before = build_tables(ours, [Timed("CPU: some", [SPEED])])
     other = copy.deepcopy(published())
     for key in TABLES:
         for row in other[key]["rows"]:
             row["figures"] = [None if figure is None else figure + 1000 for figure in row["figures"]]
     with monkeypatch.context() as patch:
-        patch.setattr(paper, "published", lambda: other)
-        changed = sheets(ours, [Timed("CPU: some", [SPEED])])
+        patch.setattr(tables, "published", lambda: other)
+        changed = build_tables(ours, [Timed("CPU: some", [SPEED])])
     assert list(cells(changed, OURS)) == list(cells(before, OURS))
     assert list(cells(changed, PAPER)) != list(cells(before, PAPER))
 
-    class Elsewhere(Ours):
+    class Elsewhere(Measured):
         def figure(self, column: str, config: fermt.ModelConfig) -> float | None:
             return -1.0
 
         def fewer_pairs(self, config: fermt.ModelConfig, than: fermt.ModelConfig) -> float:
             return -1.0
 
-    changed = sheets(Elsewhere(), [Timed("CPU: some", [SPEED])])
+    changed = build_tables(Elsewhere(), [Timed("CPU: some", [SPEED])])
     assert list(cells(changed, PAPER)) == list(cells(before, PAPER))
     scores = [value for key, _, j, value in cells(changed, OURS) if key in "12" or (key in NUMBERED and j < 6)]
     assert set(scores) == {-1.0}
 
 
 def test_what_is_ours_does_not_know_the_paper() -> None:
-    names = imported(ROOT / "fermt" / "evaluation" / "ours.py")
-    assert not [name for name in names if "paper" in name or "sheets" in name]
+    names = imported(ROOT / "tools" / "paper" / "measured.py")
+    assert not [name for name in names if name.endswith(("tables", "paper_format"))]
 
 
 def test_without_results_nothing_is_measured() -> None:
     for number in NUMBERED:
         count = len(published()[number]["columns"])
-        for row in sheets(Ours())[number].rows:
+        for row in build_tables(Measured())[number].rows:
             ours = [one for one in row.cells if one and one.of == OURS][:count]
             assert all(one.value is None and str(one) == "" for one in ours)
     assert str(Cell(PAPER, None)) == "-"
@@ -188,7 +199,7 @@ def test_without_results_nothing_is_measured() -> None:
 
 def test_scores_come_from_reports_in_percent(reports: dict[str, Path]) -> None:
     given = [f"got10k={reports['got10k']}", f"got10k.a2a4{NO_DAU}={reports['got10k']}", f"nfs={reports['nfs']}"]
-    found = sheets(Ours(read_results(given)))
+    found = build_tables(Measured(read_results(given)))
     overlap = 100 * (1 + 1 / 3 + 0 + 3 / 4) / 4  # of the four frames after the first
     assert cell(found["1"], ("FERMT", "this package"), "GOT-10k AO", OURS).value == pytest.approx(overlap)
     assert cell(found["3"], ("3", "A2", "A4"), "GOT-10k AO", OURS).value == pytest.approx(overlap)
@@ -247,7 +258,7 @@ def test_the_command_prints_every_table_in_120_columns(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "…" not in result.output, "a cell is cut off"
     assert max(map(len, result.output.splitlines())) <= 120
-    for sheet in sheets(Ours()).values():
+    for sheet in build_tables(Measured()).values():
         assert sheet.title in result.output
         assert f"## {sheet.title}\n" in text.read_text(encoding="utf-8")
     assert "swaps" in result.output
@@ -271,11 +282,11 @@ def test_one_table(tmp_path: Path) -> None:
 def test_speed_is_of_this_machine_and_only_when_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
-    def measured(model: fermt.FERMT, clip: object, seconds: float) -> list[Speed]:
+    def measure_all(model: fermt.FERMT, clip: object, seconds: float) -> list[Speed]:
         asked.append(seconds)
         return [SPEED]
 
-    monkeypatch.setattr(cli_paper, "measured", measured)
+    monkeypatch.setattr(command, "measure_all", measure_all)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "speed.json"
     assert run("--table", "speed").exit_code == 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fermt.evaluation.plots import COLOURS, CURVES, DASHES, INSTALL, SUFFIXES, plot
+from fermt.evaluation.plots import COLORS, CURVES, DASHES, INSTALL, SUFFIXES, plot
 from fermt.evaluation.scores import Report
 
 from .support.scoring import BOXES, TRUTH, Listed, score, sequence
@@ -71,7 +71,7 @@ def test_a_curve_is_where_its_values_are(matplotlib: Any, reports: list[Report],
     plot(reports, "precision", tmp_path / "curve.svg")
     text = (tmp_path / "curve.svg").read_text()
     heights = {}
-    for colour in COLOURS[:3]:
+    for colour in COLORS[:3]:
         path = re.search(rf'<path d="([^"]*)"[^>]*style="[^"]*stroke: {colour}', text)
         assert path, colour
         heights[colour] = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path[1])]
@@ -83,7 +83,7 @@ def test_a_curve_is_where_its_values_are(matplotlib: Any, reports: list[Report],
 
 
 def test_lines_differ_in_grey_too(matplotlib: Any, reports: list[Report], tmp_path: Path) -> None:
-    many = [dataclasses.replace(reports[i % 3], tracker=str(i)) for i in range(len(COLOURS) * len(DASHES))]
+    many = [dataclasses.replace(reports[i % 3], tracker=str(i)) for i in range(len(COLORS) * len(DASHES))]
     plot(many, "success", tmp_path / "many.svg")
     styles = re.findall(r'style="fill: none; ([^"]*)stroke-width: 1.8', (tmp_path / "many.svg").read_text())
     assert len(styles) == 2 * len(many), "a line and its sample in the legend each"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fermt.data.readers import READERS, open_set
+from fermt.datasets import TRAINING_SETS, open_set
 
 from .support import datasets
 from .support.datasets import FRAMES, MAKERS, SEQUENCES
@@ -25,7 +25,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
 
 
 def test_every_reader_has_a_miniature() -> None:
-    assert set(READERS) == set(MAKERS)
+    assert set(TRAINING_SETS) == set(MAKERS)
 
 
 def test_boxes_and_visibility(made: tuple[str, Path]) -> None:
@@ -77,7 +77,7 @@ def test_what_a_root_lacks_is_named(tmp_path: Path, name: str, part: str) -> Non
     (root / part).rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match=f"{name}: there is no .*{part}") as raised:
         open_set(name, root, cache=False)
-    assert READERS[name].layout in str(raised.value)
+    assert TRAINING_SETS[name].layout in str(raised.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,13 +169,13 @@ DAMAGES = [
     ("got10k", GOT + "groundtruth.txt", written("a,b,c,d\n"), "groundtruth.txt': expected four numbers"),
     ("lasot", "hand-fan/hand-fan-7/out_of_view.txt", written("0,0"), "expected 5 numbers, one for each box, got 2"),
     ("trackingnet", "TRAIN_0/anno/abc_0.txt", written("\0\1\2"), "abc_0.txt', line 1: expected four"),
-    ("coco", "annotations/instances_train2017.json", datasets.cut, "is not COCO's file of instances"),
-    ("coco", "annotations/instances_train2017.json", written("{}"), "nothing is called 'images'"),
+    ("coco", "annotations/instances_train2017.json", datasets.cut, "is not a COCO file of instances"),
+    ("coco", "annotations/instances_train2017.json", written("{}"), "there is no 'images'"),
     (
         "coco",
         "annotations/instances_train2017.json",
         written('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3], "iscrowd": 0}]}'),
-        "is not COCO's file",
+        "is not a COCO file",
     ),
     (
         "imagenet_vid",

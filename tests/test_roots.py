@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fermt.cli import app
-from fermt.evaluation.benchmarks import open_benchmark
+from fermt.datasets import open_benchmark
 from fermt.evaluation.results import write_result
 from fermt.roots import VARIABLE, root_of, roots
 
@@ -37,7 +37,7 @@ def test_what_is_given_comes_first(environment: Path) -> None:
     assert roots() == {"got10k": str(environment / "got 10k"), "lasot": str(environment / "lasot")}
     assert root_of("got10k", None) == environment / "got 10k"
     assert root_of("got10k", Path("/given")) == Path("/given")
-    with pytest.raises(ValueError, match=rf"nfs needs the folder that it lies in: --root FOLDER, or {VARIABLE}=nfs="):
+    with pytest.raises(ValueError, match=rf"nfs needs its folder: --dataset nfs=FOLDER, or {VARIABLE}=nfs="):
         root_of("nfs", None)
 
 
@@ -66,16 +66,16 @@ def test_training(environment: Path) -> None:
     status, printed = invoke(*command)
     assert status == 0, printed
     assert "got10k 100%" in printed
-    status, printed = invoke(*command, "--root", f"got10k={environment / 'nowhere'}")
+    status, printed = invoke(*command, "--dataset", f"got10k={environment / 'nowhere'}")
     assert status == 1
     assert "nowhere" in printed
 
 
 def test_a_preview(environment: Path) -> None:
     out = environment / "pairs.png"
-    status, printed = invoke("data", "preview", "--set", "got10k", "--pairs", 2, "--out", out, "--no-cache")
+    status, printed = invoke("data", "preview", "--dataset", "got10k", "--pairs", 2, "--out", out, "--no-cache")
     assert status == 0, printed
     assert out.exists()
-    status, printed = invoke("data", "preview", "--set", "coco", "--out", out)
+    status, printed = invoke("data", "preview", "--dataset", "coco", "--out", out)
     assert status == 1
     assert f"{VARIABLE}=coco=FOLDER" in printed

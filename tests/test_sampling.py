@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from fermt.config import ModelConfig
 from fermt.data.augment import NONE
 from fermt.data.pairs import Pairs, pair_generator
-from fermt.data.readers import open_set
 from fermt.data.sampling import SEQUENCES, UNREADABLE, PairSampler, draw_frames, draw_still
 from fermt.data.sequences import Annotation, ImageError
 from fermt.data.tally import SLOTS, Tally
+from fermt.datasets import open_set
 
 from .support import datasets
 
@@ -119,7 +119,7 @@ def test_pairs_out_of_range(mixed: PairSampler) -> None:
     for index in (-1, 12):
         with pytest.raises(IndexError, match=rf"index must lie in \[0, 12\); got {index}"):
             pairs[index]
-    with pytest.raises(ValueError, match="an epoch is counted from 0; got -1"):
+    with pytest.raises(ValueError, match="epoch must be at least 0; got -1"):
         pairs.set_epoch(-1)
 
 
@@ -168,17 +168,17 @@ def test_a_still_image_is_its_own_pair() -> None:
     assert draw_still(np.array([0, 1], bool), 1, rng) == (1, 1)
     assert draw_still(np.zeros(3, bool), 1, rng) is None
     sampler = PairSampler([Made(frames=1, is_video=False)], config=SMALL, augmentation=NONE)
-    assert sampler.explained(0, 0)[1][2:] == (0, 0)
+    assert sampler.pair_and_draw(0, 0)[1][2:] == (0, 0)
 
 
 def test_a_pair_shows_the_frames_that_it_names() -> None:
     sampler = PairSampler([Made(frames=250)], config=SMALL, augmentation=NONE, seed=1)
     for index in range(20):
-        pair, draw = sampler.explained(0, index)
+        pair, draw = sampler.pair_and_draw(0, index)
         assert 0 < draw.search - draw.template <= 200
         assert pair["template"].unique().tolist() == [draw.template]
         assert pair["search"].max() == draw.search
-        assert (pair["box"][:2] + pair["box"][2:] / 2).tolist() == pytest.approx([31.5 / 64] * 2)
+        assert (pair["box"][:2] + pair["box"][2:] / 2).tolist() == pytest.approx([0.5] * 2)
 
 
 # Sets and weights.
@@ -187,7 +187,7 @@ def test_a_pair_shows_the_frames_that_it_names() -> None:
 def shares(weights: list[float] | None, n: int = 3000) -> np.ndarray:
     sets = [Made("long", 40, 12), Made("short", 2, 3), Made("still", 7, 1, is_video=False)]
     sampler = PairSampler(sets, weights, SMALL, pairs=n, augmentation=NONE)
-    places = [sampler.explained(0, index)[1].set for index in range(n)]
+    places = [sampler.pair_and_draw(0, index)[1].set for index in range(n)]
     return np.bincount(places, minlength=3) / n
 
 
@@ -200,7 +200,7 @@ def test_sets_are_drawn_by_their_weights(weights: list[float] | None) -> None:
 
 def test_sequences_are_drawn_equally() -> None:
     sampler = PairSampler([Made(sequences=5)], config=SMALL, augmentation=NONE)
-    counts = np.bincount([sampler.explained(0, index)[1].sequence for index in range(2000)])
+    counts = np.bincount([sampler.pair_and_draw(0, index)[1].sequence for index in range(2000)])
     assert (np.abs(counts - 400) < 5 * math.sqrt(400 * 0.8)).all()
 
 
@@ -228,7 +228,7 @@ def test_what_is_refused(arguments: dict[str, object], message: str) -> None:
 def test_broken_images_are_replaced_from_the_same_set(caplog: pytest.LogCaptureFixture) -> None:
     sets = [Made("whole"), Made("half", 8, 2, broken=range(4))]
     sampler = PairSampler(sets, config=SMALL, augmentation=NONE, pairs=1000)
-    draws = [sampler.explained(0, index)[1] for index in range(1000)]
+    draws = [sampler.pair_and_draw(0, index)[1] for index in range(1000)]
     assert {draw.sequence for draw in draws if draw.set == 1} == {4, 5, 6, 7}
     assert abs(sum(draw.set for draw in draws) - 500) < 5 * math.sqrt(250)
     assert sampler.totals()["unreadable images"] > 300
@@ -291,7 +291,7 @@ def test_sequences_without_a_pair_are_replaced() -> None:
     made.valid[:3] = False
     made.valid[0, 5] = True
     sampler = PairSampler([made], config=SMALL, augmentation=NONE)
-    assert {sampler.explained(0, index)[1].sequence for index in range(50)} == {3}
+    assert {sampler.pair_and_draw(0, index)[1].sequence for index in range(50)} == {3}
     assert sampler.totals()["sequences without a pair"] > 50
     made.valid[3] = False
     with pytest.raises(RuntimeError, match=f"made: no pair in {SEQUENCES} sequences drawn"):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fermt.datasets import TestSequence
 from fermt.evaluation.report import attribute_table, notes, table
 from fermt.evaluation.results import write_result
 from fermt.evaluation.scores import Report, evaluate
-from fermt.evaluation.sequences import TestSequence
 
 from .support.scoring import BOXES, TRUTH, Listed, put, score, sequence, values
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fermt.datasets import TestSequence
 from fermt.evaluation.results import write_result
 from fermt.evaluation.scores import evaluate
-from fermt.evaluation.sequences import TestSequence
 
 from .support.datasets import HEIGHT, WIDTH, write_image, write_rows
 from .support.scoring import Listed, sequence

@@ -14,7 +14,6 @@ import pytest
 from fermt import ModelConfig
 from fermt.data.synthetic import (
     PRESETS,
-    SyntheticBatches,
     SyntheticConfig,
     SyntheticPairs,
     SyntheticSequences,
@@ -263,9 +262,6 @@ def test_settings_by_name_and_what_is_refused() -> None:
         "sequences must be at least 1, got 0": lambda: SyntheticSequences(0),
         "seed must be at least 0, got -1": lambda: SyntheticSequences(1, -1),
         "pairs must be at least 1, got 0": lambda: SyntheticPairs(MODEL, 0, 0),
-        "batch must lie in": lambda: SyntheticBatches(MODEL, 0),
-        "a seed must be at least 0, got -3": lambda: SyntheticBatches(MODEL, 1, -3),
-        "draws all objects itself": lambda: SyntheticBatches(MODEL, config=SyntheticConfig(objects="photos")),
     }
     for message, call in refusals.items():
         with pytest.raises(ValueError, match=message):
@@ -275,7 +271,6 @@ def test_settings_by_name_and_what_is_refused() -> None:
         lambda: SyntheticSequences(2).image(0, 240),
         lambda: SyntheticSequences(2).annotation(-1),
         lambda: SyntheticPairs(MODEL, pairs=5).pair(0, 5),
-        lambda: SyntheticBatches(MODEL, 4, pairs=8).batch(0, 2),
     ):
         with pytest.raises(IndexError, match="got"):
             call()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 
 import numpy as np
@@ -11,12 +10,10 @@ import torch
 
 from fermt import ModelConfig
 from fermt.data import crop_target
-from fermt.data.synthetic import PRESETS, SyntheticBatches, SyntheticPairs, SyntheticSequences, synthetic_config
+from fermt.data.synthetic import SyntheticPairs, SyntheticSequences, synthetic_config
 from fermt.data.synthetic.protocol import squares
 from fermt.data.synthetic.render import View, render
 from fermt.data.synthetic.scene import Scene, World
-
-from .support.masks import edges_of
 
 MODEL = ModelConfig(template_size=64, search_size=128)
 SMALL = {"height": 180, "width": 320, "frames": 60}  # of frames, where not all of them is looked at
@@ -107,50 +104,3 @@ def test_a_target_that_cannot_be_seen_ends_in_an_error_that_says_so() -> None:
     with pytest.raises(RuntimeError, match="min_visible is 1"):
         for index in range(40):
             SyntheticPairs(MODEL, 0, 40, config).pair(0, index)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_boxes_of_batches_are_those_of_their_masks(name: str) -> None:
-    """On search regions four times as large as those of a small model."""
-    model = dataclasses.replace(MODEL, search_size=FINE * MODEL.search_size)
-    batches = SyntheticBatches(model, 8, 5, 320, synthetic_config(name))
-    off = []
-    for index in range(2):
-        masks, boxes = batches.masks(0, index)
-        for mask, box in zip(masks.numpy(), boxes.numpy() * model.search_size, strict=True):
-            edges = np.concatenate((box[:2], box[:2] + box[2:]))
-            if edges.min() >= 1 and edges.max() <= model.search_size - 1:  # all of it is in the crop
-                off.append(np.abs(edges_of(mask > 0.5) - edges).max() / FINE)
-    assert len(off) > 7
-    assert max(off) < 0.6  # pixels of a search region of usual size
-
-
-def test_batches_are_reproducible_and_have_the_form_and_the_statistics_of_the_recipe() -> None:
-    config = synthetic_config("standard")
-    batches = SyntheticBatches(MODEL, 32, 5, 100, config)
-    assert len(batches) == 3
-    made = list(batches.epoch(1))
-    again = next(SyntheticBatches(MODEL, 32, 5, 100, config).epoch(1, start=2))
-    assert len(made) == 3
-    assert all(torch.equal(made[2][name], again[name]) for name in ("template", "search", "box"))
-    assert not torch.equal(made[0]["search"], made[1]["search"])
-    for batch in made:
-        assert batch["template"].shape == (32, 64, 64, 3)
-        assert batch["search"].shape == (32, 128, 128, 3)
-        assert batch["template"].dtype == batch["search"].dtype == torch.uint8
-        assert batch["box"].dtype == torch.float32
-    check_statistics(torch.cat([batch["box"] for batch in made]).numpy())
-
-
-def test_targets_of_batches_are_seen_where_the_boxes_are() -> None:
-    """Without anything else in the picture, what differs from the background is the target."""
-    plain = {"distractors": 0, "occluders": 0, "clutter": 0, "noise": 0.0, "shutter": 0.0, "light": 0.0, "camera": 0.0}
-    batches = SyntheticBatches(MODEL, 16, 2, 16, synthetic_config("easy", **plain))
-    search, boxes = batches.batch(0, 0)["search"].float(), batches.batch(0, 0)["box"] * MODEL.search_size
-    for image, (x, y, w, h) in zip(search, boxes.tolist(), strict=True):
-        line = torch.arange(MODEL.search_size) + 0.5
-        across, down = (line > x) & (line < x + w), (line > y) & (line < y + h)
-        within = across[None] & down[:, None]
-        middle = ((line - x - w / 2).abs() < w / 8)[None] & ((line - y - h / 2).abs() < h / 8)[:, None]
-        rest = image[~within & (image.sum(dim=-1) > 0)]
-        assert (image[middle].mean(dim=0) - rest.mean(dim=0)).norm() > 25

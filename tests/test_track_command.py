@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 import fermt
-from fermt import cli_track
 from fermt.cli import app
+from fermt.cli import track as command
 from fermt.tracking import sources
 from fermt.tracking.results import COLUMNS
 from fermt.tracking.sheet import GAP, MOST, WIDTH, ContactSheet
@@ -195,7 +195,7 @@ def test_a_damaged_image_keeps_what_was_read(folder: Path, weights: Path, tmp_pa
 def test_an_interruption_keeps_whole_lines(
     folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = cli_track.open_source
+    original = command.open_source
 
     def interrupted(name: str) -> sources.Source:
         source = original(name)
@@ -211,7 +211,7 @@ def test_an_interruption_keeps_whole_lines(
 
         return Interrupted()
 
-    monkeypatch.setattr(cli_track, "open_source", interrupted)
+    monkeypatch.setattr(command, "open_source", interrupted)
     out = tmp_path / "a.csv"
     code, printed = track(folder, "--box", BOX, "--weights", weights, "--out", out, "--video", tmp_path / "a.mp4")
     assert code == 130

@@ -18,7 +18,7 @@ import fermt
 import fermt_kernels as fk
 from fermt import boxes
 from fermt.cli import app
-from fermt.cli_common import UNTRAINED
+from fermt.cli.common import UNTRAINED
 from fermt.data import crop_target, normalize
 from fermt.tracking.sources import open_source
 from fermt.tracking.video import VideoWriter, annotate

@@ -1,4 +1,4 @@
-"""The tracker behind other people's interfaces. `got10k` and `vot`, which want their toolkits, are imported by name."""
+"""Adapters of the tracker to other interfaces. `got10k` and `vot`, which need their toolkits, are imported by name."""
 
 from . import opencv, pytracking
 

@@ -1,4 +1,4 @@
-"""The interface of trackers in the GOT-10k toolkit, which must be installed: `pip install got10k`."""
+"""Adapter for the GOT-10k toolkit, which must be installed: `pip install got10k`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ToolkitTracker: Any = toolkit("got10k.trackers", "got10k").Tracker
 
 
 class Tracker(ToolkitTracker):
-    """What its experiments run.
+    """A tracker for the experiments of the GOT-10k toolkit.
 
         from got10k.experiments import ExperimentGOT10k
         ExperimentGOT10k("data/GOT-10k", subset="test").run(Tracker("fermt.safetensors"))
 
     Args:
         model, **options: as for `fermt.adapters.build.tracker_for`.
-        name: of the folder that results are written to.
+        name: name of the folder for results.
     """
 
     def __init__(self, model: Source, name: str = "FERMT", **options: Any) -> None:
@@ -28,7 +28,7 @@ class Tracker(ToolkitTracker):
         self._tracker = tracker_for(model, **options)
 
     def init(self, image: Any, box: Sequence[float]) -> None:
-        """Takes the target in the first frame: a PIL image of any mode, and (x, y, w, h) in pixels.
+        """Starts tracking in the first frame: a PIL image of any mode, and (x, y, w, h) in pixels.
 
         Raises:
             TypeError, ValueError: as `fermt.Tracker.init`.
@@ -36,7 +36,7 @@ class Tracker(ToolkitTracker):
         self._tracker.init(_rgb(image), box)
 
     def update(self, image: Any) -> np.ndarray:
-        """The box (x, y, w, h) in the next frame: float64 (4,), in pixels.
+        """Returns the box (x, y, w, h) in the next frame: float64 (4,), in pixels.
 
         Raises:
             RuntimeError, TypeError, ValueError: as `fermt.Tracker.update`.

@@ -1,4 +1,4 @@
-"""The interface of OpenCV's own trackers."""
+"""Adapter with the interface of OpenCV's trackers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .build import Source, tracker_for
 
 
 class Tracker:
-    """Stands where a `cv2.TrackerVit` or another of OpenCV's trackers stood.
+    """A replacement for `cv2.TrackerVit` and other trackers of OpenCV.
 
         tracker = fermt.adapters.opencv.Tracker("fermt.safetensors", lost_below=0.3)
         tracker.init(image, (x, y, w, h))
         ok, box = tracker.update(next_image)
 
-    Images are uint8 (H, W, 3) BGR, or as `fermt.Tracker` takes them otherwise. `track` is the last frame's result in
-    floats, a `fermt.Track`, or None before `init`.
+    Images are uint8 (H, W, 3) BGR, or of the other forms of `fermt.Tracker`. `track` is the result in the last frame, a
+    `fermt.Track` with floats, or None before `init`.
 
     Args:
         model, **options: as for `fermt.adapters.build.tracker_for`. Without `lost_below` every frame is `ok`.
@@ -30,7 +30,7 @@ class Tracker:
         self.track: Track | None = None
 
     def init(self, image: np.ndarray, boundingBox: Sequence[float]) -> None:  # noqa: N803  (OpenCV's name)
-        """Takes the target in the first frame; the box (x, y, w, h) may be floats, which OpenCV's trackers refuse.
+        """Starts tracking in the first frame; unlike in OpenCV, the box (x, y, w, h) may have floats.
 
         Raises:
             TypeError, ValueError: as `fermt.Tracker.init`.
@@ -40,9 +40,9 @@ class Tracker:
         self.track = Track((x, y, w, h), 1.0, False)
 
     def update(self, image: np.ndarray) -> tuple[bool, tuple[int, ...]]:
-        """Whether the target is there, and its box (x, y, w, h) in whole pixels, as OpenCV gives it.
+        """Returns whether the target is visible, and its box (x, y, w, h) in whole pixels, as OpenCV does.
 
-        Where it is not, the box is where it was last seen.
+        If it is not visible, the box is the last one in which it was.
 
         Raises:
             RuntimeError, TypeError, ValueError: as `fermt.Tracker.update`.
@@ -51,7 +51,7 @@ class Tracker:
         return not self.track.lost, tuple(map(round, self.track.box))
 
     def getTrackingScore(self) -> float:  # noqa: N802  (OpenCV's name)
-        """The last frame's score in (0, 1), not calibrated; 1 after `init`. RuntimeError before it."""
+        """Returns the score of the last frame in (0, 1), not calibrated; 1 after `init`. RuntimeError before `init`."""
         if self.track is None:
             raise RuntimeError("Tracker.getTrackingScore needs a target: call Tracker.init(image, (x, y, w, h)) first")
         return self.track.score

@@ -1,4 +1,4 @@
-"""The interface of trackers in pytracking and in its descendants: OSTrack, MixFormer, STARK ..."""
+"""Adapter for pytracking and its descendants: OSTrack, MixFormer, STARK ..."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from .build import Source, tracker_for
 
 
 class Tracker:
-    """What a `get_tracker_class` there stands for, once it has its weights.
+    """A tracker for `get_tracker_class` of these frameworks.
 
         def get_tracker_class():
             return lambda params, dataset_name=None: Tracker("fermt.safetensors", params=params)
 
     Args:
         model, **options: as for `fermt.adapters.build.tracker_for`.
-        params: the framework's own, kept for it to read, and not otherwise used; its `save_all_boxes` must be off.
+        params: the framework's parameters, kept for the framework to read; `save_all_boxes` must be off.
     """
 
     def __init__(self, model: Source, *, params: Any = None, **options: Any) -> None:
         self.params = params
-        self.visdom: Any = None  # the framework sets it
+        self.visdom: Any = None  # set by the framework
         self._tracker = tracker_for(model, **options)
 
     def initialize(self, image: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes the target in the first frame.
+        """Starts tracking in the first frame.
 
         Args:
             image: uint8 (H, W, 3) RGB.
-            info: `init_bbox`, (x, y, w, h) in pixels.
+            info: has `init_bbox`, (x, y, w, h) in pixels.
 
         Returns:
-            `target_bbox`, that box.
+            That box as `target_bbox`.
 
         Raises:
-            TypeError, ValueError: as `fermt.Tracker.init`, or `info` has no such box, or names objects.
+            TypeError, ValueError: as `fermt.Tracker.init`; also if `info` has no such box, or names several objects.
         """
         if names := info.get("init_object_ids"):
             raise ValueError(f"this tracker follows one object, without init_object_ids; got {list(names)}")
@@ -47,7 +47,7 @@ class Tracker:
         return {"target_bbox": [float(value) for value in info["init_bbox"]]}
 
     def track(self, image: np.ndarray, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """`target_bbox` [x, y, w, h] in the next frame, in floats, and `best_score` in (0, 1); `info` is not used.
+        """Returns `target_bbox` [x, y, w, h] in the next frame and `best_score` in (0, 1); `info` is not used.
 
         Raises:
             RuntimeError, TypeError, ValueError: as `fermt.Tracker.update`.

@@ -1,6 +1,6 @@
 """A TraX tracker for the VOT toolkit: `python -m fermt.adapters.vot --weights fermt.safetensors`.
 
-It announces one object and rectangles: clients turn polygons and masks into the rectangles around them.
+It announces one object and rectangles; clients convert polygons and masks to their bounding rectangles.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import typer
 from .build import Source, toolkit, tracker_for
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-READERS = {  # TraX's forms of an image, as BGR or grey; None where it cannot be read
+READERS = {  # converts TraX images to BGR or grayscale; None if an image cannot be read
     "path": lambda image: cv2.imread(image.path(), cv2.IMREAD_COLOR),
     "memory": lambda image: image.array()[..., ::-1],
 }
 
 
 def serve(model: Source, **options: Any) -> None:
-    """Answers the TraX client that started this process, until it quits; a score is its object's `confidence`.
+    """Serves the TraX client that started this process until it quits; scores are sent as `confidence`.
 
     Raises:
         ImportError: vot-trax cannot be imported.
-        ValueError: an image cannot be read. The client is told of this, and of what `fermt.Tracker` raises.
+        ValueError: an image cannot be read. The client gets this error and those of `fermt.Tracker`.
     """
     tracker = tracker_for(model, bgr=True, **options)
     trax = toolkit("trax", "vot-trax")
@@ -45,9 +45,11 @@ def serve(model: Source, **options: Any) -> None:
 @app.command()
 def main(
     weights: Annotated[Path, typer.Option(help="Weights by fermt.save, or a packed model (.fermt).")],
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda, cuda:1 ...")
+    ] = "auto",
 ) -> None:
-    """Track for a TraX client, such as the VOT toolkit, which starts this command."""
+    """Track for a TraX client, such as the VOT toolkit, that starts this command."""
     try:
         serve(weights, device=device)
     except (ImportError, OSError, ValueError, RuntimeError) as error:

@@ -1,9 +1,8 @@
-"""From images to what the network sees."""
+"""Crops for the network, and sources of training pairs."""
 
 from .crops import Crop, Square, crop_target, meeting_square, normalize, normalize_batch, target_square
 from .sequences import Annotation, SequenceSet
 from .synthetic import (
-    SyntheticBatches,
     SyntheticConfig,
     SyntheticPairs,
     SyntheticSequences,
@@ -16,7 +15,6 @@ __all__ = [
     "Crop",
     "SequenceSet",
     "Square",
-    "SyntheticBatches",
     "SyntheticConfig",
     "SyntheticPairs",
     "SyntheticSequences",

@@ -1,4 +1,4 @@
-"""From two frames and the target's boxes in them to a training pair, varied at random."""
+"""Training pairs: crops cut from two frames around the target, with random augmentation."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..config import ModelConfig
 from . import appearance
 from .crops import Square, crop_target, target_square
 
-PROBABILITIES = ("flip", "grey", "blur", "hidden")
-SMALLEST_PART = 4.0  # pixels a side of a crop: of the target, at least so much is to be seen
+PROBABILITIES = ("flip", "gray", "blur", "hidden")
+SMALLEST_PART = 4.0  # pixels of a crop: smallest visible width and height of the target
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How much is left to chance; the defaults are the paper's recipe.
+    """Strengths of random augmentation; the defaults are the paper's recipe.
 
-    A crop is cut around a jittered box: sides times exp(scale * normal), centre off by up to half of centre times the
-    square root of the jittered area. Flip and grey are probabilities, and do the same to both crops; brightness is the
-    largest change of a factor that each crop has of its own.
+    A crop is cut around a jittered box: its sides are multiplied by exp(scale * normal), its center is moved by up to
+    center / 2 times the square root of the jittered area. `flip` and `gray` are probabilities of changes to both crops;
+    `brightness` is the largest change of a factor drawn for each crop.
 
-    What the paper's recipe does not have is 0 by default, and drawn for each crop apart: the standard deviations of a
-    `rotation` (radians) and of the logarithm of a `stretch` of width against height, the largest changes of `contrast`
-    and of each `color` channel's gain, the probability of a `blur`, the largest standard deviation of `noise` (grey
-    levels), and the probability that a part of the target is `hidden` in the search region.
+    The other augmentations, which are not in the paper's recipe, are off by default and drawn for each crop: the
+    standard deviations of `rotation` (radians) and of the logarithm of `stretch` (width over height), the largest
+    changes of `contrast` and of each `color` channel's gain, the probability of `blur`, the largest standard deviation
+    of `noise` (gray levels), and the probability that a part of the target is `hidden` in the search region.
     """
 
     template_center: float = 0.0
@@ -39,7 +39,7 @@ class Augmentation:
     search_center: float = 3.0
     search_scale: float = 0.25
     flip: float = 0.5
-    grey: float = 0.05
+    gray: float = 0.05
     brightness: float = 0.2
     rotation: float = 0.0
     stretch: float = 0.0
@@ -56,11 +56,11 @@ class Augmentation:
                 raise ValueError(f"{field.name} must be finite and lie in [0, {most:g}]; got {value}")
 
 
-NONE = Augmentation(search_center=0.0, search_scale=0.0, flip=0.0, grey=0.0, brightness=0.0)
+NONE = Augmentation(search_center=0.0, search_scale=0.0, flip=0.0, gray=0.0, brightness=0.0)
 
 
 class View(NamedTuple):
-    """A frame, (H, W, 3) uint8 RGB, and the target's box in it, xywh in pixels."""
+    """A frame, (H, W, 3) uint8 RGB, and the target's box, xywh in pixels."""
 
     image: np.ndarray
     box: Box
@@ -69,28 +69,28 @@ class View(NamedTuple):
 def make_pair(
     template: View, search: View, config: ModelConfig, augmentation: Augmentation, generator: np.random.Generator
 ) -> dict[str, Tensor] | None:
-    """Two crops and the target's place in the second.
+    """Cuts a template and a search region, and computes the target's box in the latter.
 
     Returns:
         `template` (St, St, 3) uint8 RGB, `search` (Ss, Ss, 3) uint8 RGB, and `box` (4,) float32, xywh as fractions of
-        the search crop's side; a target that reaches outside the crop has a box that does, too. None if less than 4
-        pixels of the target, in width or height, are in one of the crops.
+        the search region's side; it reaches outside the region if the target does. None if less than 4 pixels of the
+        target's width or height are visible in one of the crops.
     """
     jitters = (
         (augmentation.template_center, augmentation.template_scale, config.template_factor, config.template_size),
         (augmentation.search_center, augmentation.search_scale, config.search_factor, config.search_size),
     )
-    cut = _cut_turned if augmentation.rotation or augmentation.stretch else _cut
+    cut = _cut_rotated if augmentation.rotation or augmentation.stretch else _cut
     template_cut, search_cut = (
         cut(view, *jitter, augmentation, generator) for view, jitter in zip((template, search), jitters, strict=True)
     )
     if template_cut is None or search_cut is None:
         return None
     crops, box = [template_cut[0], search_cut[0]], search_cut[1]
-    flip, grey = (generator.random(2) < (augmentation.flip, augmentation.grey)).tolist()
+    flip, gray = (generator.random(2) < (augmentation.flip, augmentation.gray)).tolist()
     if flip:
         crops, box = [cv2.flip(crop, 1) for crop in crops], flipped(box)
-    if grey:
+    if gray:
         crops = [cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) for crop in crops]
     low, high = max(0.0, 1 - augmentation.brightness), 1 + augmentation.brightness
     crops = [cv2.convertScaleAbs(crop, alpha=generator.uniform(low, high)) for crop in crops]
@@ -102,7 +102,7 @@ def make_pair(
 
 
 def jittered(box: Box, center: float, scale: float, generator: np.random.Generator) -> Box:
-    """The xywh `box`, its sides and its centre changed at random; `Augmentation` says how."""
+    """Changes the sides and the center of an xywh box at random, as defined by `Augmentation`."""
     x, y, w, h = box
     new_w, new_h = np.array((w, h)) * np.exp(generator.standard_normal(2) * scale)
     offset = math.sqrt(new_w * new_h) * center * (generator.random(2) - 0.5)
@@ -111,26 +111,26 @@ def jittered(box: Box, center: float, scale: float, generator: np.random.Generat
     )  # fmt: skip
 
 
-def place_in_crop(box: Box, around: Box, resize_factor: float, size: int) -> Box:
-    """The xywh `box`, in pixels of the image, as fractions of the side of the crop that was cut around `around`.
+def box_in_crop(box: Box, around: Box, resize_factor: float, size: int) -> Box:
+    """Maps an xywh box from pixels of the image to fractions of the side of the crop that was cut around `around`.
 
-    The middle of `around` is at 0.5, which is where the tracker puts it when it maps a box back. (The authors'
-    training labels have it half a pixel of the crop to the left and above, at pixel (size - 1) / 2.)
+    Coordinates are continuous: pixel k covers [k, k + 1]. The middle of `around` is at 0.5, as in the tracker, which
+    maps boxes back. (In the authors' training labels it is half a crop pixel further left and up.)
     """
     w, h = box[2] * resize_factor, box[3] * resize_factor
     x, y = (
         size / 2 + (box[i] + box[i + 2] / 2 - around[i] - around[i + 2] / 2) * resize_factor for i in (0, 1)
-    )  # of its centre
+    )  # of its center
     return (x - w / 2) / size, (y - h / 2) / size, w / size, h / size
 
 
 def flipped(box: Box) -> Box:
-    """The place of a box, xywh in [0, 1] of a crop, once left and right of the crop are exchanged."""
+    """Mirrors a box, xywh in [0, 1] of a crop, with its crop."""
     return 1 - box[0] - box[2], box[1], box[2], box[3]
 
 
 def _changed(crop: np.ndarray, augmentation: Augmentation, generator: np.random.Generator) -> np.ndarray:
-    """A crop after what the paper's recipe does not have."""
+    """Applies the augmentations that are not in the paper's recipe."""
     if augmentation.contrast or augmentation.color:
         crop = appearance.recolored(crop, augmentation.contrast, augmentation.color, generator)
     if augmentation.blur and generator.random() < augmentation.blur:
@@ -140,7 +140,7 @@ def _changed(crop: np.ndarray, augmentation: Augmentation, generator: np.random.
     return crop
 
 
-Cut = tuple[np.ndarray, Box]  # a crop, and the target's place in it
+Cut = tuple[np.ndarray, Box]  # a crop and the target's box in it
 
 
 def _cut(
@@ -152,17 +152,17 @@ def _cut(
     augmentation: Augmentation,
     generator: np.random.Generator,
 ) -> Cut | None:
-    """A crop around the jittered target, and the target's place in it; None if too little of it is to be seen there."""
+    """Cuts a crop around the jittered target; None if too little of the target is visible in it."""
     around = jittered(view.box, center, scale, generator)
     square = target_square(around, factor)
     height, width = view.image.shape[:2]
-    if min(_seen(view.box, square, height, width)) * size / square.side < SMALLEST_PART:
+    if min(_visible(view.box, square, height, width)) * size / square.side < SMALLEST_PART:
         return None
     crop = crop_target(view.image, around, factor, size)
-    return crop.image, place_in_crop(view.box, around, crop.resize_factor, size)
+    return crop.image, box_in_crop(view.box, around, crop.resize_factor, size)
 
 
-def _cut_turned(
+def _cut_rotated(
     view: View,
     center: float,
     scale: float,
@@ -171,18 +171,18 @@ def _cut_turned(
     augmentation: Augmentation,
     generator: np.random.Generator,
 ) -> Cut | None:
-    """As `_cut`, the image turned and stretched around the jittered box; None if too little of the target is in it.
+    """Cuts a crop as `_cut`, rotated and stretched around the jittered box.
 
-    The box that comes out is that of the ellipse inside the box that goes in: closer to what a turned object fills than
-    the box around all four corners.
+    The box returned is that of the ellipse inscribed in the given box, which fits a rotated object better than the box
+    around all four corners.
     """
     around = jittered(view.box, center, scale, generator)
     angle, stretch = generator.standard_normal(2) * (augmentation.rotation, augmentation.stretch)
     x, y, w, h = view.box
     side = math.sqrt(around[2] * around[3]) * factor
-    image, shrunk = _shrunk(view.image, size / side)
-    turn = np.array(((math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))))
-    matrix = (turn * np.exp((0.5 * stretch, -0.5 * stretch))[:, None]) * (size / side)  # image -> crop
+    image, shrunk = _shrink(view.image, size / side)
+    rotation = np.array(((math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))))
+    matrix = (rotation * np.exp((0.5 * stretch, -0.5 * stretch))[:, None]) * (size / side)  # image -> crop
     middle = np.array((around[0] + around[2] / 2, around[1] + around[3] / 2))
     half = 0.5 * np.hypot(matrix[:, 0] * w, matrix[:, 1] * h)
     target = matrix @ (np.array((x + w / 2, y + h / 2)) - middle) + 0.5 * size
@@ -190,14 +190,14 @@ def _cut_turned(
     if seen.min() < SMALLEST_PART:
         return None
     scaled = matrix / shrunk
-    offset = matrix @ (0.5 / shrunk - middle) + 0.5 * size - 0.5  # from pixels' edges to their indices
+    offset = matrix @ (0.5 / shrunk - middle) + 0.5 * size - 0.5  # from continuous coordinates to pixel indices
     crop = cv2.warpAffine(image, np.column_stack((scaled, offset)), (size, size), flags=cv2.INTER_LINEAR)
     left, top = (target - half) / size
     return crop, (float(left), float(top), float(2 * half[0] / size), float(2 * half[1] / size))
 
 
-def _shrunk(image: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
-    """An image made smaller, where it will be drawn at less than half its size, and its scale; else as it is, and 1."""
+def _shrink(image: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
+    """Shrinks an image that will be drawn at less than half its size; returns it and the scale, else 1."""
     if scale > 0.5:
         return image, 1.0
     height, width = image.shape[:2]
@@ -205,10 +205,10 @@ def _shrunk(image: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
     return small, 0.5 * (small.shape[1] / width + small.shape[0] / height)
 
 
-def _seen(box: Box, square: Square, height: int, width: int) -> tuple[float, float]:
-    """Width and height, in pixels of the image, of what `box`, `square` and the image share; not positive if nothing.
+def _visible(box: Box, square: Square, height: int, width: int) -> tuple[float, float]:
+    """Width and height in pixels of the part of `box` inside `square` and the image; not positive if there is none.
 
-    The image's last row and column are not counted, for crops have them black.
+    The image's last row and column are not counted, because they are black in crops.
     """
     x, y, w, h = box
     across = min(x + w, square.left + square.side, width - 1) - max(x, square.left, 0)

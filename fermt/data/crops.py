@@ -1,4 +1,4 @@
-"""Square crops around a target, and their normalisation (the authors' `sample_target` and `Preprocessor`)."""
+"""Square crops around a target, and their normalization (the authors' `sample_target` and `Preprocessor`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fermt_kernels.frame import MEAN, STD, crop
 
 from ..boxes import Box
 
-LARGEST_PADDED = 4096  # side in pixels of a square that is copied out with its margins
+LARGEST_PADDED = 4096  # side in pixels; a larger square is cut without memory for its margins
 
 
 class Square(NamedTuple):
-    """Where a crop is cut, in pixels of the image; it may reach outside."""
+    """The square of a crop in pixels of the image; it may reach outside."""
 
     left: int
     top: int
@@ -29,13 +29,13 @@ class Crop(NamedTuple):
     """A square cut out of an image and resized."""
 
     image: np.ndarray  # (size, size, 3) uint8
-    resize_factor: float  # pixels of the crop for one pixel of the image
+    resize_factor: float  # pixels of the crop per pixel of the image
     side: int  # of the square, in pixels of the image
-    margins: tuple[int, int, int, int]  # of it that lie outside the image: top, bottom, left, right
+    margins: tuple[int, int, int, int]  # of the square outside the image: top, bottom, left, right
 
     @property
     def padding(self) -> np.ndarray:
-        """(size, size) bool, true where the crop lies outside the image."""
+        """A mask, (size, size) bool, of the part outside the image."""
         top, bottom, left, right = self.margins
         outside = np.ones((self.side, self.side))
         outside[top : self.side - bottom, left : self.side - right] = 0
@@ -43,7 +43,7 @@ class Crop(NamedTuple):
 
 
 def target_square(box: Box, factor: float) -> Square:
-    """The square of side ceil(factor * sqrt(w h)) around the centre of `box`: a row of what `fk.frame.crop` takes.
+    """Computes the square of side ceil(factor * sqrt(w h)) around the center of a box, as for `fk.frame.crop`.
 
     Args:
         box: xywh in pixels.
@@ -60,7 +60,7 @@ def target_square(box: Box, factor: float) -> Square:
 
 
 def meeting_square(box: Box, factor: float, height: int, width: int) -> Square:
-    """The `target_square` of `box`, if it meets an image of that size, less its last row and column.
+    """Computes the `target_square` of a box and checks that it meets the image without its last row and column.
 
     Raises:
         ValueError: the box has no area, or the square does not meet the image.
@@ -72,10 +72,10 @@ def meeting_square(box: Box, factor: float, height: int, width: int) -> Square:
 
 
 def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
-    """The `target_square` of `box`, resized bilinearly.
+    """Cuts the `target_square` of a box and resizes it bilinearly.
 
-    Outside the image it is black. As in the authors' code, the image's last row and column count as outside wherever
-    the square passes them.
+    Outside the image the crop is black. As in the authors' code, the image's last row and column count as outside if
+    the square reaches beyond them.
 
     Args:
         image: (H, W) or (H, W, channels) uint8.
@@ -98,19 +98,19 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
 
 
 def _huge(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
-    """The same crop, a channel at a time, without the memory for its margins."""
-    pixels = torch.from_numpy(np.array(image, order="C"))  # a copy: torch wants to be allowed to write
+    """The same crop, computed channel by channel without memory for its margins."""
+    pixels = torch.from_numpy(np.array(image, order="C"))  # a copy, because torch needs writable memory
     channels, squares = pixels.view(*image.shape[:2], -1), torch.tensor([square])
     planes = (channels[..., i, None].expand(-1, -1, 3) for i in range(channels.shape[2]))
     return torch.cat([crop(plane, squares, size, backend="reference")[0, ..., :1] for plane in planes], dim=2).numpy()
 
 
 def normalize(image: np.ndarray, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-    """(H, W, 3) uint8 RGB -> (1, 3, H, W), scaled to [0, 1] and normalised with ImageNet's mean and deviation."""
+    """Scales an image to [0, 1] and normalizes it with ImageNet's statistics: (H, W, 3) uint8 RGB -> (1, 3, H, W)."""
     return normalize_batch(torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0).to(device), dtype=dtype)
 
 
 def normalize_batch(images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) on the same device, as `normalize` does it."""
+    """Normalizes images as `normalize`, on their device: (B, H, W, 3) uint8 RGB -> (B, 3, H, W)."""
     mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, STD))
     return ((images.to(dtype) / 255 - mean) / deviation).permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""Training pairs drawn from data sets: a set by its weight, a sequence of it, a template and a later search frame."""
+"""Sampling of training pairs: a data set by its weight, a sequence of it, a template and a later search frame."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .sequences import Annotation, ImageError, SequenceSet
 from .tally import Tally
 
 MAX_GAP = 200  # frames between template and search region
-PAIRS = 60_000  # an epoch, the paper's
-SMALLEST = 2.0  # pixels a side of a box to draw
-SEQUENCES = 100  # tries to find one that gives a pair
-JITTERS = 5  # tries to cut a search crop that shows the target
-UNREADABLE = 10  # images in a row after which something more than a file is broken
+PAIRS = 60_000  # per epoch, as in the paper
+SMALLEST = 2.0  # pixels a side of a usable box
+SEQUENCES = 100  # sequences tried for a pair
+JITTERS = 5  # crops tried in a sequence
+UNREADABLE = 10  # consecutive unreadable images after which sampling stops
 logger = logging.getLogger(__name__)
 
 
 class Draw(NamedTuple):
-    """Where a pair is from: places in the sampler's sets, in that set, and in that sequence."""
+    """The origin of a pair: indices of the set, of the sequence in it, and of the two frames."""
 
     set: int
     sequence: int
@@ -36,18 +36,18 @@ class Draw(NamedTuple):
 class PairSampler:
     """A `PairSource` over data sets.
 
-    What cannot be used is replaced from the same set, so that the sets keep their weights, and counted (`totals`): an
-    image that is missing or damaged, which is also reported, once; a sequence without two frames to pair; a crop
-    without enough of the target in it, which is cut anew a few times before its sequence is given up.
+    A draw that cannot be used is replaced by another from the same set, so that the weights hold, and counted
+    (`totals`): an image that is missing or damaged, which is also logged once; a sequence without two usable frames; a
+    crop that shows too little of the target, which is cut again a few times before the sequence is given up.
 
     Args:
         sets: the data sets.
-        weights: how often each is drawn, in any unit; equally often if None.
-        config: of the model that the crops are for.
-        seed: of everything random.
-        pairs: in an epoch.
-        augmentation: how crops are varied.
-        max_gap: frames between template and search region, at most.
+        weights: relative frequencies of the data sets; equal if None.
+        config: configuration of the model, for the crops' sizes.
+        seed: random seed.
+        pairs: pairs per epoch.
+        augmentation: random changes of the crops.
+        max_gap: most frames between template and search region.
 
     Raises:
         ValueError: no sets, an empty one, weights that do not fit, or a number out of range.
@@ -81,15 +81,15 @@ class PairSampler:
         return self._pairs
 
     def totals(self) -> dict[str, int]:
-        """What was replaced so far, by this process and its loaders' workers."""
+        """Counts of replaced draws so far, in this process and its loaders' workers."""
         return self._tally.totals()
 
     def pair(self, epoch: int, index: int) -> dict[str, Tensor]:
-        """See `PairSource`; RuntimeError if the set that is drawn gives nothing in many tries."""
-        return self.explained(epoch, index)[0]
+        """Makes a pair, as defined by `PairSource`; RuntimeError if many tries in a data set give none."""
+        return self.pair_and_draw(epoch, index)[0]
 
-    def explained(self, epoch: int, index: int) -> tuple[dict[str, Tensor], Draw]:
-        """A pair, and where it is from."""
+    def pair_and_draw(self, epoch: int, index: int) -> tuple[dict[str, Tensor], Draw]:
+        """Makes a pair and returns its origin, too."""
         generator = pair_generator(self.seed, epoch, index)
         place = min(int(np.searchsorted(self._bounds, generator.random(), side="right")), len(self.sets) - 1)
         unreadable = 0
@@ -119,7 +119,7 @@ class PairSampler:
         )
 
     def views(self, draw: Draw) -> tuple[View, View]:
-        """The two frames of a draw, and the boxes in them; ImageError if one is missing or damaged."""
+        """Reads the two frames of a draw and their boxes; ImageError if one is missing or damaged."""
         sequences = self.sets[draw.set]
         boxes = sequences.annotation(draw.sequence).boxes
         template = View(sequences.image(draw.sequence, draw.template), tuple(boxes[draw.template].tolist()))
@@ -149,12 +149,12 @@ class PairSampler:
 
 
 def draw_frames(usable: np.ndarray, max_gap: int, generator: np.random.Generator) -> tuple[int, int] | None:
-    """A template frame and a search frame after it, at most `max_gap` later: both usable, or None if there are no two.
+    """Draws usable template and search frames, the latter at most `max_gap` later; None if there are no two.
 
-    The template is any usable frame that has a partner, each as likely as another; so is the partner then.
+    The template is drawn uniformly among the usable frames that have a partner, then the partner among theirs.
     """
     frames = np.flatnonzero(usable)
-    ends = np.searchsorted(frames, frames + max_gap, side="right")  # one behind each frame's last partner
+    ends = np.searchsorted(frames, frames + max_gap, side="right")  # end of each frame's range of partners
     paired = np.flatnonzero(ends > np.arange(1, len(frames) + 1))
     if not len(paired):
         return None
@@ -164,7 +164,7 @@ def draw_frames(usable: np.ndarray, max_gap: int, generator: np.random.Generator
 
 
 def draw_still(usable: np.ndarray, max_gap: int, generator: np.random.Generator) -> tuple[int, int] | None:
-    """A usable frame, twice."""
+    """Draws a usable frame and returns it twice; None if there is none."""
     frames = np.flatnonzero(usable)
     if not len(frames):
         return None

@@ -1,4 +1,4 @@
-"""Sequences of images with a box in each: the form in which every data set is read."""
+"""Sequences of annotated images, the common form of training data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Annotation(NamedTuple):
     """The boxes of one sequence."""
 
     boxes: np.ndarray  # (N, 4) float64, xywh in pixels
-    valid: np.ndarray  # (N,) bool: the target is visible, and its box finite and of positive width and height
+    valid: np.ndarray  # (N,) bool: the target is visible, and its box is finite with positive width and height
 
 
 class SequenceSet(Protocol):
@@ -25,17 +25,17 @@ class SequenceSet(Protocol):
     is_video: bool
 
     def __len__(self) -> int:
-        """Sequences."""
+        """Returns the number of sequences."""
 
     def annotation(self, i: int) -> Annotation:
-        """The boxes of sequence `i`."""
+        """Returns the boxes of sequence `i`."""
 
     def image(self, i: int, t: int) -> np.ndarray:
-        """Frame `t` of sequence `i`, (H, W, 3) uint8 RGB; ImageError if it is missing or damaged."""
+        """Reads frame `t` of sequence `i`, (H, W, 3) uint8 RGB; ImageError if it is missing or damaged."""
 
 
 class ImageError(Exception):
-    """An image that is missing or damaged: its path, and why it cannot be read."""
+    """An image cannot be read; has its path and the reason."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -46,16 +46,16 @@ class ImageError(Exception):
 
 
 def valid_boxes(boxes: np.ndarray) -> np.ndarray:
-    """(N, 4) xywh -> (N,) bool: which are finite and have an area."""
+    """Which boxes, (N, 4) xywh, are finite and have an area: (N,) bool."""
     with np.errstate(invalid="ignore"):
         return np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, as stored: a camera's note on its orientation is ignored, as annotators' tools ignore it.
+    """Reads an image, (H, W, 3) uint8 RGB. EXIF orientation is ignored, as annotation tools do.
 
     Raises:
-        ImageError: it is missing, cut off, or no image. A JPEG with wrong bytes in its middle is not noticed.
+        ImageError: the file is missing, truncated or not an image. Wrong bytes inside a JPEG are not detected.
     """
     try:
         data = path.read_bytes()
@@ -63,7 +63,7 @@ def read_image(path: Path) -> np.ndarray:
         raise ImageError(str(path), error.strerror or str(error)) from error
     if not data:
         raise ImageError(str(path), "the file is empty")
-    if _is_cut_off(data):
+    if _is_truncated(data):
         raise ImageError(str(path), f"a JPEG that is cut off after {len(data)} bytes")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -74,10 +74,10 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG lacks its end, which OpenCV fills up with grey and says nothing.
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG lacks its end, which OpenCV would silently fill with gray.
 
-    Neither marker occurs among coded pixels; the end of a thumbnail comes before the scan of the image itself.
+    Markers do not occur among coded pixels; the end of a thumbnail comes before the scan of the image itself.
     """
     if not data.startswith(JPEG):
         return False

@@ -1,4 +1,4 @@
-"""Counts, and files that were reported, that all workers of a loader share."""
+"""Counts and a list of reported files, shared by all workers of a loader."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch.utils.data import get_worker_info
 
 MOST_WORKERS = 1024
-SLOTS = 1 << 14  # of the table of files; once it is full, further ones are reported each time
+SLOTS = 1 << 14  # entries of the table of files; when it is full, further files are reported each time
 PROBES = 64
 
 
 class Tally:
-    """Counts by name. Each worker has a row of its own in shared memory, so that no lock is needed."""
+    """Counts by name. Each worker has its own row in shared memory, so no lock is needed."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -22,16 +22,17 @@ class Tally:
         self._files = torch.zeros(SLOTS, dtype=torch.int64).share_memory_()
 
     def add(self, name: str) -> None:
+        """Adds one to a count."""
         worker = get_worker_info()
         row = 0 if worker is None else 1 + worker.id % MOST_WORKERS
         self._counts[row, self.names.index(name)] += 1
 
     def totals(self) -> dict[str, int]:
-        """The counts of this process and its workers so far."""
+        """Sums the counts of this process and its workers."""
         return dict(zip(self.names, self._counts.sum(dim=0).tolist(), strict=True))
 
     def is_new(self, file: str) -> bool:
-        """Whether a file is named for the first time. Two workers that name it at one moment may both be told so."""
+        """Whether a file is reported for the first time. Two workers at the same moment may both get True."""
         mark = int.from_bytes(hashlib.sha256(file.encode()).digest()[:7], "big") + 1  # 0 is an empty slot
         for probe in range(PROBES):
             slot = (mark + probe) % SLOTS

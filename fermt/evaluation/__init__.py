@@ -1,10 +1,9 @@
-"""Evaluation: benchmarks as they lie on disk, runs over them, and the numbers that papers print, by protocol."""
+"""Evaluation: runs over benchmarks, and scores by the protocols of the literature."""
 
-from .benchmarks import BENCHMARKS, open_benchmark
+from ..datasets import BENCHMARKS, Benchmark, TestSequence, open_benchmark
 from .protocols import PROTOCOLS
 from .results import Result, ResultError, read_result, write_result
 from .scores import Report, evaluate
-from .sequences import Benchmark, TestSequence
 
 __all__ = [
     "BENCHMARKS",

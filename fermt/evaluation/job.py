@@ -1,4 +1,4 @@
-"""What a run computes with: the model, where it runs, and how the machine is divided among sequences."""
+"""Settings of an evaluation run: model, device, and the division of the machine among sequences."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ import torch
 from fermt_kernels import __version__
 
 from ..checkpoints import load_any
+from ..datasets.benchmark import Benchmark
 from ..machine import facts
 from ..model import FERMT
 from ..tracking.network import ModuleNetwork, Packed, PackedNetwork, network_for
-from .lanes import Lanes
 from .record import digest
-from .sequences import Benchmark
+from .runner import SequenceRunner
 
-ABREAST = 32  # sequences that advance together on a GPU, if not asked for otherwise
+GPU_BATCH_SIZE = 32  # the default on a GPU
 
 
 class Shares(NamedTuple):
-    """How a machine is divided among sequences."""
+    """The division of a machine among sequences."""
 
     workers: int  # processes
-    threads: int  # of the CPU for each; 0 is torch's own choice
-    abreast: int  # sequences that advance together in each
+    threads: int  # CPU threads of each process; 0: PyTorch's default
+    batch_size: int  # sequences that each process tracks in one call
 
     def __str__(self) -> str:
         threads = f"{self.threads} threads each" if self.threads else "torch's own number of threads"
-        return f"{self.workers} x {self.abreast} sequences at a time (processes x side by side), {threads}"
+        return f"{self.workers} x {self.batch_size} sequences at a time (processes x batch size), {threads}"
 
     @property
-    def why_no_speed(self) -> str:
-        """Why times are no measurement of speed; empty where they are one."""
+    def speed_caveat(self) -> str:
+        """The reason why times do not measure speed; empty if they do."""
         reasons = {
             f"{self.workers} processes at once": self.workers > 1,
-            f"{self.abreast} sequences side by side": self.abreast > 1,
+            f"{self.batch_size} sequences side by side": self.batch_size > 1,
         }
         return ", ".join(reason for reason, holds in reasons.items() if holds)
 
 
-def shares(device: str, workers: int, threads: int, abreast: int, sequences: int) -> Shares:
-    """Fills in what is 0, not asked for.
+def divide(device: str, workers: int, threads: int, batch_size: int, sequences: int) -> Shares:
+    """Chooses the values that are 0.
 
-    A GPU has one process and many sequences side by side; a CPU has a thread a process, and as many as it has cores,
-    but no more than there are sequences.
+    A GPU gets one process with a large batch; a CPU gets a process with one thread for each core, but no more than
+    there are sequences.
     """
     if torch.device(device).type != "cpu":
-        return Shares(workers or 1, threads, abreast or ABREAST)
+        return Shares(workers or 1, threads, batch_size or GPU_BATCH_SIZE)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or max(1, cores // workers if workers else 1)
-    return Shares(min(workers or max(1, cores // threads), max(1, sequences)), threads, abreast or 1)
+    return Shares(min(workers or max(1, cores // threads), max(1, sequences)), threads, batch_size or 1)
 
 
 class Loaded(NamedTuple):
-    """A model, and what runs it."""
+    """A model and the network that runs it."""
 
     model: FERMT | Packed
     network: PackedNetwork | ModuleNetwork
@@ -68,19 +68,19 @@ class Loaded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a process needs to know to run sequences."""
+    """Everything that a process needs to run sequences."""
 
     benchmark: Benchmark
     folder: Path  # for results
     weights: Path
     backend: str
     device: str
-    dtype: torch.dtype | None  # None: the weights' own
-    threads: int  # of the CPU; 0 leaves torch's own choice
-    abreast: int  # sequences that advance together
+    dtype: torch.dtype | None  # None: that of the weights
+    threads: int  # of the CPU; 0: PyTorch's default
+    batch_size: int
 
     def load(self) -> Loaded:
-        """Loads the model here.
+        """Loads the model in this process.
 
         Raises:
             OSError, ValueError: as `fermt.checkpoints.load_any` and `fermt.Tracker`.
@@ -91,12 +91,13 @@ class Job:
         model = load_any(self.weights, backend=self.backend, device=self.device)
         return Loaded(model, network_for(model, self.dtype))
 
-    def lanes(self, network: PackedNetwork | ModuleNetwork) -> Lanes:
-        return Lanes(network, self.benchmark, self.folder, self.abreast)
+    def runner(self, network: PackedNetwork | ModuleNetwork) -> SequenceRunner:
+        """Makes the runner for this job's sequences."""
+        return SequenceRunner(network, self.benchmark, self.folder, self.batch_size)
 
 
 def describe(job: Job, loaded: Loaded, workers: int) -> dict[str, Any]:
-    """What the boxes of a run depend on, and some more facts (`record.FREE`)."""
+    """Collects what the boxes of a run depend on, and some more facts (`record.FREE`)."""
     model, network = loaded
     dtype = job.dtype or (next(model.parameters()).dtype if isinstance(model, FERMT) else model.dtype)
     return {
@@ -109,7 +110,7 @@ def describe(job: Job, loaded: Loaded, workers: int) -> dict[str, Any]:
         "backend": job.backend,
         "dtype": str(dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else "cpu",
-        "side_by_side": job.abreast,
+        "side_by_side": job.batch_size,
         "workers": workers,
         "machine": facts(job.device),
         "fermt": __version__,

@@ -1,4 +1,4 @@
-"""Curves of several trackers in one picture: success, precision, normalised precision. Needs Matplotlib."""
+"""Plots success, precision and normalized precision curves of trackers. Needs Matplotlib."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fermt_kernels.files import atomic_write
+
 from .scores import Report
 
 SUFFIXES = (".png", ".svg", ".pdf")
 INSTALL = "plots need Matplotlib: pip install 'fermt-kernels[eval]'"
-# Okabe and Ito's palette, that colour-blind readers tell apart, less its yellow; dashes tell the lines apart in grey.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe and Ito's palette for color-blind readers, without yellow; dashes distinguish the lines in gray.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 RC: Any = {
     "font.size": 10,
@@ -24,7 +26,7 @@ RC: Any = {
     "text.parse_math": False,
     "text.usetex": False,
 }
-# Nothing of the time at which a file was made.
+# Without the time, so that files are reproducible.
 METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
@@ -32,26 +34,26 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-class Drawn(NamedTuple):
-    """How a curve is drawn."""
+class Style(NamedTuple):
+    """Labels of a plot."""
 
     title: str
-    across: str
-    up: str
-    scores: tuple[str, ...]  # the first of these that a report has goes into the legend
+    x_label: str
+    y_label: str
+    scores: tuple[str, ...]  # the first of these that a report has is in the legend
 
 
 CURVES = {
-    "success": Drawn("Success", "overlap threshold", "success rate", ("AO", "AUC")),
-    "precision": Drawn("Precision", "centre error threshold, pixels", "precision", ("P",)),
-    "norm_precision": Drawn("Normalised precision", "normalised centre error threshold", "precision", ("Pn",)),
+    "success": Style("Success", "overlap threshold", "success rate", ("AO", "AUC")),
+    "precision": Style("Precision", "center error threshold, pixels", "precision", ("P",)),
+    "norm_precision": Style("Normalized precision", "normalized center error threshold", "precision", ("Pn",)),
 }
 
 
 def plot(reports: Sequence[Report], curve: str, path: str | os.PathLike[str]) -> None:
-    """Draws one curve of each report into one picture, the best score first in the legend.
+    """Plots one curve of each report, in the order of their scores.
 
-    The same reports give the same file, byte for byte, with the same Matplotlib. It is written aside and renamed.
+    The same reports give the same file, byte for byte, with the same version of Matplotlib.
 
     Args:
         reports: on one benchmark, by one protocol; at least one.
@@ -59,21 +61,21 @@ def plot(reports: Sequence[Report], curve: str, path: str | os.PathLike[str]) ->
         path: a .png, .svg or .pdf.
 
     Raises:
-        ImportError: Matplotlib is not installed; the message says how to.
-        ValueError: another curve or ending, no reports, reports that cannot be compared or that lack the curve.
+        ImportError: Matplotlib is not installed.
+        ValueError: an unknown curve or suffix, no reports, reports that cannot be compared or that lack the curve.
     """
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"expected a name that ends in {', '.join(SUFFIXES)}; got {str(path)!r}")
-    drawn = _checked(reports, curve)
+    style = _checked(reports, curve)
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    scored = sorted(((_score(report, drawn), report) for report in reports), key=lambda pair: pair[0], reverse=True)
+    scored = sorted(((_score(report, style), report) for report in reports), key=lambda pair: pair[0], reverse=True)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
@@ -85,20 +87,22 @@ def plot(reports: Sequence[Report], curve: str, path: str | os.PathLike[str]) ->
             axes.plot(
                 found.thresholds,
                 np.asarray(found.values) / report.unit,
-                color=COLOURS[i % len(COLOURS)],
+                color=COLORS[i % len(COLORS)],
                 linestyle=DASHES[i % len(DASHES)],
                 linewidth=1.8,
                 label=f"[{score:.{report.digits}f}] {report.tracker}",
             )
-        axes.set(xlabel=drawn.across, ylabel=drawn.up, ylim=(0, 1), title=f"{drawn.title}, {reports[0].benchmark}")
+        axes.set(
+            xlabel=style.x_label, ylabel=style.y_label, ylim=(0, 1), title=f"{style.title}, {reports[0].benchmark}"
+        )
         axes.set_xlim(0, max(float(report.curves[curve].thresholds[-1]) for report in reports))
         axes.grid(True, linewidth=0.4, color="#b0b0b0")
         title = f"protocol {reports[0].protocol}"
         figure.legend(loc="outside right upper", title=title, fontsize=8, title_fontsize=8, handlelength=3.5)
-        _save(figure, target, suffix)
+        atomic_write(target, lambda file: figure.savefig(file, metadata=METADATA[suffix]))
 
 
-def _checked(reports: Sequence[Report], curve: str) -> Drawn:
+def _checked(reports: Sequence[Report], curve: str) -> Style:
     if curve not in CURVES:
         raise ValueError(f"unknown curve {curve!r}; expected one of {', '.join(CURVES)}")
     if not reports:
@@ -114,14 +118,5 @@ def _checked(reports: Sequence[Report], curve: str) -> Drawn:
     return CURVES[curve]
 
 
-def _score(report: Report, drawn: Drawn) -> float:
-    return float(next(report.scores[name] for name in drawn.scores if name in report.scores).value)
-
-
-def _save(figure: Any, target: Path, suffix: str) -> None:
-    aside = target.with_name(f".{target.stem}.part{suffix}")
-    try:
-        figure.savefig(aside, metadata=METADATA[suffix])
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+def _score(report: Report, style: Style) -> float:
+    return float(next(report.scores[name] for name in style.scores if name in report.scores).value)

@@ -1,4 +1,4 @@
-"""Protocols: how benchmark numbers come about, a row of data for each toolkit that papers take theirs from."""
+"""Scoring protocols as data, one for each toolkit whose numbers are published."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..datasets.benchmark import TestSequence
 from . import metrics, rules
 from .rules import Kind, Rule
-from .sequences import TestSequence
 
 
 class Measure(NamedTuple):
-    """Something measured in every frame, and how it is counted over frames."""
+    """A metric of single frames, and its count over frames."""
 
     says: str
     values: Callable[[np.ndarray, np.ndarray], np.ndarray]  # boxes and truth (N, 4) -> (N,)
@@ -23,28 +23,28 @@ class Measure(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """A measure over many sequences: mostly a curve."""
+    """A measure over many sequences, usually a curve."""
 
     measure: Measure
-    thresholds: np.ndarray | None  # (T,); None where it is no curve but one number
+    thresholds: np.ndarray | None  # (T,); None for a single number
     aggregate: Rule
-    hits: frozenset[Kind] = frozenset()  # the kinds of invalid frames that count as hits, at every threshold
+    hits: frozenset[Kind] = frozenset()  # kinds of invalid frames that count as hits at every threshold
 
     @property
     def points(self) -> np.ndarray:
-        """(T,) the thresholds, or one that means nothing."""
+        """The thresholds, (T,), or one 0 for a single number."""
         return np.zeros(1) if self.thresholds is None else self.thresholds
 
 
 class Reading(NamedTuple):
-    """A score: what is read from a quantity."""
+    """A score, computed from a quantity."""
 
     quantity: str
-    weights: Rule  # thresholds (T,) -> (T,) the weight of each point
+    weights: Rule  # thresholds (T,) -> weights of the points (T,)
 
 
 class Measured(NamedTuple):
-    """One result over one sequence."""
+    """Counts of one result over one sequence."""
 
     sums: dict[str, np.ndarray]  # (T,) float64 for each quantity: hits at each threshold
     frames: int  # in the denominator
@@ -53,12 +53,12 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Protocol:
-    """How one toolkit scores. `on` has what it does on a certain data set."""
+    """The rules by which a toolkit scores; `on` applies its exceptions for a data set."""
 
     name: str
     toolkit: str
-    unit: float  # what its scores are out of
-    digits: int  # that it prints
+    unit: float  # the largest score, 1 or 100
+    digits: int  # decimals in print
     first: Rule
     prepare: Rule
     frames: Rule
@@ -67,19 +67,19 @@ class Protocol:
     length: Rule
     quantities: Mapping[str, Quantity]
     scores: Mapping[str, Reading]
-    filling: float = 0.0  # the numbers of boxes that a result is too short for
-    missing_is_zeros: bool = False  # whether a sequence without a result counts, as one with boxes of zeros
-    exceptions: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by data set: other fields
+    filling: float = 0.0  # numbers of boxes for frames after the end of a result
+    missing_is_zeros: bool = False  # whether a sequence without a result is scored as boxes of zeros
+    exceptions: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # replaced fields by data set
 
     def on(self, benchmark: str) -> Protocol:
-        """This protocol with what is different on the data set of that name."""
+        """Returns this protocol with its exceptions for a data set."""
         return dataclasses.replace(self, **self.exceptions.get(benchmark, {}))
 
     def measure(self, sequence: TestSequence, boxes: np.ndarray) -> Measured:
-        """What is counted of a result: (M, 4) boxes for the sequence's N frames.
+        """Measures a result, (M, 4) boxes, for a sequence of N frames.
 
         Raises:
-            RefusedError: this protocol takes no such boxes, or no such truth.
+            RefusedError: the protocol does not accept these boxes or this ground truth.
         """
         truth = sequence.boxes
         self.truth.apply(truth)
@@ -98,12 +98,12 @@ class Protocol:
         return Measured(sums, int((~np.isin(kinds, rules.UNCOUNTED)).sum()), kinds)
 
     def policy(self) -> list[str]:
-        """Sentences on how the numbers come about."""
+        """Describes in sentences how scores are computed."""
         return [
             f"first frame: {self.first.says}",
             f"boxes: {self.prepare.says}",
             f"invalid frames: {self.frames.says}",
-            *self._fates(),
+            *self._invalid_frames(),
             f"truth: {self.truth.says}",
             f"bad predictions: {self.predictions.says}",
             f"lengths: {self.length.says}",
@@ -112,17 +112,17 @@ class Protocol:
             f"missing sequences: {'boxes of zeros' if self.missing_is_zeros else 'left out of every score, and named'}",
         ]
 
-    def _fates(self) -> list[str]:
-        """What invalid frames count as, where there can be any."""
+    def _invalid_frames(self) -> list[str]:
+        """Describes how invalid frames count, if there can be any."""
         if not any(quantity.hits for quantity in self.quantities.values()):
             return []
-        fates = []
+        lines = []
         for kind, said in ((Kind.ABSENT, "target not visible"), (Kind.UNTRUE, "true box not valid")):
             hit = [name for name, quantity in self.quantities.items() if kind in quantity.hits]
             miss = [name for name in self.quantities if name not in hit]
             sides = [f"{word} in {' and '.join(names)}" for word, names in (("miss", miss), ("hit", hit)) if names]
-            fates.append(f"{said}: {', '.join(sides)}")
-        return fates
+            lines.append(f"{said}: {', '.join(sides)}")
+        return lines
 
     def _read(self, reading: Reading) -> str:
         measure, thresholds, aggregate, _ = self.quantities[reading.quantity]
@@ -136,9 +136,9 @@ OVERLAP = Measure("overlap >", metrics.overlap, metrics.above)
 OVERLAP_REACHED = Measure("overlap >=", metrics.overlap, metrics.reached)
 OVERLAP_TO_ONE = Measure("overlap >", metrics.overlap_to_one, metrics.above)
 OVERLAP_ITSELF = Measure("the overlap", metrics.overlap_to_one, metrics.total)
-APART = Measure("pixels between centres <=", metrics.center_error, metrics.within)
-APART_SCALED = Measure("true sizes between centres <=", metrics.scaled_error, metrics.within)
-APART_THEN_SCALED = Measure("true sizes between centres <=", metrics.scaled_difference, metrics.within)
+APART = Measure("pixels between centers <=", metrics.center_error, metrics.within)
+APART_SCALED = Measure("true sizes between centers <=", metrics.scaled_error, metrics.within)
+APART_THEN_SCALED = Measure("true sizes between centers <=", metrics.scaled_difference, metrics.within)
 ANSWERED = Measure("the frames that have a box", metrics.answered, metrics.total)
 
 MEAN = Rule("the mean of", metrics.mean)
@@ -262,7 +262,7 @@ TRACKINGNET_DEVKIT = Protocol(
 )
 
 PROTOCOLS = {row.name: row for row in (GOT10K, PYTRACKING, LASOT_OFFICIAL, TRACKINGNET_DEVKIT)}
-# What the literature prints of each data set, by the name of the benchmark.
+# The protocol of the literature for each data set.
 USUAL = {
     "got10k": GOT10K.name,
     "trackingnet": TRACKINGNET_DEVKIT.name,
@@ -271,7 +271,7 @@ USUAL = {
 
 
 def protocol_for(benchmark_name: str) -> str:
-    """The name of the protocol that the literature's numbers on that data set follow: what "auto" takes.
+    """Returns the name of the protocol of the literature for a data set, which "auto" stands for.
 
     Raises:
         ValueError: an unknown data set.
@@ -282,7 +282,7 @@ def protocol_for(benchmark_name: str) -> str:
 
 
 def find_protocol(name: str, benchmark_name: str) -> Protocol:
-    """The protocol of that name, or of "auto", as it is on that data set.
+    """Returns the protocol of that name, or "auto", for a data set.
 
     Raises:
         ValueError: an unknown protocol, or "auto" for an unknown data set.

@@ -1,4 +1,4 @@
-"""Reports as people read them: a row for each tracker, a row for each attribute, and what the numbers rest on."""
+"""Tables of scores by tracker and by attribute, and notes on how the scores were computed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 from rich.markup import escape
 from rich.table import Table
 
-from ..data.readers.reader import told
+from ..datasets import first_few
 from .scores import Report, Score
 
-FPS = "fps: the mean of 1 / t over all frames, first ones too, as the GOT-10k toolkit has it: short times weigh most"
+FPS = "fps: the mean of 1 / t over all frames, with first ones, as in the GOT-10k toolkit: short times weigh most"
 
 
 def table(*reports: Report) -> Table:
-    """Scores of one tracker or several, a row each, with 95 % intervals where there are any.
+    """Makes a table with a row for each tracker, with 95 % intervals where there are any.
 
     Raises:
-        ValueError: no report, or reports whose numbers cannot stand in one column: of other benchmarks or protocols.
+        ValueError: no report, or reports of different benchmarks or protocols.
     """
-    first = _alike(reports)
+    first = _comparable(reports)
     shown = Table(title=f"{first.benchmark}, protocol {first.protocol}")
     shown.add_column("tracker")
     for name in (*first.scores, "fps", "sequences"):
@@ -32,12 +32,12 @@ def table(*reports: Report) -> Table:
 
 
 def attribute_table(*reports: Report) -> Table:
-    """A row for each attribute: all scores of one tracker, or the first score of several.
+    """Makes a table with a row for each attribute: all scores of one tracker, or the first score of several.
 
     Raises:
-        ValueError: no report, reports of other benchmarks or protocols, or a benchmark without attributes.
+        ValueError: no report, reports of different benchmarks or protocols, or a benchmark without attributes.
     """
-    first = _alike(reports)
+    first = _comparable(reports)
     if not first.attributes:
         raise ValueError(f"{first.benchmark} has no attributes")
     names = [*first.scores] if len(reports) == 1 else [*first.scores][:1]
@@ -56,11 +56,13 @@ def attribute_table(*reports: Report) -> Table:
 
 
 def notes(report: Report) -> list[str]:
-    """Lines that belong below the numbers: first what is not in them, then how they come about."""
+    """Lists notes for below the table: warnings about missing sequences, then how the scores were computed."""
     lines = []
     if report.missing:
         fate = "scored as boxes of zeros" if report.missing_scored else "NOT in the scores"
-        lines.append(f"WARNING: {len(report.missing)} sequences have no result and are {fate}: {told(report.missing)}")
+        lines.append(
+            f"WARNING: {len(report.missing)} sequences have no result and are {fate}: {first_few(report.missing)}"
+        )
     lines += [f"WARNING: {name} is NOT in the scores: {why}" for name, why in report.failed.items()]
     resampled = f"; intervals: 95 %, from {report.resamples} resamples of the sequences" if report.resamples else ""
     repeated = f", up to {report.repetitions} repetitions" if report.repetitions > 1 else ""
@@ -74,14 +76,14 @@ def notes(report: Report) -> list[str]:
     ]
 
 
-def _alike(reports: tuple[Report, ...]) -> Report:
-    """The first."""
+def _comparable(reports: tuple[Report, ...]) -> Report:
+    """Returns the first report; ValueError if the reports cannot be compared."""
     if not reports:
         raise ValueError("expected one report or more")
     kinds = dict.fromkeys((report.benchmark, report.protocol) for report in reports)
     if len(kinds) > 1:
-        told_kinds = ", ".join(f"{benchmark} by {protocol}" for benchmark, protocol in kinds)
-        raise ValueError(f"expected reports of one benchmark and protocol, got {told_kinds}")
+        listed = ", ".join(f"{benchmark} by {protocol}" for benchmark, protocol in kinds)
+        raise ValueError(f"expected reports of one benchmark and protocol, got {listed}")
     return reports[0]
 
 

@@ -1,4 +1,4 @@
-"""Files of results: a tracker's boxes, and the seconds that each frame took, of every sequence in a folder."""
+"""Reads and writes results: the boxes of every sequence in a folder, and the seconds of every frame."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.readers.reader import read_lines
-from ..files import write_aside
+from fermt_kernels.files import atomic_write
+
+from ..datasets.folder import read_lines
 
 LAYOUT = """\
   <sequence>.txt                 a line x,y,w,h for each frame, the first one too; commas, tabs or spaces between them
@@ -18,7 +19,7 @@ or, as the GOT-10k toolkit writes it,
   <sequence>/<sequence>_001.txt  and _002.txt ... for further repetitions
   <sequence>/<sequence>_time.txt seconds, a line for each frame and a column for each repetition (optional)"""
 
-# What trackers of pytracking's family, and GOT-10k's toolkit, call a sequence's files where the set has another name.
+# Other names that pytracking's family and the GOT-10k toolkit use for a sequence's files.
 OTHER_NAMES: dict[str, Callable[[str], tuple[str, ...]]] = {
     "uav123": lambda name: (f"uav_{name}",),
     "nfs": lambda name: (f"nfs_{name}",),
@@ -27,23 +28,23 @@ OTHER_NAMES: dict[str, Callable[[str], tuple[str, ...]]] = {
 
 
 class ResultError(ValueError):
-    """A file of results that cannot be read; the message has the file, the line, its fault and what is expected."""
+    """A file of results that cannot be read; the message has the file, the line and the expected form."""
 
 
 class Result(NamedTuple):
-    """One run over one sequence, as its files have it."""
+    """The result of one run over one sequence, as read from its files."""
 
-    boxes: np.ndarray  # (N, 4) float64, xywh in pixels; as many as lines, which need not be as many as frames
-    seconds: np.ndarray | None  # (N,) float64, one for each frame, where there is a file of times
+    boxes: np.ndarray  # (N, 4) float64, xywh in pixels; one for each line, which may differ from the number of frames
+    seconds: np.ndarray | None  # (N,) float64 for each frame; None without a file of times
 
 
 def write_result(folder: Path, name: str, boxes: np.ndarray, seconds: np.ndarray) -> None:
-    """Writes the (N, 4) xywh boxes and the (N,) seconds of sequence `name`: three decimals, and eight.
+    """Writes the boxes, (N, 4) xywh, and seconds, (N,), of a sequence, with three and eight decimals.
 
-    Both are written aside and renamed, the boxes last, so that where `<name>.txt` is there, it and its times are whole.
+    The boxes are written last, so that if `<name>.txt` exists, it and its times are complete.
 
     Raises:
-        ValueError: shapes that are not those, or a number that is not finite.
+        ValueError: another shape, or a number that is not finite.
     """
     boxes, seconds = np.asarray(boxes, np.float64), np.asarray(seconds, np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or seconds.shape != boxes.shape[:1]:
@@ -52,41 +53,41 @@ def write_result(folder: Path, name: str, boxes: np.ndarray, seconds: np.ndarray
         t = int(np.argmin(np.isfinite(boxes).all(1) & np.isfinite(seconds)))
         raise ValueError(f"{name}: expected finite numbers, got box {boxes[t].tolist()}, {seconds[t]} s in frame {t}")
     (folder / "times").mkdir(parents=True, exist_ok=True)
-    write_aside(folder / "times" / f"{name}_time.txt", "".join(f"{value:.8f}\n" for value in seconds))
-    write_aside(
+    atomic_write(folder / "times" / f"{name}_time.txt", "".join(f"{value:.8f}\n" for value in seconds))
+    atomic_write(
         folder / f"{name}.txt", "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in boxes.tolist())
     )
 
 
 def read_result(folder: Path, name: str, benchmark: str = "") -> list[Result]:
-    """The results of sequence `name`, one for each repetition: mostly one. NaN and zeros are read as they are.
+    """Reads the results of a sequence, one for each repetition. NaN and zeros are kept.
 
     Args:
-        benchmark: the data set's name, for `OTHER_NAMES` of its sequences, which are looked for next.
+        benchmark: name of the data set, whose `OTHER_NAMES` for the sequence are tried, too.
 
     Raises:
-        FileNotFoundError: there is none; the message has the layouts, and where a folder below has it, that folder.
-        ResultError: a file of boxes or of times that does not parse, or one without a line.
+        FileNotFoundError: there is no result; the message shows the layouts, or the subfolder that has it.
+        ResultError: a file of boxes or times is empty or cannot be parsed.
     """
     others = OTHER_NAMES[benchmark](name) if benchmark in OTHER_NAMES else ()
-    name = next((one for one in (name, *others) if _is_there(folder, one)), name)
+    name = next((one for one in (name, *others) if _exists(folder, one)), name)
     flat = folder / f"{name}.txt"
     if flat.is_file():
         places = (folder / "times" / f"{name}_time.txt", folder / f"{name}_time.txt")
         return [Result(_boxes(flat), _times(places, 1)[0])]
     repeated = _repetitions(folder, name)
     if not repeated:
-        raise FileNotFoundError(_not_there(folder, name))
+        raise FileNotFoundError(_missing(folder, name))
     times = _times((folder / name / f"{name}_time.txt",), len(repeated))
     return [Result(_boxes(path), seconds) for path, seconds in zip(repeated, times, strict=True)]
 
 
-def _is_there(folder: Path, name: str) -> bool:
+def _exists(folder: Path, name: str) -> bool:
     return (folder / f"{name}.txt").is_file() or bool(_repetitions(folder, name))
 
 
 def _repetitions(folder: Path, name: str) -> list[Path]:
-    """The files of boxes in the sequence's own folder, the first repetition first."""
+    """Lists the files of boxes in the sequence's own folder, in the order of repetitions."""
     if not (folder / name).is_dir():
         return []
     found = ((path, path.stem.removeprefix(f"{name}_")) for path in (folder / name).glob("*.txt"))
@@ -94,7 +95,7 @@ def _repetitions(folder: Path, name: str) -> list[Path]:
 
 
 def _boxes(path: Path) -> np.ndarray:
-    """(N, 4) float64."""
+    """Reads boxes, (N, 4) float64."""
     rows = _table(path, lambda count: count == 4, "four numbers x,y,w,h")
     if not rows:
         raise ResultError(f"{str(path)!r} is empty: expected a line of four numbers x,y,w,h for each frame")
@@ -102,7 +103,7 @@ def _boxes(path: Path) -> np.ndarray:
 
 
 def _times(places: Sequence[Path], runs: int) -> list[np.ndarray | None]:
-    """For each of the runs, which are columns, (N,) float64; None without a file, or where it has fewer columns."""
+    """Reads seconds, (N,) float64, of each run from a column; None without a file or column."""
     path = next((path for path in places if path.is_file()), None)
     if path is None:
         return [None] * runs
@@ -115,7 +116,7 @@ def _times(places: Sequence[Path], runs: int) -> list[np.ndarray | None]:
 
 
 def _table(path: Path, fits: Callable[[int], bool], expected: str) -> list[list[float]]:
-    """The numbers of each line."""
+    """Reads the numbers of each line."""
     try:
         lines = read_lines(path)
     except UnicodeDecodeError as error:
@@ -132,10 +133,10 @@ def _table(path: Path, fits: Callable[[int], bool], expected: str) -> list[list[
     return rows
 
 
-def _not_there(folder: Path, name: str) -> str:
+def _missing(folder: Path, name: str) -> str:
     if not folder.is_dir():
         return f"there is no folder of results {str(folder)!r}. Expected layout of it:\n{LAYOUT}"
     for child in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != name):
-        if _is_there(child, name):
+        if _exists(child, name):
             return f"no results of {name!r} in {str(folder)!r}, but in the folder below it: give {str(child)!r}"
     return f"no results of {name!r} in {str(folder)!r}. Expected layout of it:\n{LAYOUT}"

@@ -1,6 +1,6 @@
-"""Where toolkits differ: what each does with the first frame, odd truth, odd predictions and odd lengths.
+"""Rules in which toolkits differ: first frames, invalid ground truth, invalid predictions, lengths, averages.
 
-A rule is a function and the sentence that reports say of it.
+A rule is a function and its description in reports.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sequences import TestSequence
+from ..datasets.benchmark import TestSequence
 
 
 class RefusedError(ValueError):
-    """A result, or a truth, that the toolkit of a protocol stops at; the message has the frame and what is expected."""
+    """A result or ground truth that the toolkit of a protocol refuses; the message has the frame and the reason."""
 
 
 class Rule(NamedTuple):
-    """A choice that a toolkit makes."""
+    """A function and its description."""
 
     says: str
     apply: Callable[..., Any]
 
 
 class Kind(enum.IntEnum):
-    """What a frame is to a protocol."""
+    """Kinds of frames."""
 
     SCORED = 0
-    ABSENT = 1  # the set says that the target cannot be seen
-    UNTRUE = 2  # the target can be seen, as far as the set says, but its true box has no area or is NaN
-    COVERED = 3  # absent, and not counted at all
-    FIRST = 4  # given, and not counted at all
+    ABSENT = 1  # the target is annotated as not visible
+    UNTRUE = 2  # the target is not annotated as invisible, but its true box has no area or is NaN
+    COVERED = 3  # the target is fully covered; not counted
+    FIRST = 4  # the box is given; not counted
 
 
 UNCOUNTED = (Kind.COVERED, Kind.FIRST)
 
 
-# Which frames are which: (sequence) -> (N,) int of Kind.
+# Kinds of frames: (sequence) -> (N,) int of Kind.
 
 
 def _uncovered(sequence: TestSequence) -> np.ndarray:
@@ -47,7 +47,7 @@ def _uncovered(sequence: TestSequence) -> np.ndarray:
 
 
 def _with_positive(sequence: TestSequence, columns: slice) -> np.ndarray:
-    """Kinds, where the columns of a truth have to be positive."""
+    """Kinds of frames if these columns of the ground truth must be positive."""
     kinds = np.where((sequence.boxes[:, columns] > 0).all(1), Kind.SCORED, Kind.UNTRUE)
     return kinds if sequence.visible is None else np.where(sequence.visible, kinds, Kind.ABSENT)
 
@@ -69,7 +69,7 @@ AS_DATA = Rule(
 )
 
 
-# The first frame: (boxes, truth, kinds), changed in place.
+# The first frame: changes (boxes, truth, kinds) in place.
 
 
 def _replaced(boxes: np.ndarray, truth: np.ndarray, kinds: np.ndarray) -> None:
@@ -84,11 +84,11 @@ REPLACED = Rule("counted, its box replaced by the true one", _replaced)
 LEFT_OUT = Rule("left out", _left_out)
 
 
-# Boxes and truth alike, before they are compared: (boxes, sequence) -> boxes.
+# Preparation of both boxes and ground truth: (boxes, sequence) -> boxes.
 
 
 def _clipped(boxes: np.ndarray, sequence: TestSequence) -> np.ndarray:
-    """A corner outside is moved to the border and takes the size along: what it moves by is not taken off the size."""
+    """Clips boxes to the image. A corner outside is moved to the border without reducing the size by the move."""
     if sequence.resolution is None:
         return boxes
     border = np.array(sequence.resolution, np.float64)
@@ -107,7 +107,7 @@ ROUNDED = Rule(
 )
 
 
-# Truth: (truth), RefusedError where it is not to be.
+# Ground truth: (truth), RefusedError if it is not accepted.
 
 
 def _without_nan(truth: np.ndarray) -> None:
@@ -118,7 +118,7 @@ ANY_TRUTH = Rule("true boxes may be NaN", lambda truth: None)
 TRUE_NUMBERS = Rule("a sequence with NaN in its truth is refused", _without_nan)
 
 
-# Predictions that are no boxes: (boxes, truth) -> boxes, of as many frames as both have.
+# Invalid predictions: (boxes, truth) -> boxes, for the frames that both have.
 
 
 def _finite(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -136,7 +136,7 @@ def _previous_for_bad(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _previous(boxes: np.ndarray, bad: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The box of the frame before, itself replaced if it was bad; the first frame's and those without a truth stay."""
+    """Replaces bad boxes by the last good one; those of the first frame and of frames without ground truth stay."""
     bad = bad & ~np.isnan(truth).any(1)
     return boxes[np.maximum.accumulate(np.where(bad, 0, np.arange(len(boxes))))]
 
@@ -154,8 +154,7 @@ PREVIOUS_FOR_BAD = Rule(
 )
 
 
-# Lengths: (boxes that are there, frames), RefusedError where they do not fit. What is over is cut off, what is missing
-# is filled in.
+# Lengths: (boxes, frames), RefusedError if they do not fit. Surplus boxes are cut off, missing ones are filled in.
 
 
 def _as_long(count: int, frames: int) -> None:
@@ -180,7 +179,7 @@ def _refuse(bad: np.ndarray, boxes: np.ndarray, expected: str) -> None:
         raise RefusedError(f"expected {expected}, got {boxes[t].tolist()} in frame {t}")
 
 
-# Many sequences: (sums (S, T), counts (S,), weights (B, S)) -> (B, T), for each of the weightings.
+# Aggregation: (sums (S, T), counts (S,), weights (B, S)) -> (B, T), for each of B weightings of S sequences.
 
 
 def _pooled(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -193,7 +192,7 @@ def _averaged(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.n
 
 
 def _averaged_but_zero(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """0, where every curve is."""
+    """The mean over sequences whose curve is not 0 everywhere; 0 if there is none."""
     weights = weights * (sums > 0).any(1)
     return (weights @ (sums / counts[:, None])) / np.maximum(weights.sum(1), 1)[:, None]
 

@@ -1,4 +1,4 @@
-"""A tracker through all sequences of a benchmark: what is left to do, who does it, and what came of it."""
+"""Runs a tracker over the sequences of a benchmark that have no result yet."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..datasets.benchmark import Benchmark
 from ..tracking.network import ModuleNetwork, PackedNetwork
 from .job import Job
-from .lanes import Advanced, Event, Failed, Finished
 from .record import is_done
-from .sequences import Benchmark
+from .runner import Advanced, Event, Failed, Finished
 from .workers import run_in_processes
 
 
-class Todo(NamedTuple):
+class Plan(NamedTuple):
     """The sequences of a run."""
 
-    left: dict[int, int]  # to be run, the longest first: frames of each
-    done: list[int]  # whose results are there
-    failed: dict[str, str]  # those that cannot be read: why
-    withheld: bool  # whether the truth of any is
+    left: dict[int, int]  # frames of each sequence to run, the longest first
+    done: list[int]  # sequences that have a result
+    failed: dict[str, str]  # reason by sequence, for those that cannot be read
+    withheld: bool  # whether the ground truth of any sequence is kept by a server
 
 
 @dataclasses.dataclass
-class Outcome:
-    """What came of a run so far."""
+class RunState:
+    """Counts of a run so far."""
 
-    failed: dict[str, str]  # by sequence: why
+    failed: dict[str, str]  # reason by sequence
     finished: int = 0
     frames: int = 0
 
 
-def todo(benchmark: Benchmark, folder: Path) -> Todo:
-    """What a folder has, and what it lacks, of a benchmark's sequences."""
+def plan(benchmark: Benchmark, folder: Path) -> Plan:
+    """Finds out which sequences of a benchmark have results in a folder and which are left to run."""
     left: dict[int, int] = {}
     done: list[int] = []
     failed: dict[str, str] = {}
@@ -52,40 +52,45 @@ def todo(benchmark: Benchmark, folder: Path) -> Todo:
         else:
             left[index] = count
     longest_first = sorted(left, key=lambda index: -left[index])
-    return Todo({index: left[index] for index in longest_first}, done, failed, withheld)
+    return Plan({index: left[index] for index in longest_first}, done, failed, withheld)
 
 
 def run(
-    job: Job, network: PackedNetwork | ModuleNetwork, work: Todo, workers: int, tell: Callable[[Outcome, Event], None]
-) -> Outcome:
-    """Runs what is left; `tell` learns of everything that happens, with what came of it so far.
+    job: Job,
+    network: PackedNetwork | ModuleNetwork,
+    work: Plan,
+    workers: int,
+    on_event: Callable[[RunState, Event], None],
+) -> RunState:
+    """Runs the sequences that are left.
 
-    Interrupted, results that are there stay, and the next run goes on after them.
+    If it is interrupted, finished results stay, and the next run continues after them.
 
     Args:
-        job: what to run.
-        network: as the job loads it; other processes load their own.
-        work: as `todo` has it for the job's benchmark and folder.
-        workers: processes; one is this process.
+        job: settings of the run.
+        network: as loaded by the job, for this process; other processes load their own.
+        work: the plan for the job's benchmark and folder.
+        workers: number of processes; with one, this process does the work.
+        on_event: called for every event with the state after it.
 
     Raises:
-        OSError, ValueError, RuntimeError: what no sequence is to blame for.
+        OSError, ValueError, RuntimeError: an error that concerns every sequence.
     """
     names = job.benchmark.sequence_names
-    outcome = Outcome(dict(work.failed))
+    state = RunState(dict(work.failed))
 
-    def heard(event: Event) -> None:
+    def count(event: Event) -> None:
         if isinstance(event, Advanced):
-            outcome.frames += event.frames
+            state.frames += event.frames
         elif isinstance(event, Finished):
-            outcome.finished += 1
+            state.finished += 1
         elif isinstance(event, Failed):
-            outcome.failed[names[event.sequence]] = event.reason
-        tell(outcome, event)
+            state.failed[names[event.sequence]] = event.reason
+        on_event(state, event)
 
     if workers > 1:
-        run_in_processes(job, work.left, workers, heard)
+        run_in_processes(job, list(work.left), workers, count)
     elif work.left:
         left = iter(work.left)
-        job.lanes(network).run(lambda: next(left, None), heard)
-    return outcome
+        job.runner(network).run(lambda: next(left, None), count)
+    return state

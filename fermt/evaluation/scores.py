@@ -1,4 +1,4 @@
-"""Scores of a tracker on a benchmark: a folder of results, measured by a protocol and summed up over sequences."""
+"""Scores of a tracker on a benchmark, computed from a folder of results by a protocol."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..datasets.benchmark import Benchmark, TestSequence
 from .protocols import Protocol, find_protocol
 from .results import Result, ResultError, read_result
 from .rules import Kind, RefusedError
-from .sequences import Benchmark, TestSequence
 
 INTERVAL = (2.5, 97.5)  # percentiles
 INVALID = (Kind.ABSENT, Kind.UNTRUE, Kind.COVERED)
-# Who keeps the truth of a benchmark, by its name.
+# Servers that keep the ground truth of a benchmark.
 SERVERS = {
     "got10k": "http://got-10k.aitestunion.com",
     "trackingnet": "https://eval.ai/web/challenges/challenge-page/1805",
@@ -25,15 +25,15 @@ SERVERS = {
 
 
 class Score(NamedTuple):
-    """In the unit of the protocol, with the ends of its 95 % interval over sequences where there is one."""
+    """A score in the unit of the protocol, with its 95 % interval over sequences, if there is one."""
 
-    value: float  # NaN where no frame is counted
+    value: float  # NaN if no frame is counted
     low: float | None
     high: float | None
 
 
 class Curve(NamedTuple):
-    """What a score is read from."""
+    """A curve from which scores are computed."""
 
     thresholds: np.ndarray  # (T,)
     values: np.ndarray  # (T,) in the unit of the protocol
@@ -41,36 +41,36 @@ class Curve(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Report:
-    """What a tracker reached, and how that was found; numbers are in `unit`, which is what 100 % is."""
+    """The scores of a tracker and how they were computed; `unit` corresponds to 100 %."""
 
     tracker: str
     benchmark: str  # its title
     protocol: str
-    toolkit: str  # whose rules the protocol has, in words
-    policy: list[str]
+    toolkit: str  # the toolkit whose rules the protocol has, in words
+    policy: list[str]  # the rules in words
     unit: float  # 1 or 100
     digits: int  # decimals that the toolkit prints
-    sequences: list[str]  # that are scored, in the benchmark's order
-    missing: list[str]  # that have no result
-    failed: dict[str, str]  # whose result or truth cannot be read, or is refused, and why
-    repetitions: int  # of a sequence, at most
-    frames: int  # counted, of one repetition
-    invalid: int  # frames of the sequences that are scored, but not by their boxes
-    resamples: int  # that the intervals are from
+    sequences: list[str]  # scored sequences, in the order of the benchmark
+    missing: list[str]  # sequences without a result
+    failed: dict[str, str]  # reason by sequence whose result or ground truth cannot be read or is refused
+    repetitions: int  # largest number for a sequence
+    frames: int  # counted frames of one repetition
+    invalid: int  # frames of scored sequences that are not scored by their boxes
+    resamples: int  # for the intervals
     scores: dict[str, Score]
     curves: dict[str, Curve]
     per_sequence: dict[str, dict[str, float]]
     attributes: dict[str, dict[str, float]]
-    attribute_sequences: dict[str, int]  # how many are scored that have it
-    fps: float | None  # the mean of 1 / seconds over the frames that took any; None without times
+    attribute_sequences: dict[str, int]  # number of scored sequences with an attribute
+    fps: float | None  # mean of 1 / seconds over frames with positive times; None without times
 
     @property
     def missing_scored(self) -> bool:
-        """Whether the protocol counts sequences without a result."""
+        """Whether sequences without a result are scored."""
         return not set(self.missing).isdisjoint(self.sequences)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON has it: what is not a number is None."""
+        """Returns the fields in JSON's types; NaN and infinity become None."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
@@ -93,19 +93,20 @@ def evaluate(
     seed: int = 0,
     tracker: str | None = None,
 ) -> Report:
-    """Scores the results in a folder, laid out as `read_result` says.
+    """Scores the results in a folder, whose layout `read_result` defines.
 
-    Sequences without a result are left out of the scores and named in the report, but where the protocol counts them;
-    so are those whose result or truth cannot be read, or that the protocol refuses.
+    Sequences without a result are left out of the scores and listed in the report, unless the protocol counts them; so
+    are sequences whose result or ground truth cannot be read or is refused by the protocol.
 
     Args:
-        protocol: a name of `PROTOCOLS`, or "auto": the one that the literature's numbers on this benchmark follow.
-        bootstrap: resamples of the sequences that the 95 % intervals are from; 0 for no intervals.
-        tracker: its name in the report; the folder's without one.
+        protocol: a name of `PROTOCOLS`, or "auto": that of the literature for this benchmark.
+        bootstrap: number of resamples of the sequences for 95 % intervals; 0 for no intervals.
+        seed: random seed of the resamples.
+        tracker: name in the report; default: that of the folder.
 
     Raises:
-        FileNotFoundError: no such folder, or no result of any sequence in it.
-        ValueError: an unknown protocol, a truth that is withheld, or no result that can be scored.
+        FileNotFoundError: no such folder, or it has no result of any sequence.
+        ValueError: an unknown protocol, withheld ground truth, or no result that can be scored.
     """
     if bootstrap < 0:
         raise ValueError(f"bootstrap: expected a number of resamples, 0 or more, got {bootstrap}")
@@ -156,7 +157,7 @@ def evaluate(
 
 
 def _sequence(benchmark: Benchmark, i: int) -> TestSequence | str:
-    """A sequence, or why it cannot be read."""
+    """Reads a sequence; returns the reason if it cannot be read."""
     try:
         return benchmark[i]
     except (OSError, ValueError) as error:
@@ -164,7 +165,7 @@ def _sequence(benchmark: Benchmark, i: int) -> TestSequence | str:
 
 
 def _known(benchmark: Benchmark, sequence: TestSequence) -> TestSequence:
-    """The sequence; ValueError if its truth is withheld."""
+    """Returns the sequence; ValueError if its ground truth is withheld."""
     if sequence.withheld:
         server = SERVERS.get(benchmark.name, "the server of this benchmark")
         raise ValueError(
@@ -175,7 +176,7 @@ def _known(benchmark: Benchmark, sequence: TestSequence) -> TestSequence:
 
 
 def _read(folder: Path, benchmark: Benchmark) -> tuple[dict[str, list[Result]], list[str], dict[str, str]]:
-    """The results by sequence, the names without any, and the names whose files are bad, with the fault."""
+    """Reads results by sequence; also returns sequences without results, and the faults of those that are damaged."""
     results: dict[str, list[Result]] = {}
     missing: dict[str, FileNotFoundError] = {}
     failed: dict[str, str] = {}
@@ -192,7 +193,7 @@ def _read(folder: Path, benchmark: Benchmark) -> tuple[dict[str, list[Result]], 
 
 
 class _Tally(NamedTuple):
-    """What is counted of one sequence."""
+    """Counts of one sequence."""
 
     name: str
     attributes: frozenset[str]
@@ -201,7 +202,7 @@ class _Tally(NamedTuple):
     repetitions: int
     frames: int  # of one repetition
     invalid: int
-    seconds: np.ndarray  # (N,) of the frames that took any
+    seconds: np.ndarray  # (N,) positive times
 
 
 def _count(
@@ -211,7 +212,7 @@ def _count(
     missing: Sequence[str],
     failed: dict[str, str],
 ) -> list[_Tally]:
-    """Tallies in the order of names, which no sum then depends on; what the protocol refuses is added to `failed`."""
+    """Counts all sequences, in the order of names for reproducible sums; adds refused ones to `failed`."""
     tallies = []
     for i, name in enumerate(benchmark.sequence_names):
         if name in failed or (name not in results and not rules.missing_is_zeros):
@@ -244,7 +245,7 @@ def _count(
 
 
 class _Table:
-    """The tallies of S sequences, to be summed up under any weights of them."""
+    """The counts of S sequences, for scores under any weights of the sequences."""
 
     def __init__(self, rules: Protocol, tallies: Sequence[_Tally]) -> None:
         self.rules, self.tallies = rules, tallies
@@ -253,11 +254,11 @@ class _Table:
         self.sums = {key: np.stack([tally.sums[key] for tally in tallies]) for key in rules.quantities}
 
     def having(self, attribute: str) -> np.ndarray:
-        """(S,) 1 for the sequences with an attribute."""
+        """A mask, (S,) of 0 and 1, of the sequences with an attribute."""
         return np.array([attribute in tally.attributes for tally in self.tallies], np.float64)
 
     def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """(B,) of each score, for (B, S) weights."""
+        """Computes each score, (B,), for weights, (B, S)."""
         points = {key: self._points(key, weights) for key in self.rules.quantities}
         return {
             name: points[key] @ reading.apply(self.rules.quantities[key].points)
@@ -265,6 +266,7 @@ class _Table:
         }
 
     def curves(self) -> dict[str, Curve]:
+        """Computes the curves over all sequences."""
         everything = np.ones((1, len(self.tallies)))
         return {
             key: Curve(quantity.thresholds, self._points(key, everything)[0])
@@ -273,12 +275,12 @@ class _Table:
         }
 
     def _points(self, key: str, weights: np.ndarray) -> np.ndarray:
-        """(B, T) in the protocol's unit."""
+        """Points of a quantity, (B, T), in the unit of the protocol."""
         return self.rules.quantities[key].aggregate.apply(self.sums[key], self.counts, weights) * self.rules.unit
 
 
 def _intervals(table: _Table, bootstrap: int, seed: int) -> dict[str, Score]:
-    """The scores, with the percentiles of those of resampled sequences; one sequence alone says nothing of others."""
+    """Computes scores with percentiles over resampled sequences, which need more than one sequence."""
     count = len(table.tallies)
     values = {name: float(value[0]) for name, value in table.scores(np.ones((1, count))).items()}
     if bootstrap == 0 or count == 1:
@@ -289,6 +291,6 @@ def _intervals(table: _Table, bootstrap: int, seed: int) -> dict[str, Score]:
 
 
 def _ends(resampled: np.ndarray) -> tuple[float | None, float | None]:
-    """Of the resamples that have a frame to count, if any."""
+    """Percentiles over resamples with a counted frame, if there are any."""
     counted = resampled[np.isfinite(resampled)]
     return tuple(np.percentile(counted, INTERVAL).tolist()) if len(counted) else (None, None)

@@ -1,4 +1,4 @@
-"""What evaluation servers take: the files of an archive, by benchmark."""
+"""The forms of archives that evaluation servers accept, by benchmark."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """The form of one server's archive. `{0}` stands for a sequence, `{1}` for a repetition, from 1."""
+    """The form of a server's archive. `{0}` stands for a sequence, `{1}` for a repetition, from 1."""
 
-    split: str  # whose truth the server keeps
-    boxes: str  # file of x,y,w,h, a line a frame
-    times: str  # file of seconds, a line a frame, a column a repetition or one for all; empty if there is none
-    repetitions: int  # at most
-    wrapped: bool  # whether one folder around everything is taken, too
-    sequences: int  # that the server wants
-    numbered: str  # pattern of their names, where they have numbers from 1
-    pattern: str  # of files, boxes or times: groups `name` and, where there may be some, `repetition` and `time`
+    split: str  # the split whose ground truth the server keeps
+    boxes: str  # name of a file with x,y,w,h in a line for each frame
+    times: (
+        str  # name of a file with seconds in a line for each frame, a column for each repetition; "" if there is none
+    )
+    repetitions: int  # most repetitions of a sequence
+    wrapped: bool  # whether a folder around everything is accepted
+    sequences: int  # number of sequences required
+    numbered: str  # pattern of the sequences' names if they are numbered from 1, else ""
+    pattern: str  # regular expression of files: groups `name` and, if there are any, `repetition` and `time`
 
     @property
     def depth(self) -> int:
-        """Folders above a file of boxes."""
+        """The number of folders above a file of boxes."""
         return self.boxes.count("/")
 
     @property
     def names(self) -> list[str]:
-        """Of all sequences, where they follow from their numbers; else empty."""
+        """The names of all sequences if they are numbered, else empty."""
         return [self.numbered.format(i + 1) for i in range(self.sequences)] if self.numbered else []
 
     def place(self, file: str) -> tuple[str, int] | None:
-        """The sequence and the repetition that a file has boxes of, repetition 0 for times; None for another file."""
+        """Returns the sequence and the repetition of a file, repetition 0 for times; None for any other file."""
         match = re.fullmatch(self.pattern, file)
         if match is None:
             return None

@@ -1,4 +1,4 @@
-"""Whether an archive is what an evaluation server takes: every fault by name, before it is sent."""
+"""Checks archives for evaluation servers and names every fault before they are submitted."""
 
 from __future__ import annotations
 
@@ -11,48 +11,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .sequences import Benchmark, TestSequence
+from ..datasets.benchmark import Benchmark, TestSequence
 from .submissions import SUBMISSIONS, Submission
 
-LARGEST = 1 << 26  # bytes of one file: the longest sequences have thousands of frames, not millions
-NEAR = 0.01  # pixels between a first box and its truth, as rounding to two decimals leaves them
+LARGEST = 1 << 26  # bytes of one file; sequences have thousands of frames, not millions
+NEAR = 0.01  # pixels between a first box and its truth that rounding to two decimals explains
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+|nan|inf|infinity)(e[-+]?\d+)?\s*", re.IGNORECASE)
 SEPARATORS = {"\t": "a tab", " ": "a space", ";": "a semicolon"}
 
 
 class Finding(NamedTuple):
-    """Something wrong with an archive."""
+    """A fault of an archive, or a warning."""
 
     kind: str
-    where: str  # which file, and what is there
-    fault: bool  # the server may refuse it, or score nonsense; else a warning
+    where: str  # the file and its content
+    fault: bool  # the server may refuse or misread the archive; else a warning
 
 
 class Lines(NamedTuple):
-    """A file of numbers: its rows, if all parse, and what is wrong with it."""
+    """The rows of a file of numbers, if all are valid, and the findings."""
 
     rows: np.ndarray | None  # (N, columns) float64
     findings: list[Finding]
 
 
 def check_archive(path: Path, benchmark_name: str, benchmark: Benchmark | None = None) -> list[Finding]:
-    """All that is wrong with an archive for the server of a benchmark.
+    """Checks an archive for the server of a benchmark.
 
-    Faults are what the server may refuse or misread. Warnings: boxes of zero width or height, which are misses; a first
-    box that is not the given one; repetitions that differ in number; a folder around everything where it is taken.
+    Faults are what the server may refuse or misread. Warnings are boxes of zero width or height, which are misses; a
+    first box that is not the given one; sequences with fewer repetitions; a folder around everything, where accepted.
 
     Args:
         path: the archive.
         benchmark_name: a key of `SUBMISSIONS`.
-        benchmark: the data, for names of sequences, numbers of frames and first boxes; without it, names are checked
-            where they are known, and neither of the others.
+        benchmark: the data, for names of sequences, numbers of frames and first boxes; without it, only names are
+            checked, if they are known.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError, ValueError: the data cannot be read.
     """
-    form = SUBMISSIONS[benchmark_name]
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     try:
@@ -60,10 +59,17 @@ def check_archive(path: Path, benchmark_name: str, benchmark: Benchmark | None =
     except DAMAGE as error:
         return [Finding("not a zip archive", f"{path.name}: {error}", True)]
     with archive:
-        return list(_checked(archive, form, benchmark))
+        return check_open_archive(archive, benchmark_name, benchmark)
 
 
-def _checked(archive: zipfile.ZipFile, form: Submission, benchmark: Benchmark | None) -> Iterator[Finding]:
+def check_open_archive(
+    archive: zipfile.ZipFile, benchmark_name: str, benchmark: Benchmark | None = None
+) -> list[Finding]:
+    """Checks an archive as `check_archive` does."""
+    return list(_check(archive, SUBMISSIONS[benchmark_name], benchmark))
+
+
+def _check(archive: zipfile.ZipFile, form: Submission, benchmark: Benchmark | None) -> Iterator[Finding]:
     files: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         if info.filename in files:
@@ -94,7 +100,7 @@ def _checked(archive: zipfile.ZipFile, form: Submission, benchmark: Benchmark | 
 
 
 def _wrapping(files: Mapping[str, object], form: Submission) -> str:
-    """The folders, such as "tracker/", that all files lie in beyond those that belong there; or empty."""
+    """The superfluous folders, such as "tracker/", that contain everything; or ""."""
     parts = [file.split("/")[:-1] for file in files if not file.endswith("/")]
     wrapping = ""
     while parts and all(len(folders) > form.depth for folders in parts) and len({folders[0] for folders in parts}) == 1:
@@ -104,14 +110,14 @@ def _wrapping(files: Mapping[str, object], form: Submission) -> str:
 
 
 def _is_folder(name: str, form: Submission, expected: list[str]) -> bool:
-    """Whether an entry is a folder that belongs there: archivers add those, and some do not."""
+    """Whether an entry is a folder of a sequence, which some archivers add."""
     return name.endswith("/") and form.depth > 0 and (name[:-1] in expected or not expected)
 
 
 def _counted(
     found: Mapping[str, Mapping[int, object]], expected: list[str], form: Submission, benchmark: Benchmark | None
 ) -> Iterator[Finding]:
-    """What is missing, or of another number."""
+    """Findings on missing sequences and on numbers of sequences and repetitions."""
     for name in expected:
         if not any(found.get(name, {})):
             yield Finding("missing sequence", name, True)
@@ -134,7 +140,7 @@ def _sequence(
     form: Submission,
     sequence: TestSequence | None,
 ) -> Iterator[Finding]:
-    """The files of one sequence."""
+    """Findings on the files of one sequence."""
     repetitions = sorted(set(parts) - {0})
     allowed = list(range(1, len(repetitions) + 1))
     if repetitions and (repetitions != allowed or len(repetitions) > form.repetitions):
@@ -181,7 +187,7 @@ def _boxes(file: str, rows: np.ndarray, sequence: TestSequence | None) -> Iterat
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, columns: tuple[int, ...]) -> Lines:
-    """The numbers of a file, of as many columns in every line as one of `columns` says, with commas between them."""
+    """Reads comma-separated numbers whose count in every line is the same and one of `columns`."""
     file = info.filename
     if info.file_size > LARGEST:
         return Lines(None, [Finding("damaged file", f"{file} has {info.file_size:,} bytes, which no result has", True)])
@@ -208,7 +214,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, columns: tuple[int, .
 
 
 def _row(line: str, columns: tuple[int, ...]) -> tuple[str, list[float]]:
-    """What is wrong with a line, or nothing, and its numbers."""
+    """Returns the fault of a line, or "", and its numbers."""
     words = line.split(",")
     if len(words) in columns and all(NUMBER.fullmatch(word) for word in words):
         row = [float(word) for word in words]
@@ -223,5 +229,5 @@ def _row(line: str, columns: tuple[int, ...]) -> tuple[str, list[float]]:
 
 
 def _first(wrong: np.ndarray) -> int:
-    """The first line, from 1, in which anything is wrong."""
+    """The number, from 1, of the first line with a fault."""
     return int(np.argmax(wrong.any(axis=1))) + 1

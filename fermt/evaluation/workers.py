@@ -1,127 +1,169 @@
-"""Several processes that take sequences as they have time for them."""
+"""Tracks sequences in several processes, each with a model of its own."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import os
 import signal
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawArray
+from typing import Any
 
 from .job import Job
-from .lanes import Advanced, Event, Failed, Finished, Tell
+from .runner import Advanced, Event, Failed, Finished, SequenceRunner
 
-EVERY = 0.2  # seconds between two words of a worker: after one it knows, too, whether anybody listens
-
-
-class Wanted(NamedTuple):
-    """A worker has time for another sequence."""
+POLL = 0.2  # seconds between two looks at what the workers have done
+WAITING, RUNNING, FINISHED, FAILED = range(4)  # states of a sequence
+CRASHED = "the process that tracked it ended without an error: killed, or out of memory"
 
 
-class Broken(NamedTuple):
-    """A worker cannot go on, and nor can any other."""
+class Board:
+    """The state and the number of tracked frames of every sequence, in memory shared with the workers.
 
-    reason: str
+    One process at a time writes the entries of a sequence, so no lock is needed, and none is left locked by a crash.
+    """
+
+    def __init__(self, sequences: int) -> None:
+        self.states, self.frames = RawArray("b", sequences), RawArray("q", sequences)
+
+    def in_state(self, state: int) -> list[int]:
+        return [index for index, value in enumerate(self.states) if value == state]
 
 
-class Worker(NamedTuple):
-    process: BaseProcess
-    pipe: Connection
-    at_hand: set[int]  # sequences that it was given, and has not spoken of since
+def run_in_processes(job: Job, indices: Sequence[int], workers: int, on_event: Callable[[Event], None]) -> None:
+    """Runs the sequences `indices` in `workers` processes.
 
-
-def run_in_processes(job: Job, indices: Iterable[int], count: int, tell: Tell) -> None:
-    """Runs sequences in `count` processes, each with a model of its own; `tell` learns of everything that happens.
-
-    A process that ends before its time fails the sequences that it had; the others go on.
+    If a process crashes, the sequences that were being tracked are tried again one by one, each in a process of its
+    own, and those that crash it again fail; then the others continue.
 
     Raises:
-        RuntimeError: a worker met an error that is not a sequence's, or none is left; results that are there stay.
+        RuntimeError: a worker met an error that concerns every sequence; results written so far stay.
     """
-    left = deque(indices)
-    context = multiprocessing.get_context("spawn")
-    workers: list[Worker] = []
-    try:
-        with _interrupts_ignored():  # by those that start, for the whole of their lives: this process ends them
-            for number in range(count):
-                here, there = context.Pipe()
-                process = context.Process(target=_work, args=(job, there), name=f"fermt-eval-{number}", daemon=True)
-                process.start()
-                there.close()
-                workers.append(Worker(process, here, set()))
-        while workers:
-            ready = wait([worker.pipe for worker in workers])
-            for worker in [worker for worker in workers if worker.pipe in ready]:
-                if not _answered(worker, left, tell):
-                    workers.remove(worker)
-        if left:
-            raise RuntimeError(f"all {count} worker processes ended, and {len(left)} sequences are left")
-    finally:
-        for worker in workers:
-            worker.process.terminate()
-            worker.process.join()
+    board = Board(len(job.benchmark))
+    pool = _Pool(job, board, on_event)
+    left = list(indices)
+    while left:
+        # With one sequence at a time a worker gets the next when it is done; a batch is refilled from the worker's own.
+        tasks = [(i,) for i in left] if job.batch_size == 1 else [tuple(left[w::workers]) for w in range(workers)]
+        if not pool.run([task for task in tasks if task], workers):
+            return
+        suspects = board.in_state(RUNNING)
+        if not suspects:
+            raise RuntimeError(f"the worker processes end before they track a sequence; {len(left)} sequences are left")
+        for index in suspects:
+            if pool.run([(index,)], 1):
+                board.states[index] = FAILED
+                pool.announce(Failed(index, CRASHED))
+        left = [index for index in left if index not in pool.announced]
 
 
-def _answered(worker: Worker, left: deque[int], tell: Tell) -> bool:
-    """Takes one word of a worker; False if it has ended."""
-    try:
-        word = worker.pipe.recv()
-        if isinstance(word, Wanted):
-            index = left.popleft() if left else None
-            worker.at_hand.update(() if index is None else (index,))
-            worker.pipe.send(index)
-            return True
-    except (EOFError, OSError):
-        worker.process.join()
-        for index in sorted(worker.at_hand):
-            tell(Failed(index, f"its process ended with status {worker.process.exitcode}"))
-        return False
-    if isinstance(word, Broken):
-        raise RuntimeError(word.reason)
-    if isinstance(word, Finished | Failed):
-        worker.at_hand.discard(word.sequence)
-    tell(word)
-    return True
+class _Pool:
+    """Runs tasks in pools of processes and turns what the board shows into events."""
+
+    def __init__(self, job: Job, board: Board, on_event: Callable[[Event], None]) -> None:
+        self._job, self._board, self._on_event = job, board, on_event
+        self._frames = 0
+        self.announced: set[int] = set()  # sequences that have finished or failed
+
+    def run(self, tasks: Sequence[tuple[int, ...]], workers: int) -> bool:
+        """Runs tasks, which are tuples of sequences, in a new pool; returns whether a process crashed."""
+        for index in (index for task in tasks for index in task):
+            self._board.states[index] = WAITING
+        context = multiprocessing.get_context("spawn")
+        others, crashed = set(multiprocessing.active_children()), False
+        shared = (self._job, self._board.states, self._board.frames)
+        with ProcessPoolExecutor(min(workers, len(tasks)), context, _initialize, shared) as executor:
+            try:
+                with _interrupts_ignored():  # inherited by the workers, which start now: this process ends them
+                    futures: set[Future[dict[int, str]]] = {executor.submit(_track, task) for task in tasks}
+                while futures:
+                    done, futures = wait(futures, POLL)
+                    crashed |= self._look(done)
+            except BaseException:
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
+                raise
+        return crashed
+
+    def announce(self, event: Finished | Failed) -> None:
+        self.announced.add(event.sequence)
+        self._on_event(event)
+
+    def _look(self, done: set[Future[dict[int, str]]]) -> bool:
+        """Announces what has happened since the last look; returns whether a process crashed."""
+        frames = sum(self._board.frames)
+        if frames != self._frames:
+            self._on_event(Advanced(frames - self._frames))
+            self._frames = frames
+        for index in self._board.in_state(FINISHED):
+            if index not in self.announced:
+                self.announce(Finished(index))
+        crashed = False
+        for future in done:
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                crashed = True
+            elif error is not None:
+                raise RuntimeError(str(error) or type(error).__name__) from error
+            else:
+                for index, reason in future.result().items():
+                    self.announce(Failed(index, reason))
+        return crashed
 
 
-def _work(job: Job, pipe: Connection) -> None:
-    """A worker's life."""
-    try:
-        lanes = job.lanes(job.load().network)
-        lanes.run(lambda: _asked(pipe), _spoken(pipe))
-    except (BrokenPipeError, EOFError, ConnectionResetError):
-        return  # nobody listens any more
-    except (OSError, ValueError, RuntimeError) as error:
-        with suppress(OSError):
-            pipe.send(Broken(str(error) or type(error).__name__))
+_shared: tuple[Job, Any, Any]  # in a worker: the job, the states and the frames of `Board`
 
 
-def _asked(pipe: Connection) -> int | None:
-    pipe.send(Wanted())
-    index: int | None = pipe.recv()
-    return index
+def _initialize(job: Job, states: Any, frames: Any) -> None:
+    """Prepares a worker process, which ends when its parent does."""
+    global _shared
+    _shared = job, states, frames
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _spoken(pipe: Connection) -> Tell:
-    """Tells the pipe of everything, of frames now and then."""
-    frames, last = 0, time.monotonic()
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
-    def tell(event: Event) -> None:
-        nonlocal frames, last
+
+@functools.cache
+def _runner() -> SequenceRunner:
+    """The runner of this worker, whose model is loaded once."""
+    job = _shared[0]
+    return job.runner(job.load().network)
+
+
+def _track(indices: tuple[int, ...]) -> dict[int, str]:
+    """Worker entry point: tracks sequences and returns the reasons of those that failed."""
+    _, states, frames = _shared
+    left, failed = iter(indices), dict[int, str]()
+    runner = _runner()
+    counter = indices[0]  # the frames of all sequences of a task are counted at its first
+
+    def next_sequence() -> int | None:
+        index = next(left, None)
+        if index is not None:
+            states[index] = RUNNING
+        return index
+
+    def on_event(event: Event) -> None:
         if isinstance(event, Advanced):
-            frames += event.frames
-            if time.monotonic() - last < EVERY:
-                return
-        pipe.send(Advanced(frames))
-        frames, last = 0, time.monotonic()
-        if not isinstance(event, Advanced):
-            pipe.send(event)
+            frames[counter] += event.frames
+        elif isinstance(event, Finished):
+            states[event.sequence] = FINISHED
+        else:
+            states[event.sequence] = FAILED
+            failed[event.sequence] = event.reason
 
-    return tell
+    runner.run(next_sequence, on_event)
+    return failed
 
 
 @contextmanager

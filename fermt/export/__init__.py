@@ -1,4 +1,4 @@
-"""A model for other runtimes: ONNX, in one graph or in two, and torch.export's .pt2.
+"""Export to other runtimes: ONNX, as one graph or two, and torch.export's .pt2.
 
 fermt.export_onnx(model, "fermt.onnx")       # (template, search) -> the head's maps
 fermt.export_onnx_pair(model, "fermt.onnx")  # fermt.template.onnx once a target, fermt.frame.onnx once a frame

@@ -1,4 +1,4 @@
-"""An exported file against the model: the runtimes that are installed, and the rule of what is accurate enough."""
+"""Checks exported files against the model in every installed runtime."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from ..model import FERMT
 from .graphs import WholeGraph, normalized
 
 Values = dict[str, Tensor]
-Run = Callable[[Mapping[str, Tensor]], Values]  # takes at least its inputs, by name, and gives its outputs
+Run = Callable[[Mapping[str, Tensor]], Values]  # from inputs by name, possibly with others, to outputs
 BATCHES, DRAWS = (1, 2), 4
-# Runtimes fuse and reorder: over a dozen images their largest error came to between half and 1.5 times eager's, and to
-# 3 times with a corner head that weights its tokens. A graph computed in bfloat16 is out by thousands.
+# Runtimes fuse and reorder: over a dozen images their largest error was 0.5 to 1.5 times that of eager float32, and 3
+# times with a reweighting corner head. A graph computed in bfloat16 has thousands of times that error.
 FACTOR = 8
 
 
 class ExportError(RuntimeError):
-    """The model cannot be exported here, or what was exported is not the model; the message says why."""
+    """The model cannot be exported here, or the exported graph differs from it; the message says why."""
 
 
 class Check(NamedTuple):
-    """How one runtime's maps compare with the model's in float64, at the largest over all images and maps."""
+    """Largest errors over all images and maps against the model in float64."""
 
     runtime: str  # its name and version
-    largest: float  # error of the exported file
-    eager: float  # error of the model in eager float32
+    largest: float  # of the exported file
+    eager: float  # of the model in eager float32
 
 
 class Runtime(NamedTuple):
-    """Something that runs exported files; `load(package, content, outputs)` takes one."""
+    """A runtime for exported files; `load(package, content, outputs)` loads one."""
 
     package: str
     load: Callable[[ModuleType, bytes, Sequence[str]], Run]
@@ -56,7 +56,7 @@ def _onnxruntime(package: Any, content: bytes, outputs: Sequence[str]) -> Run:
 
 def _openvino(package: Any, content: bytes, outputs: Sequence[str]) -> Run:
     core = package.Core()
-    # Left alone it computes in bfloat16 where the CPU does.
+    # By default it computes in bfloat16 if the CPU supports it.
     compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [port.get_any_name() for port in compiled.inputs]
 
@@ -90,24 +90,24 @@ def check(
     *,
     uint8: bool,
 ) -> list[Check]:
-    """Runs exported files in every runtime that is installed, on drawn images in batches of 1 and of 2.
+    """Runs exported files in every installed runtime, on synthetic images in batches of 1 and 2.
 
     Args:
-        model: what they were exported from.
-        files: content and outputs' names of each; a later one may take what an earlier one gives.
-        runtimes: those to try.
-        uint8: whether images go in as crops.
+        model: the model that was exported.
+        files: content and names of the outputs of each; outputs of a file may be inputs of later ones.
+        runtimes: the runtimes to try.
+        uint8: whether the inputs are uint8 crops.
 
     Raises:
-        ExportError: a runtime cannot run them, or a map's largest error exceeds `FACTOR` times that of the model in
-            eager float32, plus one rounding of its largest value. Errors are against the model in float64.
+        ExportError: a runtime cannot run the files, or the largest error of a map against float64 exceeds `FACTOR`
+            times that of the model in eager float32, plus one rounding of its largest value.
     """
     packages = {}
     for name, runtime in runtimes.items():
         try:
             packages[name] = importlib.import_module(runtime.package)
         except ImportError:
-            continue  # not installed: the caller sees which runtimes there were
+            continue  # not installed; the result lists the runtimes that were
     if not packages:
         return []
     cases = [_images(model.config, batch, seed) for seed in range(DRAWS) for batch in BATCHES]
@@ -124,8 +124,8 @@ def check(
         try:
             runs = [runtimes[name].load(package, *file) for file in files]
             maps = [_run(runs, images, uint8) for images in cases]
-        except Exception as error:  # each runtime has exceptions of its own
-            raise ExportError(f"{name} cannot run what was exported: {error}") from error
+        except Exception as error:  # every runtime has its own exceptions
+            raise ExportError(f"{name} cannot run the exported file: {error}") from error
         errors = [
             _judge(name, key, torch.cat([m[key] for m in maps]), eager, truth) for key, (eager, truth) in pooled.items()
         ]
@@ -135,15 +135,15 @@ def check(
 
 
 def _judge(runtime: str, name: str, actual: Tensor, eager: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Largest error of the exported map and of eager float32's; ExportError if the first is too large."""
+    """Returns the largest errors of the exported map and of eager float32; ExportError if the first is too large."""
     if actual.shape != truth.shape:
         raise ExportError(f"{name} from {runtime} has shape {tuple(actual.shape)}, the model's {tuple(truth.shape)}")
     error, yardstick = ((result.double() - truth).abs().max().item() for result in (actual, eager))
     bound = FACTOR * yardstick + torch.finfo(torch.float32).eps / 2 * truth.abs().max().item()
     if not error <= bound:
         raise ExportError(
-            f"what was exported is not the model, and was not kept: {name} from {runtime} is {error:.3g} off the model "
-            f"in float64, where the model in float32 is {yardstick:.3g} off and {bound:.3g} is allowed"
+            f"the exported graph differs from the model and was not kept: {name} from {runtime} is {error:.3g} off the "
+            f"model in float64, where the model in float32 is {yardstick:.3g} off and {bound:.3g} is allowed"
         )
     return error, yardstick
 
@@ -158,7 +158,7 @@ def _run(runs: Sequence[Run], images: Sequence[Tensor], uint8: bool) -> Values:
 
 
 def _images(config: ModelConfig, batch: int, seed: int) -> tuple[Tensor, ...]:
-    """A template and a search crop, (B, S, S, 3) uint8: blotches and some noise, so that no two patches are alike."""
+    """A template and a search crop, (B, S, S, 3) uint8, of smooth blotches and noise, so that all patches differ."""
     generator = torch.Generator().manual_seed(10 * seed + batch)
     crops = []
     for size in (config.template_size, config.search_size):

@@ -1,4 +1,4 @@
-"""Exported files: traced, written aside, checked against the model, and only then named."""
+"""Writes exported files, which are checked against the model before they get their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +18,15 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fermt_kernels import __version__
+from fermt_kernels.files import atomic_path
 from fermt_kernels.frame import MEAN, STD
 
 from ..model import FERMT
 from .check import ONNX_RUNTIMES, PT2_RUNTIMES, Check, ExportError, Runtime, check
 from .graphs import FrameGraph, TemplateGraph, WholeGraph
 
-OPSET = 18  # the exporter's own, and the oldest that says all that the graphs want
-TRACED_BATCH = 3  # no batch that is checked
+OPSET = 18  # the exporter's default, and the oldest with all operators that the graphs need
+TRACED_BATCH = 3  # not one of the batch sizes that are checked
 METADATA_FILE = "fermt.json"  # in a .pt2
 INSTALL = "pip install 'fermt-kernels[export]'"
 
@@ -34,29 +35,30 @@ PathLike = str | os.PathLike[str]
 
 
 class Report(NamedTuple):
-    """What an export wrote."""
+    """The files written, and how they were checked."""
 
     files: tuple[Path, ...]
-    checks: tuple[Check, ...]  # one for each runtime that ran the files; none if there was none
-    unchecked: str  # why nothing was checked, or ""
+    checks: tuple[Check, ...]  # one for each runtime that is installed
+    unchecked: str  # reason why nothing was checked, or ""
 
 
 def export_onnx(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:
     """Writes the whole model as one ONNX graph: `template` and `search` -> the head's maps.
 
-    The graph is float32 whatever the model's dtype, has standard operators of opset 18 only, and takes any batch. Its
-    metadata has the configuration, sizes, factors and normalisation, and the names and form of what goes in and out.
+    The graph is float32 whatever the dtype of the model, uses standard operators of opset 18 only, and takes any batch
+    size. Its metadata has the configuration, sizes, factors, normalization, and the names and forms of inputs and
+    outputs.
 
     Args:
-        model: it is not changed.
+        model: the model, which is not changed.
         path: the file to write, `.onnx`.
-        uint8: images are crops as they are, (B, S, S, 3) uint8 RGB, in place of (B, 3, S, S) float32 normalised
+        uint8: whether inputs are crops, (B, S, S, 3) uint8 RGB, instead of (B, 3, S, S) float32, normalized
             (`fermt.data.normalize`).
 
     Raises:
-        ExportError: onnx or onnxscript is not installed, or the file is not the model by the rule of
-            `fermt.export.check`; then no file is left. The runtimes that are installed check it.
-        ValueError: `path` has another ending.
+        ExportError: onnx or onnxscript is not installed, or the file differs from the model in an installed runtime by
+            the rule of `fermt.export.check`; then no file is written.
+        ValueError: `path` has another suffix.
     """
     target = _named(path, ".onnx")
     _need_onnx()
@@ -66,11 +68,11 @@ def export_onnx(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:
 def export_onnx_pair(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:
     """Writes the model as two ONNX graphs, so that the template is encoded once for each target.
 
-    `fermt.onnx` becomes `fermt.template.onnx`, which takes `template` and gives the cache, and `fermt.frame.onnx`,
-    which takes `search` and the cache by the same names, and gives the head's maps. Where search tokens never see
-    the template (pattern "self" throughout), there is only the second.
+    For `fermt.onnx`, `fermt.template.onnx` maps `template` to the cache, and `fermt.frame.onnx` maps `search` and the
+    cache, by the same names, to the head's maps. If search tokens never see the template (pattern "self" throughout),
+    only the second is written.
 
-    Args and raises: as `export_onnx`.
+    Arguments and errors are those of `export_onnx`.
     """
     target = _named(path, ".onnx")
     _need_onnx()
@@ -82,9 +84,9 @@ def export_onnx_pair(model: FERMT, path: PathLike, *, uint8: bool = False) -> Re
 def export_pt2(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:
     """Writes the whole model for `torch.export.load`: (template, search) -> a tuple of the head's maps.
 
-    The metadata of `export_onnx` is in the archive's extra file `fermt.json`.
+    The metadata of `export_onnx` is in the extra file `fermt.json` of the archive.
 
-    Args and raises: as `export_onnx`, `.pt2` in place of `.onnx`.
+    Arguments and errors are those of `export_onnx`, with `.pt2` instead of `.onnx`.
     """
     return _write(model, {_named(path, ".pt2"): WholeGraph(model)}, _pt2, PT2_RUNTIMES, uint8)
 
@@ -110,44 +112,39 @@ def _write(
     runtimes: Mapping[str, Runtime],
     uint8: bool,
 ) -> Report:
-    """Traces graphs, each after those whose results it takes, and leaves all of their files or none."""
+    """Exports graphs in the given order, in which outputs are inputs of later ones; writes all files or none."""
     config = model.config
-    asides = {path: path.with_name(f".{path.name}.part") for path in graphs}
     values = {
         name: torch.zeros((TRACED_BATCH, size, size, 3), dtype=torch.uint8)
         if uint8
         else torch.zeros(TRACED_BATCH, 3, size, size)
         for name, size in (("template", config.template_size), ("search", config.search_size))
     }
-    try:
+    with ExitStack() as stack:
+        written = []
         for path, graph in graphs.items():
             graph.to("cpu", torch.float32)
             inputs = tuple(values[name] for name in graph.inputs)
             with _quiet(), torch.no_grad():
                 content = encode(_trace(graph, inputs), graph, _metadata(graph, uint8))
                 values |= zip(graph.outputs, graph(*inputs), strict=True)
-            asides[path].write_bytes(content)
-        written = [(asides[path].read_bytes(), graph.outputs) for path, graph in graphs.items()]
+            stack.enter_context(atomic_path(path)).write_bytes(content)
+            written.append((content, graph.outputs))
         with _quiet():
             checks = check(model, written, runtimes, uint8=uint8)
-        for path, aside in asides.items():
-            os.replace(aside, path)
-    finally:
-        for aside in asides.values():
-            aside.unlink(missing_ok=True)
     missing = f"neither {' nor '.join(runtimes)} is installed ({INSTALL})"
     return Report(tuple(graphs), tuple(checks), "" if checks else missing)
 
 
 def _trace(graph: Graph, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """The graph for any batch, without the paths of the source files that it was traced in."""
+    """Traces a graph for any batch size, without paths of source files."""
     batch, shapes = Dim("batch", min=1), ShapesCollection()
     for tensor in inputs:
         shapes[tensor] = {0: batch}
     program = torch.export.export(graph, inputs, dynamic_shapes=shapes.dynamic_shapes(graph, inputs))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
-    program.example_inputs = None  # megabytes of zeros
+    program.example_inputs = None  # they would add megabytes of zeros
     return program
 
 
@@ -158,7 +155,7 @@ def _metadata(graph: Graph, uint8: bool) -> dict[str, str]:
     values: dict[str, Any] = {
         "fermt_config": config.to_dict(),
         "fermt_version": __version__,
-        **{name: getattr(config, name) for name in repeated},  # what a deployer wants, without looking for it
+        **{name: getattr(config, name) for name in repeated},  # also in the configuration; repeated for deployment
         "mean": MEAN,
         "deviation": STD,
         "images": images,
@@ -185,26 +182,26 @@ def _onnx(program: ExportedProgram, graph: Graph, metadata: dict[str, str]) -> b
         dynamo=True,
         verbose=False,
     )
-    assert exported is not None  # a file would have been written instead
+    assert exported is not None  # it is None only if a file is written
     proto = exported.model_proto
     for node in proto.graph.node:
-        del node.metadata_props[:]  # the tracer's notes: torch's names of everything
+        del node.metadata_props[:]  # names of modules and functions in torch
     symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if symbol in dim.dim_param:  # or an expression of it
+            if symbol in dim.dim_param:  # also within an expression
                 dim.dim_param = dim.dim_param.replace(symbol, "batch")
     onnx.helper.set_model_props(proto, metadata | {"opset": str(OPSET)})
     onnx.checker.check_model(proto)
     foreign = sorted({f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain})
     if foreign:
-        raise ExportError(f"the exporter left operators that are not standard ones: {', '.join(foreign)}")
+        raise ExportError(f"the exporter produced operators that are not standard: {', '.join(foreign)}")
     return proto.SerializeToString()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what torch's exporter, and the runtimes, tell their developers from the user."""
+    """Silences messages of torch's exporter and the runtimes for their developers."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

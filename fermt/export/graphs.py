@@ -1,7 +1,7 @@
-"""A model as graphs in plain PyTorch: the whole, or what depends on the template alone and what a frame takes beside.
+"""A model as graphs in plain PyTorch: the whole, or split into the template's part and that of a frame.
 
-Every graph takes images either normalised, (B, 3, S, S) in its own dtype, or as crops, (B, S, S, 3) uint8 RGB; then the
-normalisation is part of it.
+The images of every graph are normalized, (B, 3, S, S) in its own dtype, or crops, (B, S, S, 3) uint8 RGB, in which case
+the graph normalizes them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ MAPS = {name: head.outputs for name, head in HEADS.items()}
 
 
 class Split:
-    """Where a model comes apart: which of its work depends on the template alone, and which of it anybody reads.
+    """The split of a model into work that depends on the template alone and work of each frame.
 
-    In the first `leading` layers template queries see no search keys, so that template tokens depend on the template
-    alone. Up to layer `last` template tokens are updated; in it, their keys and values are still read. `cache` names
-    what goes from the template graph to the frame graph, in order.
+    In the first `leading` layers template queries see no search keys, so template tokens depend on the template alone.
+    Template tokens are updated before layer `last`, which is the last to read their keys and values. `cache` names the
+    outputs of the template graph, which are inputs of the frame graph, in order.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,7 +45,7 @@ class Split:
 
 
 def normalized(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Crops (B, S, S, 3) uint8 RGB -> normalised images (B, 3, S, S) in `dtype`; other images stay as they are."""
+    """Crops, (B, S, S, 3) uint8 RGB -> normalized images, (B, 3, S, S) in `dtype`; other images are not changed."""
     if images.dtype != torch.uint8:
         return images
     mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, STD))
@@ -53,7 +53,7 @@ def normalized(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _Graph(nn.Module):
-    """What both halves share: the backbone, without our ops, and the parts of a layer."""
+    """Base of both parts: the backbone without this package's ops, and the steps of a layer."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -64,11 +64,11 @@ class _Graph(nn.Module):
         self.backbone = plain.backbone
 
     def _embed(self, images: Tensor, positions: nn.Parameter) -> Tensor:
-        """Images, in either form -> tokens (B, N, C)."""
+        """Images in either form -> tokens, (B, N, C)."""
         return self.backbone.embed(normalized(images, positions.dtype), positions)
 
     def _project(self, layer: int, tokens: Tensor, parts: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Those of q, k and v that `parts` names, each (B, H, N, D), of tokens before their norm."""
+        """Projects unnormalized tokens to those of q, k and v that `parts` selects, (B, H, N, D) each."""
         block: Any = self.backbone.blocks[layer]
         (first, last), dim = parts, tokens.shape[-1]
         rows = slice(first * dim, last * dim)
@@ -76,7 +76,7 @@ class _Graph(nn.Module):
         return joint.unflatten(2, (last - first, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _finish(self, layer: int, tokens: Tensor, attended: Tensor | None) -> Tensor:
-        """Both residual branches; `attended` is (B, H, N, D), or None where the queries see nothing."""
+        """Adds both residual branches; `attended` is (B, H, N, D), or None if the queries see nothing."""
         block: Any = self.backbone.blocks[layer]
         if attended is None:
             tokens = tokens + block.attn.proj.bias
@@ -85,16 +85,16 @@ class _Graph(nn.Module):
         return tokens + block.mlp(block.norm2(tokens))
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, H, rows, D), (B, H, keys, D) twice -> (B, H, rows, D)."""
+        """Attention, (B, H, rows, D) and twice (B, H, keys, D) -> (B, H, rows, D)."""
         block: Any = self.backbone.blocks[layer]
         return ((q * block.attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
 
 
 class TemplateGraph(_Graph):
-    """Template images -> `Split.cache`, what `FrameGraph` takes after the search images.
+    """Template images -> the tensors of `Split.cache`, inputs of `FrameGraph`.
 
-    Keys and values (B, H, n, D) of each leading layer in which search queries see them, and then the template's tokens
-    (B, n, C), if a later layer or the head reads them. Nothing at all where nobody ever does (pattern "self").
+    These are keys and values, (B, H, n, D), of each leading layer in which search queries see them, then the template's
+    tokens, (B, n, C), if a later layer or the head reads them. There are none if the pattern is "self" throughout.
     """
 
     def __init__(self, model: FERMT) -> None:
@@ -122,10 +122,10 @@ class TemplateGraph(_Graph):
 
 
 class FrameGraph(_Graph):
-    """Search images and `TemplateGraph`'s results -> the head's maps, in its order.
+    """Search images and the outputs of `TemplateGraph` -> the head's maps, in its order.
 
-    Layers after the leading ones compute both groups, except that the template's queries and MLP are left out where
-    nothing reads their result, as in the last layer.
+    Layers after the leading ones compute both groups of tokens, but not the template's queries and MLP if nothing reads
+    their result, as in the last layer.
     """
 
     def __init__(self, model: FERMT) -> None:
@@ -135,7 +135,7 @@ class FrameGraph(_Graph):
         self.head = plain.box_head
 
     def _search_layer(self, layer: int, search: Tensor, template: Iterable[Tensor]) -> Tensor:
-        """A layer for the search tokens alone; `template` has its keys and values, if they are seen."""
+        """Applies a layer to search tokens only; `template` has the template's keys and values, if they are seen."""
         q, *own = self._project(layer, search, ALL if self.split.layers[layer].search_sees_search else QUERY)
         seen = [*template]
         k, v = (torch.cat(pair, dim=2) for pair in zip(seen, own, strict=True)) if seen and own else seen or own
@@ -163,7 +163,7 @@ class FrameGraph(_Graph):
 
 
 class WholeGraph(nn.Module):
-    """The model as it stands: template and search images -> the head's maps, in its order."""
+    """The whole model: template and search images -> the head's maps, in its order."""
 
     inputs = ("template", "search")
 

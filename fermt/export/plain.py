@@ -1,4 +1,4 @@
-"""The model in plain PyTorch, without this package's ops: what any exporter understands."""
+"""The model in plain PyTorch without this package's ops, for exporters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PlainAttention(nn.Module):
             strict=True,
         ):
             keys, values = k[:, :, span[0] : span[1]], v[:, :, span[0] : span[1]]
-            # Few runtimes know a product over nothing.
+            # Few runtimes support products with empty tensors.
             seen = (rows @ keys.transpose(-2, -1)).softmax(dim=-1) @ values if any(span) else torch.zeros_like(rows)
             outputs.append(seen)
         return self.proj(torch.cat(outputs, dim=2).transpose(1, 2).reshape(batch, tokens, dim))
@@ -57,7 +57,7 @@ class PlainDualAttentionUnit(nn.Module):
 
 
 def plain_linear(ours: Linear) -> nn.Linear:
-    """PyTorch's own linear layer of the same parameters."""
+    """PyTorch's linear layer with the same parameters."""
     with torch.device("meta"):
         plain = nn.Linear(ours.in_features, ours.out_features, ours.bias is not None)
     plain.weight, plain.bias = ours.weight, ours.bias
@@ -84,7 +84,7 @@ _PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
 
 
 def plain_model(model: FERMT) -> FERMT:
-    """A copy of `model` with the same weights and without our ops."""
+    """Copies a model with its weights, without this package's ops."""
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):
         if build := _PLAIN.get(type(module)):

@@ -1,4 +1,4 @@
-"""The model: backbone, heads, and the whole."""
+"""The model: backbone, heads, and the whole network."""
 
 from .fermt import FERMT, build_model
 

@@ -1,4 +1,4 @@
-"""The centre head: a score map, an offset and a size at each cell (what the authors' release trains)."""
+"""The center head: a score, an offset and a size at each cell (the head of the authors' release)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ HEAD = HEADS["center"]
 
 
 class CenterHead(nn.Module):
-    """Tokens (B, n + m, C), template first -> `score_map` (B, 1, g, g), `size_map` and `offset_map` (B, 2, g, g).
+    """Maps tokens, (B, n + m, C), template first, to `score_map`, (B, 1, g, g), and two maps, (B, 2, g, g).
 
-    Sizes are fractions of the search region, offsets are in cells; all are float32 at least, also under autocast.
+    The two are `size_map`, in fractions of the search region, and `offset_map`, in cells. All are at least float32,
+    also under autocast.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -31,7 +32,7 @@ class CenterHead(nn.Module):
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         features = to_map(tokens[:, -self.num_search :], self.grid)
-        # In bfloat16 the clamp's upper end would round to 1, and the loss to infinity.
+        # In bfloat16 the upper limit of the clamp would round to 1, and the loss would be infinite.
         wide = torch.promote_types(features.dtype, torch.float32)
         maps = {}
         for branch in HEAD.branches:
@@ -41,15 +42,15 @@ class CenterHead(nn.Module):
 
     @staticmethod
     def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
-        """Boxes (B, 4), cxcywh in [0, 1] of the search region, at the best cell of the score map.
+        """Decodes boxes, (B, 4) cxcywh in [0, 1] of the search region, at the best cell of the score map.
 
         Args:
-            outputs: what `forward` returned.
+            outputs: the result of `forward`.
             window: (g, g) factor of the score map, or None.
         """
         return decode(outputs, window)[:, :4]
 
     @staticmethod
     def confidence(outputs: dict[str, Tensor]) -> Tensor:
-        """(B,), the highest score before any window, in (0, 1); not calibrated."""
+        """The highest score without a window, (B,) in (0, 1); not calibrated."""
         return decode(outputs)[:, 4]

@@ -1,4 +1,4 @@
-"""The corner head: a distribution over cells for each of two corners (what the paper describes)."""
+"""The corner head: a distribution over cells for each of two corners (the head that the paper describes)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HEAD = HEADS["corner"]
 
 
 class CornerHead(nn.Module):
-    """Tokens (B, n + m, C), template first -> `prob_tl`, `prob_br` (B, g^2), soft-max over cells, row by row.
+    """Maps tokens, (B, n + m, C), template first, to `prob_tl` and `prob_br`, (B, g^2) over cells in row order.
 
-    Both are float32 at least, also under autocast.
+    Both are results of a softmax, at least in float32, also under autocast.
 
-    With `config.reweight` the search tokens are first weighted by their similarity (dot product) to the mean template
-    token, as STARK weights them by its decoder's output. The paper says that its head does so without saying how, and
-    the release does not: this reading is ours.
+    With `config.reweight` search tokens are first weighted by their similarity (dot product) to the mean template
+    token, as STARK weights them by its decoder's output. The paper mentions this for its head without details, and the
+    release does not have it; this is our interpretation.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -39,7 +39,7 @@ class CornerHead(nn.Module):
         if self.reweight:
             search = search * (search @ template.mean(dim=1, keepdim=True).mT)  # (B, m, C) * (B, m, 1)
         features = to_map(search, self.grid)
-        wide = torch.promote_types(features.dtype, torch.float32)  # a bfloat16 soft-max is coarser than a cell
+        wide = torch.promote_types(features.dtype, torch.float32)  # softmax in bfloat16 is less precise than a cell
         return {
             branch.output: run_branch(self, branch.name, features).to(wide).flatten(1).softmax(dim=1)
             for branch in HEAD.branches
@@ -47,10 +47,10 @@ class CornerHead(nn.Module):
 
     @staticmethod
     def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
-        """Boxes (B, 4), cxcywh in [0, 1] of the search region: the corners' mean cells. `window` has no use here."""
+        """Decodes boxes, (B, 4) cxcywh in [0, 1] of the search region, from mean corners; `window` is not used."""
         return decode(outputs, window)[:, :4]
 
     @staticmethod
     def confidence(outputs: dict[str, Tensor]) -> Tensor:
-        """(B,), the lesser of the two corners' highest probabilities; not calibrated."""
+        """The smaller of the two corners' highest probabilities, (B,); not calibrated."""
         return decode(outputs)[:, 4]

@@ -1,4 +1,4 @@
-"""FERMT as a whole."""
+"""The FERMT network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ HEADS: dict[str, type[CenterHead] | type[CornerHead]] = {"center": CenterHead, "
 
 
 class FERMT(nn.Module):
-    """The tracker's network (the authors' `FERMT`; Fig. 2 of the paper).
+    """The network of the tracker (the authors' `FERMT`; Fig. 2 of the paper).
 
-    State-dict keys are the authors', less `backbone.cls_token` and `backbone.pos_embed`, which no forward pass uses.
+    State-dict keys are those of the authors without `backbone.cls_token` and `backbone.pos_embed`, which forward passes
+    do not use.
     """
 
     def __init__(self, config: ModelConfig, *, backend: str = "auto") -> None:
@@ -29,27 +30,27 @@ class FERMT(nn.Module):
 
     @property
     def backend(self) -> str | None:
-        """What all of its kernels run on, as `build_model` was told; None if they differ or are not this package's."""
+        """The backend of all kernels, as given to `build_model`; None if they differ or are not of this package."""
         backbone = self.backbone
         units = [backbone.dau] if backbone.dau is not None else []
         names = {getattr(module, "backend", None) for module in (*(block.attn for block in backbone.blocks), *units)}
         return names.pop() if len(names) == 1 else None
 
     def forward(self, template: Tensor, search: Tensor) -> dict[str, Tensor]:
-        """One pass over a template and a search region.
+        """Finds the target of a template in a search region.
 
         Args:
-            template: (B, 3, template_size, template_size), normalised RGB (`fermt.data.normalize`); or (B, T, 3, ...),
-                T templates of the same target, whose tokens come one after the other, all at the same positions.
-            search: (B, 3, search_size, search_size), the same.
+            template: (B, 3, template_size, template_size), normalized RGB (`fermt.data.normalize`); or (B, T, 3, ...),
+                T templates of the same target, whose tokens are concatenated and have the same positions.
+            search: (B, 3, search_size, search_size), normalized RGB.
 
         Returns:
             `pred_boxes` (B, 1, 4), cxcywh in [0, 1] of the search region, decoded without a window; `tokens`
-            (B, T n + m, C) after the last norm; and the head's maps: `score_map`, `size_map`, `offset_map` (centre), or
+            (B, T n + m, C) after the last norm; and the head's maps: `score_map`, `size_map`, `offset_map` (center), or
             `prob_tl`, `prob_br` (corner).
 
         Raises:
-            ValueError: an image is not of the size that the model was built for.
+            ValueError: an image does not have the size of the configuration.
         """
         sizes = {"template": self.config.template_size, "search": self.config.search_size}
         for (name, size), image in zip(sizes.items(), (template, search), strict=True):
@@ -69,13 +70,13 @@ class FERMT(nn.Module):
 
 
 def build_model(config: str | ModelConfig = "fermt", *, backend: str = "auto", **overrides: Any) -> FERMT:
-    """A freshly initialised model.
+    """Builds a model with new weights.
 
     Args:
         config: a name from `fermt.CONFIGS` ("fermt", "fermt-corner", "a1a4" ... "a3a5", "a2" ... "a5", "a2a5-3-9",
             "a2a5-9-3") or a `ModelConfig`.
-        backend: of the kernels, for every layer: "auto" or a name from `fermt_kernels.backends()`.
-        **overrides: fields of a named configuration to replace, such as `dau=False`.
+        backend: backend of all kernels: "auto" or a name from `fermt_kernels.backends()`.
+        **overrides: fields to replace in a named configuration, such as `dau=False`.
     """
     if isinstance(config, ModelConfig):
         if overrides:

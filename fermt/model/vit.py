@@ -1,4 +1,4 @@
-"""The backbone: a Dual Attention Unit and a vision transformer that sees template and search region as one sequence."""
+"""The backbone: a Dual Attention Unit and a vision transformer over the tokens of template and search region."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fermt_kernels.spec.normalization import LAYER_NORM_EPS
 
 from ..config import ModelConfig
 
-RESIDUAL = torch.float32  # what the tokens between blocks are under autocast, and what is added to them
+RESIDUAL = torch.float32  # dtype of the residual stream under autocast
 
 
 class Mlp(nn.Module):
-    """Two linear layers and an exact GELU, on tokens (B, N, C).
+    """Two linear layers with an exact GELU, on tokens (B, N, C).
 
-    The second layer computes the GELU, too, unless somebody has put another module in the place of either.
+    The GELU is fused into the second layer unless one of the two modules has been replaced.
     """
 
     def __init__(self, dim: int, hidden: int, backend: str) -> None:
@@ -34,7 +34,7 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training, drops a sample's residual branch with probability `rate` and scales the others to keep the mean."""
+    """Drops the residual branch of a sample with probability `rate` in training, and scales the others accordingly."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block on tokens (B, N, C), template first."""
+    """A pre-norm transformer block on tokens (B, N, C), template first."""
 
     def __init__(self, config: ModelConfig, pattern: str, drop_path: float, backend: str) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Template (B, 3, Hz, Wz) or (B, T, 3, Hz, Wz) and search region (B, 3, Hx, Wx) -> (B, T n + m, C), template first.
+    """Maps template, (B, 3, Hz, Wz) or (B, T, 3, Hz, Wz), and search, (B, 3, Hx, Wx), to tokens, (B, T n + m, C).
 
-    Initialised as ViT: weights and position tables truncated normal with deviation 0.02, biases 0. The Dual Attention
-    Unit keeps PyTorch's default, as the authors' does.
+    Template tokens come first. Initialization is that of ViT: weights and position tables truncated normal with
+    standard deviation 0.02, biases 0. The Dual Attention Unit has PyTorch's default, as in the authors' code.
     """
 
     def __init__(self, config: ModelConfig, backend: str = "auto") -> None:
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def embed(self, images: Tensor, positions: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> tokens (B, HW / P^2, C) with their positions."""
+        """Embeds images, (B, 3, H, W), as tokens, (B, HW / P^2, C), and adds position tables."""
         return self.patch_embed(images if self.dau is None else self.dau(images)) + positions
 
     def forward(self, template: Tensor, search: Tensor) -> Tensor:

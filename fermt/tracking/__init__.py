@@ -1,4 +1,4 @@
-"""Tracking: targets through a sequence of images, and the images' way in and out."""
+"""Tracking of one or many targets, and input and output of images, videos and boxes."""
 
 from .multi_tracker import MultiTracker
 from .target import Options, Track

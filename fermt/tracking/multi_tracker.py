@@ -1,4 +1,4 @@
-"""Many targets in one batched frame."""
+"""Tracking of many targets in one batch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .target import Options, Target, Track, advance
 
 
 class MultiTracker:
-    """Follows any number of targets through the same frames: all of them in one call of the network.
+    """Tracks any number of targets in the same frames, all in one call of the network.
 
         tracker = MultiTracker(model)
         left = tracker.add(image_rgb, (x, y, w, h))
         for name, (box, score, lost) in tracker.update(next_image_rgb).items(): ...
 
-    Each is followed as `Tracker` follows one; they do not know of one another.
+    Each target is tracked as by `Tracker`, independently of the others.
 
     Args:
         model, dtype, **options: as for `Tracker`.
@@ -42,19 +42,19 @@ class MultiTracker:
 
     @property
     def names(self) -> tuple[Hashable, ...]:
-        """Of the targets, in the order in which they were added."""
+        """The names of the targets, in the order in which they were added."""
         return tuple(self._targets)
 
     @torch.inference_mode()
     def add(self, image: np.ndarray, box: Sequence[float], name: Hashable = None) -> Hashable:
-        """Takes another target, at any time; the next `update` is its first.
+        """Adds a target, at any time; it is tracked from the next `update` on.
 
         Args:
             image, box: as for `Tracker.init`.
-            name: of the target, any that is not in use; None takes the next number, and none twice.
+            name: of the target, not in use; None takes the next number, never the same twice.
 
         Returns:
-            its name.
+            The name.
 
         Raises:
             ValueError: the name is in use.
@@ -63,27 +63,27 @@ class MultiTracker:
         if name is None:
             name = next(number for number in self._numbers if number not in self._targets)
         if name in self._targets:
-            raise ValueError(f"a target {name!r} is followed already; drop it first, or give another name")
+            raise ValueError(f"there is a target {name!r} already; drop it first, or give another name")
         self._targets[name] = Target(self.network, self.options, image, box)
         return name
 
     def drop(self, name: Hashable) -> None:
-        """Forgets a target. KeyError if there is none of that name."""
+        """Removes a target. KeyError if there is none of that name."""
         self._checked(name)
         del self._targets[name]
 
     @torch.inference_mode()
     def reinit(self, name: Hashable, image: np.ndarray, box: Sequence[float]) -> None:
-        """As `Tracker.reinit`, of one target. KeyError if there is none of that name."""
+        """Moves a target as `Tracker.reinit` does. KeyError if there is none of that name."""
         self._checked(name).move(image, box)
 
     @torch.inference_mode()
     def update(self, image: np.ndarray) -> dict[Hashable, Track]:
-        """Every target in the next frame, by name; nothing if there are none.
+        """Tracks every target in the next frame; returns results by name.
 
         Raises:
-            RuntimeError: the network's result is not finite for one of them; all stay as they were.
-            TypeError, ValueError: the image is not of the form that `Tracker.init` takes.
+            RuntimeError: the network's result for a target is not finite; no target is changed.
+            TypeError, ValueError: the image does not have the form that `Tracker.init` expects.
         """
         check_image(image)
         targets = list(self._targets.values())

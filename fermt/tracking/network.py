@@ -1,4 +1,4 @@
-"""What a tracker runs: crops in, boxes and scores out, for one target or for many at once."""
+"""Networks for trackers: from crops to boxes and scores, for one target or a batch of targets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..data import normalize
 from ..model import FERMT
 
 Packed = fk.frame.PackedModel | fk.frame.CudaPackedModel
-BOX = 5  # numbers of what is found: cx, cy, w, h, and the score
-TWO = "a packed frame has one template a target, and refresh_every wants two"
-OTHERS = "the model's attention and Dual Attention Unit are not all this package's and on one backend"
+BOX = 5  # numbers of a result: cx, cy, w, h and the score
+TWO = "a packed frame has one template for each target, and refresh_every needs two"
+OTHERS = "the model's attention and Dual Attention Unit are not all of this package and on one backend"
 
 
 class Network(Protocol):
-    """A model and what it needs to run. Crops are uint8 RGB: templates (S, S, 3), search regions (B, S, S, 3)."""
+    """A model that is ready to run. Crops are uint8 RGB: templates (S, S, 3), search regions (B, S, S, 3)."""
 
     device: torch.device
     template_size: int
@@ -30,19 +30,19 @@ class Network(Protocol):
     search_factor: float
 
     def encode(self, template: np.ndarray) -> Tensor:
-        """What `locate` wants of a template crop."""
+        """Encodes a template crop for `locate`."""
 
     def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
-        """Boxes and scores (B, 5) as `fk.frame.decode` gives them under a Hann window, on the CPU.
+        """Finds targets: boxes and scores, (B, 5) on the CPU, as by `fk.frame.decode` under a Hann window.
 
         Args:
-            encoded: for each search region its target's templates; more than one only of a `ModuleNetwork`.
-            searches: the regions.
+            encoded: the templates of the target of each search region; a `PackedNetwork` takes one each.
+            searches: the search regions.
         """
 
 
 class PackedNetwork:
-    """A packed model: a frame is one call, of the compiled library or of a CUDA graph; templates are encoded once."""
+    """A packed model, which runs a frame in one call of the compiled library or of a CUDA graph."""
 
     def __init__(self, packed: Packed) -> None:
         self._packed, self.device = packed, packed.device
@@ -56,7 +56,7 @@ class PackedNetwork:
 
     def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
         caches, crops, count = [cache for (cache,) in encoded], torch.from_numpy(searches), len(searches)
-        if self.device.type == "cuda":  # each batch is a graph of its own: powers of two are few
+        if self.device.type == "cuda":  # each batch size needs a graph: only powers of two
             more = (1 << (count - 1).bit_length()) - count
             caches, crops = caches + caches[:1] * more, torch.cat((crops, crops[:1].expand(more, -1, -1, -1)))
         maps = fk.frame.track_frame(
@@ -66,7 +66,7 @@ class PackedNetwork:
 
 
 class ModuleNetwork:
-    """The model as it is, in its own dtype and on its own device; it sees the template in every frame."""
+    """The model itself, in its own dtype and on its own device; templates are encoded in every frame."""
 
     def __init__(self, model: FERMT) -> None:
         self._model = model.eval()
@@ -85,7 +85,7 @@ class ModuleNetwork:
     def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
         found = torch.empty((len(searches), BOX), dtype=torch.float64)
         regions = torch.cat([self._normalized(crop) for crop in searches])
-        for count in {len(templates) for templates in encoded}:  # targets with a second template, and those without
+        for count in {len(templates) for templates in encoded}:  # targets with one template, then those with two
             chosen = [i for i, templates in enumerate(encoded) if len(templates) == count]
             templates = torch.stack([torch.cat(tuple(encoded[i])) for i in chosen])
             maps = self._model(templates if count > 1 else templates.squeeze(1), regions[chosen])
@@ -96,15 +96,15 @@ class ModuleNetwork:
 def network_for(
     model: FERMT | Packed, dtype: torch.dtype | None, second_template: bool = False
 ) -> PackedNetwork | ModuleNetwork:
-    """The packed frame where the model's device and dtype, and the backend that it asks for, have it.
+    """Chooses the packed frame if there is one for the model's device, dtype and backend, else the model itself.
 
     Args:
-        model: weights, packed or not.
-        dtype: of the packed frame's matrices; None takes the model's own.
-        second_template: whether a target may have two templates, which no packed frame takes.
+        model: the model, packed or not.
+        dtype: of the packed frame's matrices; None: that of the model.
+        second_template: whether targets may have two templates, which a packed frame does not support.
 
     Raises:
-        ValueError: a dtype, or a packed model, is asked for where there is no packed frame; the message says why.
+        ValueError: there is no packed frame for the dtype or packed model requested; the message says why.
     """
     if isinstance(model, Packed):
         if second_template:
@@ -128,7 +128,7 @@ def network_for(
 
 
 def hann_window(size: int) -> Tensor:
-    """(size, size) float64, the product of two Hann windows without their zero ends; it favours the centre."""
+    """A Hann window, (size, size) float64, without its zero ends, which favors the center."""
     steps = torch.arange(1, size + 1, dtype=torch.float64)
     line = 0.5 * (1 - torch.cos(2 * torch.pi * steps / (size + 1)))
     return torch.outer(line, line)

@@ -1,14 +1,15 @@
-"""Boxes of all frames in a file: CSV, JSON lines, or just x,y,w,h."""
+"""Files of boxes of all frames: CSV, JSON lines, or plain x,y,w,h."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
+
+from fermt_kernels.files import atomic_path
 
 from .target import Track
 
@@ -16,7 +17,7 @@ COLUMNS = ("frame", "id", "x", "y", "w", "h", "score", "lost")
 
 
 class Row(NamedTuple):
-    """One target in one frame."""
+    """The result for one target in one frame."""
 
     frame: int  # from 0
     id: str
@@ -40,7 +41,7 @@ def _plain(row: Row) -> str:
     return ",".join(f"{value:.3f}" for value in row.track.box) + "\n"
 
 
-# For each ending of a name: its first line, and a line a row.
+# By suffix: the first line, and the form of a row.
 FORMATS: dict[str, tuple[str, Callable[[Row], str]]] = {
     ".csv": (",".join(COLUMNS) + "\n", _csv),
     ".jsonl": ("", _json),
@@ -49,27 +50,26 @@ FORMATS: dict[str, tuple[str, Callable[[Row], str]]] = {
 
 
 class ResultFile:
-    """Writes rows to a file, aside first; it takes its name when the context ends without an error."""
+    """Writes rows to a file, which gets its name when the context ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, 0
-        self._aside = path.with_name(f".{path.name}.part")
+        self._atomic = atomic_path(path)
         self._header, self._line = FORMATS[path.suffix.lower()]
         self._file: TextIO | None = None
 
     def __enter__(self) -> ResultFile:
-        self._file = self._aside.open("w", newline="")
+        self._file = self._atomic.__enter__().open("w", newline="")
         self._file.write(self._header)
         return self
 
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         assert self._file is not None
         self._file.close()
-        if error_type is None:
-            os.replace(self._aside, self.path)
-        self._aside.unlink(missing_ok=True)
+        self._atomic.__exit__(*error)
 
     def write(self, row: Row) -> None:
+        """Appends a row."""
         assert self._file is not None
         self._file.write(self._line(row))
         self.rows += 1

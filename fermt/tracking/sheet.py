@@ -1,22 +1,23 @@
-"""Contact sheets: many small pictures in one."""
+"""Contact sheets: many small pictures in one image."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from fermt_kernels.files import atomic_write
+
 WIDTH = 320  # of a frame on the sheet, in pixels
-MOST = 120  # frames on a sheet; beyond, every other one is left out and twice as many frames pass between them
+MOST = 120  # frames on a sheet; beyond, every other one is dropped and the step between frames doubled
 GAP = 4
 
 
 class ContactSheet:
-    """A video's: takes frames as they come, keeps every n-th, and writes them in rows as one PNG."""
+    """Collects every n-th frame of a video and writes them as one PNG."""
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
@@ -28,7 +29,7 @@ class ContactSheet:
         return self._seen % self.every == 0
 
     def add(self, image: np.ndarray) -> None:
-        """The next frame, (H, W, 3) uint8 RGB."""
+        """Adds the next frame, (H, W, 3) uint8 RGB."""
         if self.wants():
             height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
             self._kept.append(cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA))
@@ -37,11 +38,11 @@ class ContactSheet:
         self._seen += 1
 
     def skip(self) -> None:
-        """A frame that is not wanted."""
+        """Counts a frame that is not wanted."""
         self._seen += 1
 
     def save(self) -> None:
-        """Writes the PNG, aside first; nothing if there was no frame."""
+        """Writes the PNG; nothing if there was no frame."""
         if not self._kept:
             return
         height = max(image.shape[0] for image in self._kept)
@@ -49,7 +50,7 @@ class ContactSheet:
 
 
 def arrange(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Images, (H, W, 3) uint8 each, in rows of `columns`, each cell as large as the largest of them."""
+    """Arranges images, (H, W, 3) uint8, in rows of `columns`; the cells have the size of the largest image."""
     height, width = (max(image.shape[i] for image in images) for i in (0, 1))
     rows = math.ceil(len(images) / columns)
     sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
@@ -60,11 +61,8 @@ def arrange(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB, aside first; OSError if that fails."""
-    aside = path.with_name(f".{path.stem}.part.png")
-    try:
-        if not cv2.imwrite(str(aside), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-            raise OSError(f"OpenCV cannot write a picture to {str(path)!r}")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """Writes an image, (H, W, 3) uint8 RGB, atomically; OSError if that fails."""
+    encoded, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not encoded:
+        raise OSError(f"OpenCV cannot encode a picture for {str(path)!r}")
+    atomic_write(path, data.tobytes())

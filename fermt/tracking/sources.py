@@ -1,4 +1,4 @@
-"""Where frames come from: a video file, a folder of images, a pattern of file names, a camera. All in RGB."""
+"""Sources of frames in RGB: video files, folders of images, patterns of file names, cameras."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-FPS = 30.0  # where a source has no rate of its own
-TOLERANCE = 0.01  # of the frames that a video announces may be missing: some containers only estimate them
+FPS = 30.0  # for sources without a frame rate
+TOLERANCE = 0.01  # share of the announced frames that may be missing; some containers only estimate their number
 
 
 class Source:
-    """Frames, (H, W, 3) uint8 RGB, one after the other. Iterating again starts again, except with a camera.
+    """An iterable of frames, (H, W, 3) uint8 RGB. A new iteration starts again, except with a camera.
 
-    `count` is how many frames are announced, 0 if that is not known; `fps` the frame rate. While iterating, ValueError
-    names a frame that cannot be read.
+    `count` is the announced number of frames, 0 if unknown; `fps` is the frame rate. Iterating raises ValueError for a
+    frame that cannot be read.
     """
 
     name = ""
@@ -47,10 +47,10 @@ class ImageFiles(Source):
 
 
 class _Captured(Source):
-    """What OpenCV captures from."""
+    """A source that OpenCV captures from."""
 
     _from: str | int = ""
-    _what = ""
+    _refused = ""  # message if it cannot be opened
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class _Captured(Source):
         self.fps = (capture.get(cv2.CAP_PROP_FPS) if opened else 0) or FPS
         capture.release()
         if not opened:
-            raise ValueError(self._what)
+            raise ValueError(self._refused)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         capture = cv2.VideoCapture(self._from)
@@ -78,26 +78,26 @@ class _Captured(Source):
 
 
 class VideoFile(_Captured):
-    """A video that OpenCV reads."""
+    """A video file read by OpenCV."""
 
     def __init__(self, path: Path) -> None:
         self._from = str(path)
-        self._what = f"{str(path)!r} is not a video that OpenCV can read; expected one, or a folder of images"
+        self._refused = f"{str(path)!r} is not a video that OpenCV can read; expected one, or a folder of images"
         super().__init__(str(path))
 
 
 class Camera(_Captured):
-    """A camera, by its index."""
+    """A camera, given by its index."""
 
     def __init__(self, index: int) -> None:
         self._from = index
-        self._what = f"no camera {index} can be opened; expected an index (0 is the first), a video or a folder"
+        self._refused = f"no camera {index} can be opened; expected an index (0 is the first), a video or a folder"
         super().__init__(f"camera {index}")
         self.count = 0
 
 
 class PyAVFile(Source):
-    """A video that PyAV reads."""
+    """A video file read by PyAV."""
 
     def __init__(self, path: Path) -> None:
         import av
@@ -125,14 +125,14 @@ class PyAVFile(Source):
 
 
 def open_source(text: str | os.PathLike[str]) -> Source:
-    """The frames that `text` names: a video, a folder of images, a pattern such as "frames/*.jpg", a camera's index.
+    """Opens a video, a folder of images, a pattern such as "frames/*.jpg", or a camera given by its index.
 
-    Images come in the natural order of their names, frame2 before frame10. A video that OpenCV cannot read is tried
-    with PyAV, where that is installed.
+    Images are in the natural order of their names, frame2 before frame10. A video that OpenCV cannot read is opened
+    with PyAV, if that is installed.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
-        ValueError: it is no video that can be read, or has no images, or there is no such camera.
+        FileNotFoundError: there is no such file.
+        ValueError: the video cannot be read, the folder has no images, or there is no such camera.
     """
     name = os.fspath(text)
     path = Path(name)
@@ -161,12 +161,12 @@ def _video(path: Path) -> Source:
             raise
         try:
             return PyAVFile(path)
-        except ValueError as too:
-            raise ValueError(f"{refused}; PyAV: {too}") from too
+        except ValueError as error:
+            raise ValueError(f"{refused}; PyAV: {error}") from error
 
 
 def _check_end(name: str, frames: int, announced: int) -> None:
-    """ValueError if frames are missing at a video's end."""
+    """Raises ValueError if frames are missing at the end of a video."""
     if frames == 0:
         raise ValueError(f"no frame of {name!r} can be read")
     if frames < announced * (1 - TOLERANCE) - 1:

@@ -1,6 +1,6 @@
-"""How fast tracking is here: the network alone, an update on a frame in memory, and one with its decoding.
+"""Measures the speed of tracking: the network alone, an update with a frame in memory, and an update with decoding.
 
-Batch 1, after a warm-up of `WARM_UP` frames, on the threads that torch has; `PROTOCOL` says what each figure is.
+The batch size is 1, after a warm-up of `WARM_UP` frames, with torch's threads; `PROTOCOL` defines each quantity.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from .sources import Source, open_source
 from .tracker import Tracker
 from .video import VideoWriter
 
-FRAME = (360, 640)  # height and width of the pattern that is tracked in
-TARGET = (270.0, 120.0, 100.0, 120.0)  # in such a frame; in a larger one, larger
+FRAME = (360, 640)  # height and width of the synthetic pattern
+TARGET = (270.0, 120.0, 100.0, 120.0)  # box in such a frame; scaled with the size of other frames
 CLIP_FRAMES = 20
 WARM_UP = 5
-# Of the packed frame, by device: the backend that has it, and the dtypes.
+# The backend and the dtypes of the packed frame, by device.
 PACKED = {
     "cpu": ("cpp", (torch.float32, torch.bfloat16)),
     "cuda": ("triton", (torch.float32, torch.bfloat16, torch.float16)),
 }
-PLAIN = (torch.float32, torch.bfloat16)  # of PyTorch's own operators
+PLAIN = (torch.float32, torch.bfloat16)  # dtypes of PyTorch's own operators
 PROTOCOL = {
-    "encode": "the template alone, once a target; median",
-    "crop": "the search region, cut out of a frame in memory and resized; median",
-    "network": "the network alone, from crop to box, the template encoded before; median",
-    "update": "crop, network and box of a frame in memory, decoding excluded; median",
-    "with_decode": "such an update, and reading and decoding its frame; mean, by the wall clock",
-    # With the init, as the toolkit has it, one that only crops would weigh more than all updates: its 1/t is huge.
-    "got10k_fps": "updates as the GOT-10k toolkit counts, decoding excluded: mean of 1/t; but without the init",
+    "encode": "encoding of the template, once for each target; median",
+    "crop": "cutting and resizing of the search region of a frame in memory; median",
+    "network": "the network alone, from crop to box, with an encoded template; median",
+    "update": "crop, network and box for a frame in memory, without decoding; median",
+    "with_decode": "an update with reading and decoding of its frame; mean of wall-clock time",
+    # The toolkit also includes the init, whose large 1/t would outweigh all updates.
+    "got10k_fps": "updates as in the GOT-10k toolkit, without decoding: mean of 1/t; but without the init",
 }
 
 
 class Speed(NamedTuple):
-    """One way to run the tracker: seconds a frame, and frames a second, as `PROTOCOL` defines them."""
+    """Speed of one way to run the tracker: seconds per frame, and frames per second, as `PROTOCOL` defines them."""
 
     name: str
     backend: str
@@ -61,7 +61,7 @@ class Speed(NamedTuple):
 
 
 class Way(NamedTuple):
-    """A way to run the tracker; making it raises ValueError where it is not possible."""
+    """A way to run the tracker; `make` raises ValueError if it is not possible here."""
 
     name: str
     backend: str
@@ -70,17 +70,17 @@ class Way(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """What is tracked in: the first frames of a video, in memory and to be decoded anew."""
+    """The first frames of a video, in memory and as a source to decode again."""
 
     name: str
     source: Source
     frames: list[np.ndarray]
     box: Box
-    decode: float  # seconds to read and decode a frame, the median without the first
+    decode: float  # seconds to read and decode a frame: median without the first
 
 
 def ways(model: FERMT) -> Iterator[Way]:
-    """All of them, on the model's device."""
+    """Yields all ways to run a model on its device."""
     device = next(model.parameters()).device
     backend, dtypes = PACKED[device.type]
     for dtype in dtypes:
@@ -93,7 +93,7 @@ def ways(model: FERMT) -> Iterator[Way]:
 
 @contextmanager
 def open_clip(video: Path | None = None) -> Iterator[Clip]:
-    """The first 20 frames of a video or a folder of images; without one, of a moving pattern, 640 x 360, in MPEG-4.
+    """Opens the first 20 frames of a video or folder of images; by default, of a moving pattern, 640 x 360, in MPEG-4.
 
     Raises:
         OSError, ValueError: there is no such video, it cannot be read, or it has fewer than two frames.
@@ -115,16 +115,16 @@ def open_clip(video: Path | None = None) -> Iterator[Clip]:
 
 
 def measure(way: Way, clip: Clip, seconds: float) -> Speed:
-    """Times a tracker for about `seconds`, and no less than the clip takes.
+    """Measures a tracker for about `seconds`, at least the time that the clip takes.
 
-    The box is put back before each frame, so that no crop depends on the weights.
+    The box is reset before each frame, so that crops do not depend on the weights.
 
     Raises:
-        ValueError: this way is not possible here; the message says why.
+        ValueError: this way to run is not possible here; the message says why.
     """
     tracker = way.make()
     with torch.inference_mode():
-        samples = _by_turns(tracker, clip, seconds / 2)
+        samples = _interleaved(tracker, clip, seconds / 2)
     end, walls = time.perf_counter() + seconds / 2, [_wall(tracker, clip)]
     while time.perf_counter() < end:
         walls.append(_wall(tracker, clip))
@@ -138,8 +138,8 @@ def measure(way: Way, clip: Clip, seconds: float) -> Speed:
     )
 
 
-def _by_turns(tracker: Tracker, clip: Clip, seconds: float) -> dict[str, list[float]]:
-    """Seconds of the parts of a frame in memory, and of an update, one after the other, the warm-up cut off."""
+def _interleaved(tracker: Tracker, clip: Clip, seconds: float) -> dict[str, list[float]]:
+    """Seconds of each part of a frame in memory and of an update, measured in turn, without the warm-up."""
     network, frames = tracker.network, cycle(clip.frames)
     image = next(frames)
     search = crop_target(image, clip.box, network.search_factor, network.search_size).image
@@ -151,7 +151,7 @@ def _by_turns(tracker: Tracker, clip: Clip, seconds: float) -> dict[str, list[fl
         tracker.reinit(following, clip.box)
         return following
 
-    parts: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # what comes before, what is timed
+    parts: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # preparation, and the call that is timed
         "encode": (lambda: template, network.encode),
         "crop": (
             lambda: image,
@@ -174,7 +174,7 @@ def _by_turns(tracker: Tracker, clip: Clip, seconds: float) -> dict[str, list[fl
 
 
 def _wall(tracker: Tracker, clip: Clip) -> float:
-    """Seconds of a frame of the clip, reading and decoding included: the mean of those after the first."""
+    """Mean seconds of a frame of the clip after the first, with reading and decoding."""
     source = iter(clip.source)
     tracker.init(next(source), clip.box)
     count, start = 0, time.perf_counter()

@@ -1,4 +1,4 @@
-"""One target on its way through frames: where it was last, whether it is lost, where it is looked for next."""
+"""The state of one tracked target: its last box, whether it is lost, and its next search region."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..data import Crop, crop_target, meeting_square
 from .images import check_image, to_rgb
 from .network import Network
 
-MARGIN = 10.0  # pixels of a box that stay in the image, and its least side
+MARGIN = 10.0  # pixels of a box that stay in the image, and its smallest side
 
-# Of each option: its type, its least and its largest value, and how to say so.
+# For each option: type, smallest and largest value, and the expected form in words.
 _FORMS: dict[str, tuple[Any, float, float, str]] = {
     "bgr": (bool, False, True, "True or False"),
     "lost_below": (Real, 0.0, 1.0, "a number from 0 to 1"),
@@ -32,33 +32,33 @@ _FORMS: dict[str, tuple[Any, float, float, str]] = {
 
 
 class Track(NamedTuple):
-    """One frame's result."""
+    """The result for one target in one frame."""
 
     box: Box  # xywh in pixels of the image, floats
-    score: float  # the head's confidence in (0, 1), before the window; not calibrated
+    score: float  # confidence of the head in (0, 1), before the window; not calibrated
     lost: bool  # the score has been below `lost_below` for `patience` frames
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a target is followed. The defaults are the protocol of the paper's benchmarks: nothing is ever lost.
+    """Options of tracking. With the defaults, the protocol of the paper's benchmarks, no target is ever lost.
 
     Args:
-        bgr: whether images of three or four channels are BGR, as OpenCV reads them, rather than RGB.
-        lost_below: the score under which a frame is a bad one; 0: none is. Scores are not calibrated: choose it on your
+        bgr: whether images with three or four channels are BGR, as OpenCV reads them, instead of RGB.
+        lost_below: frames with a lower score are bad; 0: none is. Scores are not calibrated: choose the value on your
             own footage.
-        patience: bad frames in a row after which the target is lost. Up to then its box moves as in any other frame.
-            Lost, it stays where it was in the last good frame, until a frame is good again.
-        growth: what the side of the search region is multiplied by for each frame that the target is lost, after the
-            first; 1 leaves it as it is. The target is then smaller in the search region than it was in training.
-        largest_growth: where that ends.
-        refresh_every: frames after which a second template is cut at the target's box, in place of the one before; 0:
-            never. It doubles the template's tokens, runs the model itself rather than the packed frame, and is neither
-            the paper's nor trained for.
-        refresh_above: the score that a frame must have for that, and not be a bad one; a frame later one may.
+        patience: consecutive bad frames after which the target is lost. Before, its box is updated as in good frames;
+            after, it stays at that of the last good frame until a frame is good again.
+        growth: factor of the side of the search region for each frame that the target is lost, after the first. With
+            growth above 1 the target is smaller in the search region than in training.
+        largest_growth: largest product of these factors.
+        refresh_every: frames after which a second template is cut at the target's box and replaces the previous one;
+            0: never. This doubles the template tokens and runs the model itself instead of the packed frame. It is not
+            in the paper, and models are not trained for it.
+        refresh_above: smallest score of a frame whose box is used for that; if it is lower, the next frame is tried.
 
     Raises:
-        TypeError, ValueError: an option is of another type, or out of range; the message carries the value.
+        TypeError, ValueError: an option has another type or is out of range; the message has the value.
     """
 
     bgr: bool = False
@@ -78,8 +78,8 @@ class Options:
                 raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
-def finite(found: Tensor) -> list[list[float]]:
-    """What a network located, (B, 5), as numbers; RuntimeError if one of them is not finite."""
+def check_finite(found: Tensor) -> list[list[float]]:
+    """Returns boxes and scores, (B, 5), as lists; RuntimeError if a number is not finite."""
     rows: list[list[float]] = found.tolist()
     for row in rows:
         if not all(map(math.isfinite, row)):
@@ -87,28 +87,31 @@ def finite(found: Tensor) -> list[list[float]]:
     return rows
 
 
-def advance(network: Network, targets: Sequence[Target], images: Sequence[np.ndarray], least: int = 0) -> list[Track]:
-    """Takes each target into its next image, all of them in one call of `network`.
+def advance(
+    network: Network, targets: Sequence[Target], images: Sequence[np.ndarray], min_batch: int = 0
+) -> list[Track]:
+    """Tracks each target in its next image, all in one call of `network`.
 
     Args:
-        targets, images: one of each for the other; images as `check_image` takes them.
-        least: targets that the network is given at least; the first is repeated up to that, and its results left out.
-            A GPU's kernels are chosen by their number, so with a constant one the last bits do not depend on it.
+        targets: the targets.
+        images: an image for each target, as for `check_image`.
+        min_batch: smallest batch size, to which the first target is repeated. With a constant batch size the last bits
+            of results do not depend on the number of targets, by which a GPU's kernels are chosen.
 
     Raises:
-        RuntimeError: what was found is not finite for one of them; all stay as they were.
-        TypeError, ValueError: an image is not of that form; all stay as they were.
+        RuntimeError: the result for a target is not finite; no target is changed.
+        TypeError, ValueError: an image has another form; no target is changed.
     """
     crops = [target.crop(image) for target, image in zip(targets, images, strict=True)]
     templates, searches = [target.templates for target in targets], [crop.image for crop in crops]
-    more = max(least - len(targets), 0)
-    found = finite(network.locate(templates + templates[:1] * more, np.stack(searches + searches[:1] * more)))
-    rows = found[: len(targets)]
-    return [target.take(*taken) for target, taken in zip(targets, zip(images, crops, rows, strict=True), strict=True)]
+    more = max(min_batch - len(targets), 0)
+    found = check_finite(network.locate(templates + templates[:1] * more, np.stack(searches + searches[:1] * more)))
+    rows = zip(targets, images, crops, found[: len(targets)], strict=True)
+    return [target.update(image, crop, row) for target, image, crop, row in rows]
 
 
 class Target:
-    """What a tracker remembers of one target. `templates` are encoded: the first frame's, and perhaps a later one's."""
+    """The state of one target. `templates` has the encoded template of the first frame and possibly a later one."""
 
     def __init__(self, network: Network, options: Options, image: np.ndarray, box: Sequence[float]) -> None:
         self._network, self._options = network, options
@@ -117,7 +120,7 @@ class Target:
         self.templates: list[Tensor] = [self._encode(image)]
 
     def move(self, image: np.ndarray, box: Sequence[float]) -> None:
-        """Puts it elsewhere, as found again; its templates stay."""
+        """Moves the target to another box; its templates stay."""
         size = check_image(image)
         checked = check_box(box, *size)
         for factor in (self._network.template_factor, self._network.search_factor):
@@ -127,7 +130,7 @@ class Target:
         self._bad_frames, self._growth = 0, 1.0
 
     def crop(self, image: np.ndarray) -> Crop:
-        """Where it is looked for in the next image, which may be of another size; RGB."""
+        """Cuts the search region, RGB, out of the next image, whose size may differ from the last."""
         size = check_image(image)
         if size != self._image_size:
             self._image_size = size
@@ -135,8 +138,8 @@ class Target:
         crop = crop_target(image, self._box, self._network.search_factor * self._growth, self._network.search_size)
         return crop._replace(image=to_rgb(crop.image, self._options.bgr))
 
-    def take(self, image: np.ndarray, crop: Crop, found: Sequence[float]) -> Track:
-        """A frame's result from what the network found in the crop: cx, cy, w, h in [0, 1] of it, and the score."""
+    def update(self, image: np.ndarray, crop: Crop, found: Sequence[float]) -> Track:
+        """Updates the target with the network's result in the crop: cx, cy, w, h in [0, 1] of it, and the score."""
         options = self._options
         *values, score = found
         side = self._network.search_size / crop.resize_factor

@@ -1,4 +1,4 @@
-"""The tracker: crop, normalise, forward, window, decode, map back, clip (the authors' test-time tracker)."""
+"""Tracking of one target, as the authors' test-time tracker does."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ from .target import Options, Target, Track, advance
 
 
 class Tracker:
-    """Follows one target from frame to frame.
+    """Tracks one target from frame to frame.
 
         tracker = Tracker(model)
         tracker.init(image_rgb, (x, y, w, h))
         box, score, lost = tracker.update(next_image_rgb)
 
-    The model is packed (`fermt_kernels.frame`), on the CPU and on a GPU: its weights as they are now, so train first.
-    Where there is no packed frame (float64, no compiled library or no Triton, another backend asked for), the model
-    itself runs.
+    The model is packed (`fermt_kernels.frame`) on the CPU and on a GPU; later changes of its weights have no effect. If
+    there is no packed frame (float64, no compiled library or Triton, another backend), the model itself runs.
 
     Args:
-        model: a FERMT, whose dtype and device are those that tracking runs in; or a packed model.
-        dtype: of the packed frame's products, torch.float32 or torch.bfloat16, on a GPU also torch.float16; None takes
-            the model's own.
-        **options: those of `fermt.tracking.Options`: bgr, lost_below, patience, growth, ...
+        model: a FERMT, which runs in its dtype and on its device; or a packed model.
+        dtype: of the packed frame's products: torch.float32, torch.bfloat16, or on a GPU torch.float16; None: that of
+            the model.
+        **options: fields of `fermt.tracking.Options`: bgr, lost_below, patience, growth, ...
 
     Raises:
-        TypeError, ValueError: `dtype` is asked for and there is no packed frame for it, or an option is not what
-            `Options` takes; the message says why.
+        TypeError, ValueError: there is no packed frame in `dtype`, or an option is not valid; the message says why.
     """
 
     def __init__(self, model: FERMT | Packed, *, dtype: torch.dtype | None = None, **options: Any) -> None:
@@ -42,21 +40,21 @@ class Tracker:
 
     @torch.inference_mode()
     def init(self, image: np.ndarray, box: Sequence[float]) -> None:
-        """Takes the target in the first frame.
+        """Starts tracking a target.
 
         Args:
-            image: uint8 (H, W, 3) RGB, or BGR with `bgr=True`; (H, W, 4) with alpha, which is left out; or (H, W) or
-                (H, W, 1) grey.
+            image: the first frame, uint8: (H, W, 3) RGB, or BGR with `bgr=True`; (H, W, 4) with alpha, which is not
+                used; or (H, W) or (H, W, 1) grayscale.
             box: (x, y, w, h) in pixels: left, top, width, height.
 
         Raises:
-            TypeError, ValueError: the image is not of that form, or the box has no area or lies outside the image.
+            TypeError, ValueError: the image has another form, or the box has no area or lies outside the image.
         """
         self._target = Target(self.network, self.options, image, box)
 
     @torch.inference_mode()
     def reinit(self, image: np.ndarray, box: Sequence[float]) -> None:
-        """Puts the target where it was found again, by a detector say: its template stays that of `init`.
+        """Moves the target to where it was found again, for example by a detector; its template stays that of `init`.
 
         Raises:
             RuntimeError: `init` has not been called.
@@ -66,14 +64,14 @@ class Tracker:
 
     @torch.inference_mode()
     def update(self, image: np.ndarray) -> Track:
-        """The target in the next frame, looked for around the last box.
+        """Tracks the target in the next frame, in a region around its last box.
 
         Args:
-            image: as for `init`; it may be of another size than the one before.
+            image: as for `init`; its size may differ from that of the last frame.
 
         Raises:
             RuntimeError: `init` has not been called, or the network's result is not finite.
-            TypeError, ValueError: the image is not of that form.
+            TypeError, ValueError: the image has another form.
         """
         (track,) = advance(self.network, [self._checked("update")], [image])
         return track

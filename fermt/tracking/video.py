@@ -1,18 +1,22 @@
-"""Frames out: an annotated video, and a window."""
+"""Output of annotated frames: a video file and a window."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from fermt_kernels.files import atomic_path
+
 from .target import Track
 
-# RGB, one target after the other; far from each other, and seen on dark and light.
-COLOURS = (
+# RGB, in the order of targets: distinct, and visible on dark and light images.
+COLORS = (
     (80, 255, 80),
     (255, 90, 90),
     (90, 160, 255),
@@ -25,31 +29,30 @@ LOST = (150, 150, 150)
 
 
 class VideoWriter:
-    """Writes RGB frames to an MP4 file, aside first; the file takes its name when the context ends without an error."""
+    """Writes RGB frames to an MP4 file, which gets its name when the context ends without an error."""
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         self.path = Path(path)
-        self._aside = self.path.with_name(f".{self.path.stem}.part.mp4")
         self._fps = fps
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._writer is not None:
             self._writer.release()
-            if error_type is None:
-                os.replace(self._aside, self.path)
-        self._aside.unlink(missing_ok=True)
+        self._stack.__exit__(*error)
 
     def write(self, image: np.ndarray) -> None:
         """Appends one (H, W, 3) uint8 frame; ValueError if its size is not the first one's."""
         size = (image.shape[1], image.shape[0])
         if self._writer is None:
             self._size = size
-            self._writer = cv2.VideoWriter(str(self._aside), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
+            temporary = self._stack.enter_context(atomic_path(self.path, keep_suffix=True))
+            self._writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
             if not self._writer.isOpened():
                 raise ValueError(f"OpenCV cannot write a video to {str(self.path)!r}")
         if size != self._size:
@@ -58,16 +61,16 @@ class VideoWriter:
 
 
 def annotate(image: np.ndarray, tracks: Mapping[str, Track], caption: str) -> np.ndarray:
-    """A copy of the RGB `image` with a box for each target, grey while it is lost, and a line of text."""
+    """Draws a box for each target, gray if it is lost, and a line of text on a copy of an RGB image."""
     drawn = image.copy()
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
     for i, (name, track) in enumerate(tracks.items()):
         x, y, w, h = (round(value) for value in track.box)
-        colour = LOST if track.lost else COLOURS[i % len(COLOURS)]
-        cv2.rectangle(drawn, (x, y), (x + w, y + h), colour, 2)
+        color = LOST if track.lost else COLORS[i % len(COLORS)]
+        cv2.rectangle(drawn, (x, y), (x + w, y + h), color, 2)
         label = f"{name}: " if len(tracks) > 1 else ""
         text = f"{label}lost" if track.lost else f"{label}{track.score:.2f}"
-        cv2.putText(drawn, text, (x + 3, y + h - 5), font, scale, colour, 1, cv2.LINE_AA)
+        cv2.putText(drawn, text, (x + 3, y + h - 5), font, scale, color, 1, cv2.LINE_AA)
     (text_width, text_height), _ = cv2.getTextSize(caption, font, scale, 1)
     cv2.rectangle(drawn, (0, 0), (text_width + 16, text_height + 16), (0, 0, 0), cv2.FILLED)
     cv2.putText(drawn, caption, (8, text_height + 8), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
@@ -75,7 +78,7 @@ def annotate(image: np.ndarray, tracks: Mapping[str, Track], caption: str) -> np
 
 
 class Window:
-    """A window on the screen, closed when the context ends. RuntimeError if there can be none."""
+    """A window on the screen, closed when the context ends. RuntimeError if it cannot be opened."""
 
     TITLE = "fermt track (q ends)"
     ENDS = (ord("q"), 27)  # and Escape
@@ -85,7 +88,7 @@ class Window:
             cv2.namedWindow(self.TITLE, cv2.WINDOW_NORMAL)
         except cv2.error as error:
             raise RuntimeError(
-                "there can be no window: it takes a display, and an OpenCV that has windows "
+                "no window can be opened: this needs a display, and an OpenCV with windows "
                 "(pip uninstall opencv-python-headless; pip install opencv-python)"
             ) from error
         return self
@@ -94,6 +97,6 @@ class Window:
         cv2.destroyWindow(self.TITLE)
 
     def show(self, image: np.ndarray) -> bool:
-        """Shows an RGB frame; false once the user has asked for the end."""
+        """Shows an RGB frame; returns False once the user has pressed q or Escape."""
         cv2.imshow(self.TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return cv2.waitKey(1) & 0xFF not in self.ENDS

@@ -1,4 +1,4 @@
-"""Training: a configuration, where the pairs come from, and the run."""
+"""Training: configurations, sources of training pairs, and the training loop."""
 
 from .config import TrainConfig
 from .recipes import TRAINING, read_config

@@ -1,4 +1,4 @@
-"""A training run as one dataclass, whose values are checked."""
+"""The configuration of a training run, one dataclass with checked values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 from ..config import ModelConfig, named_config
 
 AMP = ("off", "bf16", "fp16")
-SYNTHETIC = "synthetic"  # the data set that needs no root
-POOL = "pool"  # a folder of free images, which gives pairs of several kinds
+SYNTHETIC = "synthetic"  # the data set without files
+POOL = "pool"  # a folder of free images, used for pairs of several kinds
 SCHEDULES = ("step", "constant", "cosine")
 INITIAL = ("vit", "similar")
 
@@ -21,51 +21,50 @@ _ENTRIES = {"data": float, "validation": float, "roots": str, "only": str, "excl
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What is trained, on what, and how; the defaults are the paper's recipe.
+    """Settings of a training run; the defaults are the paper's recipe.
 
-    `batch` counts pairs of a whole step, over all processes and all its parts, so a recipe is the same on any number of
-    devices. `data` and `validation` give each data set its share; `roots` says where a
-    data set lies, `only` and `exclude` which of its training sequences are taken.
+    `batch` is the number of pairs of a whole step, over all processes and parts, so that a recipe does not depend on
+    the number of devices. `data` and `validation` give the share of each data set, `roots` its folder, `only` and
+    `exclude` a choice of its training sequences.
     """
 
     model: str = "fermt"  # a name from fermt.CONFIGS
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of ModelConfig to replace
-    initial: str = "vit"  # or "similar": queries and keys that begin alike, for a start without pretrained weights
+    initial: str = "vit"  # or "similar": correlated queries and keys, for training without pretrained weights
     pretrained: str = ""  # weights to start from: a MAE-Lite ViT-Tiny, or a .safetensors written by fermt.save
     data: dict[str, float] = dataclasses.field(
         default_factory=lambda: {"got10k": 1.0, "lasot": 1.0, "trackingnet": 1.0, "coco": 1.0}
     )
     validation: dict[str, float] = dataclasses.field(default_factory=lambda: {"got10k": 1.0})
     roots: dict[str, str] = dataclasses.field(default_factory=dict)
-    only: dict[str, str] = dataclasses.field(default_factory=dict)  # a file of the sequences to train on
-    exclude: dict[str, str] = dataclasses.field(default_factory=dict)  # a file of those to leave out
-    synthetic: str = "standard"  # setting of the data set "synthetic"
+    only: dict[str, str] = dataclasses.field(default_factory=dict)  # file of the sequences to train on
+    exclude: dict[str, str] = dataclasses.field(default_factory=dict)  # file of the sequences to leave out
+    synthetic: str = "standard"  # preset of the data set "synthetic"
     synthetic_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of SyntheticConfig to replace
-    pool: dict[str, float] = dataclasses.field(default_factory=dict)  # shares of its parts, if not the usual ones
-    synthetic_on_device: bool = False  # draws them in whole batches where the model trains, if there is nothing else
+    pool: dict[str, float] = dataclasses.field(default_factory=dict)  # shares of its parts; empty: the default
     epochs: int = 300
-    pairs: int = 60_000  # an epoch; what does not fill the last step is left out
+    pairs: int = 60_000  # per epoch; those that do not fill the last step are dropped
     batch: int = 128
-    accumulate: int = 1  # parts that a step is computed in, one after the other, to save memory
+    accumulate: int = 1  # parts in which a step is computed, one after another, to save memory
     lr: float = 4e-4
     backbone_lr_factor: float = 0.1
     weight_decay: float = 1e-4
     clip: float = 0.1  # largest norm of the gradient
-    schedule: str = "step"  # of the learning rate: "step", "constant", or "cosine" down to drop_factor of it
-    warmup: int = 0  # steps in which it rises from 0
-    drop_epoch: int = 240  # "step": from here on the learning rate is multiplied by drop_factor
+    schedule: str = "step"  # of the learning rate: "step", "constant", or "cosine" down to lr * drop_factor
+    warmup: int = 0  # steps of linear warm-up
+    drop_epoch: int = 240  # "step": epoch after which the learning rate is multiplied by drop_factor
     drop_factor: float = 0.1
     amp: str = "off"
-    ema: float = 0.0  # decay of an average of the weights, which is then validated and exported; 0: none
-    sync_bn: bool = False  # batch norms over all processes, on GPUs
+    ema: float = 0.0  # decay of the moving average of the weights that is validated and exported; 0: none
+    sync_bn: bool = False  # synchronize batch norms over all processes, on GPUs
     seed: int = 0
-    workers: int = 4  # processes that make pairs, for each process that trains
+    workers: int = 4  # data-loading processes for each training process
     validation_pairs: int = 2000
     validate_every: int = 5  # epochs; 0: never
     log_every: int = 50  # steps
-    save_every: int = 500  # steps; the state is also saved at the end of each epoch
-    keep: int = 2  # states
-    bad_steps: int = 10  # skipped in a row, after which training stops
+    save_every: int = 500  # steps; a state is also saved at the end of each epoch
+    keep: int = 2  # states kept on disk
+    bad_steps: int = 10  # consecutive skipped steps after which training stops
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -94,21 +93,20 @@ class TrainConfig:
             if any(share <= 0 for share in shares.values()) or (not shares and name == "data"):
                 raise ValueError(f"{name} must give each data set a positive share; got {shares}")
         for name in ("only", "exclude"):
-            if strange := sorted(set(getattr(self, name)) - set(self.data)):
-                raise ValueError(f"{name} names {strange}, which data does not: {', '.join(self.data)}")
+            if unknown := sorted(set(getattr(self, name)) - set(self.data)):
+                raise ValueError(f"{name} names {unknown}, which data does not: {', '.join(self.data)}")
         if POOL in self.data and len(self.data) > 1:
             raise ValueError(f"{POOL!r} is not mixed with other data sets; got {', '.join(self.data)}")
-        if self.synthetic_on_device and set(self.data) != {SYNTHETIC}:
-            raise ValueError(f"synthetic_on_device takes {SYNTHETIC!r} alone as data; got {', '.join(self.data)}")
         if self.validate_every and not self.validation:
             raise ValueError("validation names no data set; give one, or set validate_every to 0")
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch."""
         return self.pairs // self.batch
 
     def model_config(self) -> ModelConfig:
-        """The configuration of the model to train."""
+        """The configuration of the model to train; ValueError if `model_options` do not fit."""
         try:
             return named_config(self.model, **self.model_options)
         except TypeError as error:
@@ -116,10 +114,10 @@ class TrainConfig:
             raise ValueError(f"model_options {self.model_options} do not fit: expected some of {known}") from error
 
     def parts(self, processes: int) -> int:
-        """Pairs that one process has in memory at once.
+        """Pairs of one part of a step in one process.
 
         Raises:
-            ValueError: the batch cannot be divided so.
+            ValueError: the batch cannot be divided in this way.
         """
         if self.batch % (processes * self.accumulate):
             raise ValueError(
@@ -129,16 +127,18 @@ class TrainConfig:
         return self.batch // (processes * self.accumulate)
 
     def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as a dictionary."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Raises ValueError for a key that is not a field, or a value that is not of the field's type."""
+        """Makes a configuration; ValueError for an unknown key or a value of another type."""
         check_known(values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
 
 def check_known(keys: Any, known: Sequence[str]) -> None:
+    """Raises ValueError if a key is not in `known`."""
     if unknown := sorted(set(keys) - set(known)):
         raise ValueError(f"unknown training fields {unknown}; expected some of {', '.join(known)}")
 

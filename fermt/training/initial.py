@@ -1,4 +1,4 @@
-"""How a model that has no pretrained weights begins: with attention that already compares."""
+"""Initialization for training without pretrained weights: attention that already compares tokens."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fermt_kernels.modules import TemplateSearchAttention
 
 from ..model import FERMT
 
-SHARED = 0.7  # part of a key's weights that it has in common with the query's
-GAIN = 3.0  # a normalized token's score with itself before the softmax, if its key were its query
+SHARED = 0.7  # correlation of a key's weights with the query's
+GAIN = 3.0  # score of a normalized token with itself before the softmax, if its key equaled its query
 
 
 @torch.no_grad()
-def begin_alike(model: FERMT) -> None:
-    """Initializes each head's keys like its queries, and each attention's output against its values.
+def init_similar(model: FERMT) -> None:
+    """Initializes keys similar to queries and output projections similar to the transposed value projections, in place.
 
-    A token then looks first at tokens that resemble it, which is what a search token has to do to find the target in
-    the template, and the product of output and value projection begins near the identity. After A. Trockman and
-    J. Z. Kolter, "Mimetic initialization of self-attention layers" (2023). Position tables begin as sines and cosines
-    of the place in the crop, so that neighbors begin alike.
+    Tokens then attend first to tokens that resemble them, as a search token must do to find the target in the template,
+    and the product of the output and value projections is close to a multiple of the identity. After A. Trockman and
+    J. Z. Kolter, "Mimetic initialization of self-attention layers" (2023). Position tables start as sines and cosines
+    of the position in the crop, so that neighbors are similar. Draws from torch's global generator.
     """
     for block in model.backbone.blocks:
         attention = cast(TemplateSearchAttention, block.attn)
@@ -38,7 +38,7 @@ def begin_alike(model: FERMT) -> None:
     config = model.config
     if config.head == "center":
         bias = model.box_head.get_parameter("conv5_ctr.bias")
-        bias.fill_(-math.log(config.num_search))  # at first no cell is likely the center
+        bias.fill_(-math.log(config.num_search))  # at first every cell is an unlikely center
     for table, grid, factor in (
         (model.backbone.pos_embed_z, config.template_grid, config.template_factor),
         (model.backbone.pos_embed_x, config.search_grid, config.search_factor),
@@ -47,7 +47,7 @@ def begin_alike(model: FERMT) -> None:
 
 
 def _waves(grid: int, factor: float, dim: int) -> Tensor:
-    """(grid^2, dim): sines and cosines of x and y, in units of the target's size from the middle of the crop."""
+    """Sines and cosines, (grid^2, dim), of x and y from the middle of the crop in units of the target's size."""
     places = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid * factor - 0.5 * factor
     rates = 0.5 * torch.pi * 8 ** (torch.arange(dim // 4, dtype=torch.float64) / max(1, dim // 4 - 1) - 0.5)
     angles = places[:, None] * rates

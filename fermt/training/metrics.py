@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: lines of a .csv, and TensorBoard where it is asked for."""
+"""Metrics of a training run: lines of a .csv file, and TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import write_aside
+from fermt_kernels.files import atomic_write
+
 from .validation import Validation
 
 VALIDATED = tuple(f"val_{name}" for name in Validation._fields)
@@ -17,22 +18,23 @@ COLUMNS = ("step", "epoch", "lr", *MEASURED, "skipped", "pairs_per_second", *VAL
 
 
 class Metrics:
-    """A .csv with a whole line for each call of `write`, appended; cells that were not measured are empty."""
+    """A .csv file to which each call of `write` appends a line; cells that were not measured are empty."""
 
     def __init__(self, path: Path, done: int, tensorboard: bool) -> None:
-        """`done`: steps that the run goes on from; lines of later steps, from before it was cut off, are left out.
+        """Opens the file and deletes its lines for steps after `done`, at which the run continues.
 
         Raises:
-            ValueError: TensorBoard is asked for and not installed.
+            ValueError: TensorBoard is requested and not installed.
         """
         self.path = path
         kept = [line for line in _whole_lines(path) if int(line.split(",", 1)[0]) <= done]
-        write_aside(path, _line(COLUMNS) + "".join(kept))
+        atomic_write(path, _line(COLUMNS) + "".join(kept))
         self._board = _board(path.parent / "tensorboard", done) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends the values of a step."""
         row = {"step": step} | dict(values)
-        with self.path.open("a") as file:  # one write of one line
+        with self.path.open("a") as file:  # one write, so that no line is cut off
             file.write(_line([_shown(row.get(name)) for name in COLUMNS]))
         if self._board:
             for name, value in values.items():
@@ -41,7 +43,7 @@ class Metrics:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file that end as lines do and have every column, less the headings."""
+    """Reads the complete lines of a file, without the header."""
     if not path.exists():
         return []
     lines = path.read_text().splitlines(keepends=True)[1:]
@@ -62,5 +64,5 @@ def _board(folder: Path, done: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError("tensorboard=true takes `pip install 'fermt-kernels[train]'`") from error
+        raise ValueError("tensorboard=true needs `pip install 'fermt-kernels[train]'`") from error
     return SummaryWriter(str(folder), purge_step=done + 1)

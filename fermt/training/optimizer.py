@@ -1,4 +1,4 @@
-"""AdamW in two groups, its learning rate at each step, and the average of the weights."""
+"""The optimizer, its learning-rate schedules, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .config import TrainConfig
 
 
 def build_optimizer(model: FERMT, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the head, at `config.lr`, and the backbone, at that times `config.backbone_lr_factor`."""
+    """Makes AdamW with two groups: the head with `config.lr`, the backbone with `lr * config.backbone_lr_factor`."""
     groups = [
         {"params": list(model.box_head.parameters()), "factor": 1.0},
         {"params": list(model.backbone.parameters()), "factor": config.backbone_lr_factor},
@@ -23,7 +23,7 @@ def build_optimizer(model: FERMT, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
-    """Gives each group its rate for step number `step` of the run, counted from 0; returns the head's."""
+    """Sets the learning rates of all groups for step `step` of the run, from 0; returns the head's rate."""
     lr = config.lr * SCHEDULES[config.schedule](config, step)
     if step < config.warmup:
         lr *= (step + 1) / config.warmup
@@ -49,7 +49,7 @@ SCHEDULES: dict[str, Callable[[TrainConfig, int], float]] = {"step": _step, "con
 
 
 class Average:
-    """An exponential moving average of a model's weights; its buffers are the model's latest."""
+    """An exponential moving average of a model's weights, with the model's latest buffers."""
 
     def __init__(self, model: FERMT, decay: float) -> None:
         self.decay = decay
@@ -57,6 +57,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Moves the average towards the weights of `model`."""
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - self.decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)

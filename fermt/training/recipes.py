@@ -1,4 +1,4 @@
-"""Training configurations: the paper's by name, from files, and overrides from the command line."""
+"""Named training configurations, configuration files, and overrides from the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from .config import TrainConfig, check_known
 
-_TINY = {  # learns on two CPU cores in minutes
+_TINY = {  # trains on two CPU cores in minutes
     "patterns": ["mixed"] * 2 + ["cross"] * 2,
     "dim": 96,
     "num_heads": 6,
@@ -50,7 +50,7 @@ TRAINING: dict[str, TrainConfig] = {
         data=_SYNTHETIC, validation=_SYNTHETIC, epochs=60, drop_epoch=48, backbone_lr_factor=1.0, validate_every=1
     ),
     "free-images": _FREE_IMAGES,
-    "free-images-half": dataclasses.replace(  # a quarter of the tokens: where free-images starts from
+    "free-images-half": dataclasses.replace(  # a quarter of the tokens; its weights are a start for free-images
         _FREE_IMAGES, model_options={"template_size": 64, "search_size": 128, "drop_path": 0.0}
     ),
     "synthetic-tiny": TrainConfig(
@@ -75,9 +75,9 @@ TRAINING: dict[str, TrainConfig] = {
 
 
 def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
-    """A configuration by name, or from a JSON or YAML file, some of its fields replaced.
+    """Reads a configuration by name, or from a JSON or YAML file, and applies overrides.
 
-    A file may say under "base" which named configuration it starts from; without, that is "paper".
+    A file may name under "base" the configuration whose fields it replaces; the default is "paper".
 
     Args:
         name: from `TRAINING`, or a file that ends in .json, .yaml or .yml.
@@ -85,7 +85,7 @@ def read_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown name or key, a value of the wrong type, or YAML without a YAML reader.
+        ValueError: an unknown name or key, a value of the wrong type, or YAML without PyYAML.
     """
     values = TRAINING[name].to_dict() if name in TRAINING else _read_file(Path(name))
     for text in overrides:
@@ -125,7 +125,7 @@ def _read_yaml(path: Path) -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise ValueError(f"{os.fspath(path)!r} is YAML, which takes `pip install pyyaml`; JSON does not") from error
+        raise ValueError(f"{os.fspath(path)!r} is YAML, which needs `pip install pyyaml`; JSON does not") from error
     try:
         return yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -143,7 +143,7 @@ def _parse(value: str) -> Any:
 
 
 def _override(values: dict[str, Any], key: str, value: Any) -> None:
-    """Replaces a field, or, for "field.key", an entry of a field that is a mapping."""
+    """Replaces a field, or with "field.key" an entry of a field that is a mapping."""
     field, _, entry = key.partition(".")
     check_known([field], list(values))
     if not entry:

@@ -1,4 +1,4 @@
-"""Where a run's pairs come from: the data sets that its configuration names, opened and checked."""
+"""Sources of training and validation pairs: opens the data sets that a configuration names."""
 
 from __future__ import annotations
 
@@ -6,52 +6,35 @@ from typing import NamedTuple
 
 from ..data.pairs import PairSource
 from ..data.pool import PoolPairs
-from ..data.readers import open_set
 from ..data.sampling import PairSampler
 from ..data.sequences import SequenceSet
-from ..data.synthetic import (
-    SyntheticBatches,
-    SyntheticConfig,
-    SyntheticPairs,
-    SyntheticSequences,
-    synthetic_config,
-)
+from ..data.synthetic import SyntheticConfig, SyntheticPairs, SyntheticSequences, synthetic_config
+from ..datasets import open_set
 from ..roots import VARIABLE
-from .batches import DevicePairs
 from .config import POOL, SYNTHETIC, TrainConfig
-from .world import World
 
-HELD_OUT = 1  # added to the seed, for pairs that are held out
+HELD_OUT = 1  # added to the seed for validation pairs
 
 
 class Sources(NamedTuple):
-    """Pairs to train on, pairs to validate on, and the sequences of each data set on disk to train on."""
+    """Sources of pairs, and the number of training sequences in each data set with files."""
 
-    train: PairSource | DevicePairs
+    train: PairSource
     held_out: PairSource | None
     sequences: dict[str, int]
 
 
-def open_sources(config: TrainConfig, world: World) -> Sources:
-    """Opens every data set of `config`: the split "train" to train on, "val" to validate on.
+def open_sources(config: TrainConfig) -> Sources:
+    """Opens every data set of `config`: split "train" for training, "val" for validation.
 
-    Synthetic data alone is drawn without the rest of its frames, by workers or where the process of `world` trains.
+    If there is synthetic data only, frames are rendered only where crops show them.
 
     Raises:
-        FileNotFoundError: a root, or what belongs in it, is not there.
-        ValueError: an unknown data set, one without a root, or a setting of synthetic data that does not exist.
+        FileNotFoundError: a root or a part of it is missing.
+        ValueError: an unknown data set, one without a root, or an unknown setting of synthetic data.
     """
-    if config.synthetic_on_device:
-        return Sources(_on_device(config, world), _held_out(config), {})
     train, sequences = _source(config, config.data, "train", config.pairs, config.seed)
     return Sources(train, _held_out(config), sequences)
-
-
-def _on_device(config: TrainConfig, world: World) -> DevicePairs:
-    batches = SyntheticBatches(
-        config.model_config(), config.parts(world.size), config.seed, config.pairs, _synthetic(config), world.device
-    )
-    return DevicePairs(batches, config.pairs)
 
 
 def _held_out(config: TrainConfig) -> PairSource | None:
@@ -68,8 +51,7 @@ def _source(
         return SyntheticPairs(model, seed, pairs, _synthetic(config)), {}
     if missing := sorted(set(shares) - set(config.roots) - {SYNTHETIC}):
         raise ValueError(
-            f"{', '.join(missing)} needs a root, where the data set lies: --root {missing[0]}=PATH, or "
-            f"{VARIABLE}={missing[0]}=PATH"
+            f"{', '.join(missing)} needs a folder: --dataset {missing[0]}=FOLDER, or {VARIABLE}={missing[0]}=FOLDER"
         )
     if set(shares) == {POOL}:
         root = config.roots[POOL]

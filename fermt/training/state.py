@@ -1,4 +1,4 @@
-"""The state of a run on disk: everything that the next step depends on, in files that are whole or not there."""
+"""The state of a training run on disk: everything that the next step depends on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from fermt_kernels.files import atomic_write, delete_leftovers
+
 from .. import checkpoints
 from ..model import FERMT
 from .config import TrainConfig
@@ -18,7 +20,7 @@ from .step import Stepper
 
 STATES = "state-*.pt"
 WEIGHTS, BEST, METRICS, CONFIG = "weights.safetensors", "best.safetensors", "metrics.csv", "config.json"
-# What may change when a run goes on: how long, on which machine, and what is written down on the way.
+# Settings that may change when a run continues: its length, the machine, and logging.
 FREE = (
     *("epochs", "roots", "workers", "accumulate", "validation", "validation_pairs", "validate_every"),
     *("log_every", "save_every", "keep", "bad_steps", "tensorboard"),
@@ -27,20 +29,20 @@ FREE = (
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run is."""
+    """The position of a run."""
 
     epoch: int = 0  # from 0
-    step: int = 0  # of the epoch, that comes next
-    total: int = 0  # steps done, skipped ones included
+    step: int = 0  # next step of the epoch
+    total: int = 0  # steps done, including skipped ones
     skipped: int = 0
-    in_a_row: int = 0  # skipped without one that was not
-    best: float = -1.0  # average overlap in validation
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of what was measured since the last line
-    count: int = 0  # of steps in `sums`
+    in_a_row: int = 0  # consecutive skipped steps
+    best: float = -1.0  # best average overlap in validation
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of measurements since the last logged line
+    count: int = 0  # steps in `sums`
 
 
 def save_state(folder: Path, config: TrainConfig, stepper: Stepper, progress: Progress) -> Path:
-    """Writes the state aside, renames it, and deletes all but the newest `config.keep`."""
+    """Writes the state and deletes all but the newest `config.keep` states."""
     state = {
         "config": config.to_dict(),
         "progress": dataclasses.asdict(progress),
@@ -50,24 +52,20 @@ def save_state(folder: Path, config: TrainConfig, stepper: Stepper, progress: Pr
         "average": stepper.average.model.state_dict() if stepper.average else None,
     }
     target = folder / f"state-{progress.total:09d}.pt"
-    aside = target.with_name(target.name + ".part")
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, target)
-    for old in (*states(folder)[: -config.keep], *folder.glob(STATES + ".part")):
+    atomic_write(target, lambda path: torch.save(state, path))
+    delete_leftovers(folder, "state-*")
+    for old in states(folder)[: -config.keep]:
         old.unlink()
     return target
 
 
 def states(folder: Path) -> list[Path]:
-    """The states in a folder, the newest last."""
+    """Lists the states in a folder, the newest last."""
     return sorted(path for path in folder.glob(STATES) if re.fullmatch(r"state-\d{9,}\.pt", path.name))
 
 
 def load_state(path: Path, config: TrainConfig, stepper: Stepper) -> Progress:
-    """Puts a state into `stepper`, whose model and optimizer are of the same configuration.
+    """Loads a state into `stepper`, whose model and optimizer have the same configuration.
 
     Raises:
         ValueError: the file is damaged, or of a run whose configuration differs in more than `FREE`.
@@ -78,8 +76,8 @@ def load_state(path: Path, config: TrainConfig, stepper: Stepper) -> Progress:
         raise ValueError(f"{os.fspath(path)!r} is not the state of a run: it lacks {sorted(fields - set(state))}")
     if reasons := _differences(state["config"], config.to_dict()):
         raise ValueError(
-            f"{os.fspath(path)!r} is of another run ({'; '.join(reasons)}): go on with its settings, take another "
-            "folder, or start afresh"
+            f"{os.fspath(path)!r} is of another run ({'; '.join(reasons)}): continue with its settings, use "
+            "another folder, or start again (--fresh)"
         )
     checkpoints.load_state_dict(stepper.model, state["model"])
     stepper.optimizer.load_state_dict(state["optimizer"])
@@ -91,15 +89,16 @@ def load_state(path: Path, config: TrainConfig, stepper: Stepper) -> Progress:
 
 
 def clear(folder: Path) -> None:
-    """Deletes what a run has left in a folder, and nothing else there."""
-    for path in (*folder.glob(STATES), *folder.glob(STATES + ".part")):
+    """Deletes the files of a run in a folder and nothing else."""
+    delete_leftovers(folder, "state-*")
+    for path in folder.glob(STATES):
         path.unlink()
     for name in (WEIGHTS, BEST, METRICS, CONFIG):
         (folder / name).unlink(missing_ok=True)
 
 
 def export(model: FERMT, folder: Path, *, best: bool) -> None:
-    """Writes the weights as the tracker loads them, and once more if they are the best so far."""
+    """Writes weights for the tracker, also under the name of the best ones if they are the best so far."""
     for name in (WEIGHTS, BEST) if best else (WEIGHTS,):
         checkpoints.save(model, folder / name)
 

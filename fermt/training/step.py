@@ -1,4 +1,4 @@
-"""One training step: its parts, their gradients over all processes, and whether it may change the weights."""
+"""One training step: gradients of its parts over all processes, and the update if all numbers are finite."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .optimizer import Average
 from .world import World
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PLACEHOLDER = (0.25, 0.25, 0.5, 0.5)  # for a box without area, in a step that is skipped
+PLACEHOLDER = (0.25, 0.25, 0.5, 0.5)  # replaces a box without area in a step that will be skipped
 
 
 class Outcome(NamedTuple):
-    """What a step did, the same in every process."""
+    """The outcome of a step, the same in every process."""
 
     values: dict[str, float]  # the loss, its parts, and the norm of the gradient before clipping
-    skipped: str  # why the weights stayed as they were, or ""
+    skipped: str  # reason why the weights were not updated, or ""
     harmless: bool  # skipped because float16's loss scale was too large, which is then halved
-    interrupted: bool  # some process was asked to stop
+    interrupted: bool  # a process received a signal to stop
 
 
 class Stepper:
-    """A model, its optimizer, and what goes with them; called with the parts of a step, it trains."""
+    """Trains a model: a call with the parts of a step does the step."""
 
     def __init__(self, model: FERMT, optimizer: torch.optim.Optimizer, config: TrainConfig, world: World) -> None:
         self.model, self.optimizer, self.config, self.world = model, optimizer, config, world
@@ -44,24 +44,26 @@ class Stepper:
             self.wrapped = DistributedDataParallel(model, device_ids=devices)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
         self.average = Average(model, config.ema) if config.ema else None
-        self.interrupted = False  # set it, and the next outcome says so in every process
+        self.interrupted = False  # if set in one process, the next outcome says so in all
 
     def __call__(self, parts: Sequence[Batch], step: int) -> Outcome:
-        """Trains on the parts of step number `step`, which seeds what is random in the model."""
+        """Does step number `step`, from which the model's random numbers are seeded."""
         torch.manual_seed(seed_of(self.config.seed, step, self.world.rank))
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         sums: dict[str, Tensor] = {}
-        flaws = torch.zeros(2, device=self.world.device)  # boxes without area, losses that are not finite
+        flaws = torch.zeros(
+            2, device=self.world.device
+        )  # parts with boxes without area, with losses that are not finite
         for i, batch in enumerate(parts):
-            with self._synchronised(last=i == len(parts) - 1):
+            with self._synchronized(last=i == len(parts) - 1):
                 values, flawed = self._backward(batch, len(parts))
             flaws += flawed
             sums = {key: sums.get(key, 0) + value for key, value in values.items()}
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        asked = torch.tensor(float(self.interrupted), device=norm.device)
-        told = self.world.sum(torch.stack([*sums.values(), *flaws, asked]))
-        *totals, boxes, losses, interrupted, length = torch.cat((told, norm.detach().view(1))).tolist()
+        interrupt = torch.tensor(float(self.interrupted), device=norm.device)
+        shared = self.world.sum(torch.stack([*sums.values(), *flaws, interrupt]))
+        *totals, boxes, losses, interrupted, length = torch.cat((shared, norm.detach().view(1))).tolist()
         means = {key: total / self.world.size for key, total in zip(sums, totals, strict=True)}
         skipped = _reason(boxes, losses, length)
         by_scale = bool(skipped) and not boxes and not losses and self.scaler.is_enabled()
@@ -70,21 +72,21 @@ class Stepper:
         return Outcome(means | {"grad_norm": length}, skipped, harmless, interrupted > 0)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """What the model runs under."""
+        """The autocast context for the model."""
         if self.config.amp == "off":
             return nullcontext()
         return torch.autocast(self.world.device.type, dtype=DTYPES[self.config.amp])
 
-    def _synchronised(self, *, last: bool) -> AbstractContextManager[object]:
-        """Gradients of all processes are added up once, in the last part."""
+    def _synchronized(self, *, last: bool) -> AbstractContextManager[object]:
+        """The context in which gradients are averaged over processes only in the last part."""
         if isinstance(self.wrapped, DistributedDataParallel) and not last:
             return self.wrapped.no_sync()
         return nullcontext()
 
     def _backward(self, batch: Batch, parts: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Adds a part's gradients; its share of the loss and the loss's parts, and whether they have the two flaws.
+        """Adds the gradients of a part; returns its share of the loss terms, and flags for bad boxes and losses.
 
-        A flawed part goes the whole way nevertheless: other processes wait for its gradients.
+        The backward pass runs in any case, because other processes wait for the gradients.
         """
         fine = has_area(batch.boxes)
         boxes = torch.where(fine.unsqueeze(1), batch.boxes, batch.boxes.new_tensor(PLACEHOLDER))
@@ -98,7 +100,7 @@ class Stepper:
     def _apply(self, skipped: str, buffers: Sequence[Tensor]) -> None:
         if skipped:
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # the batch norms have seen the bad batch, too
+                buffer.copy_(before)  # undoes the batch norms' update
         else:
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -108,7 +110,7 @@ class Stepper:
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed of several numbers."""
+    """Combines several numbers into a seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -1,4 +1,4 @@
-"""A run from its start, or from where it was cut off, to its end."""
+"""The training loop, which also continues interrupted runs."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ import torch
 import torch.nn as nn
 from rich.console import Console
 
+from fermt_kernels.files import atomic_write
+
 from .. import checkpoints
 from ..data.pairs import PairSource
 from ..data.sampling import PairSampler
-from ..files import write_aside
 from ..model import FERMT, build_model
+from ..progress import ProgressDisplay
 from . import state
-from .batches import DevicePairs, load, training_indices
+from .batches import load, training_indices
 from .config import TrainConfig
-from .display import Display
-from .initial import begin_alike
+from .initial import init_similar
 from .metrics import VALIDATED, Metrics
 from .optimizer import build_optimizer, set_learning_rate
 from .step import Outcome, Stepper
 from .validation import validate
 from .world import World
 
+SHOWN = ("loss", "focal", "l1", "giou", "iou")  # in the progress display
+
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: too many steps in a row gave nothing to learn from."""
+    """Training stopped because too many consecutive steps had to be skipped."""
 
 
 def initial_model(config: TrainConfig, backend: str = "auto") -> FERMT:
-    """The model that a run starts from, without what it was pretrained with: the same for the same seed."""
+    """Builds the initial model of a run, without pretrained weights; it depends on the seed only."""
     torch.manual_seed(config.seed)
     model = build_model(config.model_config(), backend=backend).train()
     if config.initial == "similar":
-        begin_alike(model)
+        init_similar(model)
     return model
 
 
 def load_pretrained(model: FERMT, config: TrainConfig) -> None:
-    """Raises FileNotFoundError or ValueError where `config.pretrained` is not there or does not fit."""
+    """Loads the weights `config.pretrained`, if any; FileNotFoundError or ValueError if missing or unsuitable."""
     if config.pretrained.endswith(".safetensors"):
         checkpoints.load_resized(model, checkpoints.load(config.pretrained).state_dict())
     elif config.pretrained:
@@ -54,17 +57,17 @@ def load_pretrained(model: FERMT, config: TrainConfig) -> None:
 
 
 class Trainer:
-    """Trains a model into a folder, which afterwards holds `weights.safetensors` for the tracker.
+    """Trains a model and writes `weights.safetensors` for the tracker to a folder.
 
-    The folder also has `best.safetensors` (by validation), `metrics.csv`, `config.json` and the run's last states. A
-    run that finds states there goes on from the newest, and ends as it would have without the interruption: bit for bit
-    on the CPU, for the same number of processes and threads.
+    The folder also gets `best.safetensors` (by validation), `metrics.csv`, `config.json` and the last states. A run
+    that finds states there continues from the newest, with the result that it would have had without the interruption:
+    bit for bit on the CPU, with the same number of processes and threads.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        train: PairSource | DevicePairs,
+        train: PairSource,
         held_out: PairSource | None,
         folder: Path,
         world: World,
@@ -72,15 +75,16 @@ class Trainer:
         backend: str = "auto",
         console: Console | None = None,
     ) -> None:
-        """
+        """Builds the model and loads the newest state in the folder, if there is one.
+
         Args:
-            train: `config.pairs` pairs an epoch.
-            held_out: what to validate on, if `config.validate_every` is not 0.
-            folder: made if it is not there.
-            console: where progress is shown, in the first process; None: nowhere.
+            train: source of `config.pairs` pairs per epoch.
+            held_out: source of validation pairs; needed if `config.validate_every` is not 0.
+            folder: created if needed.
+            console: shows the progress of the first process; None: no display.
 
         Raises:
-            ValueError: the folder's states are of another configuration, or the batch does not suit the processes.
+            ValueError: the states are of another configuration, or the batch does not suit the number of processes.
         """
         self.config, self.train, self.held_out, self.folder, self.world = config, train, held_out, folder, world
         if len(train) != config.pairs:
@@ -94,7 +98,7 @@ class Trainer:
         if not found:
             load_pretrained(model, config)
         if config.sync_bn and (world.device.type != "cuda" or world.size == 1):
-            raise ValueError(f"sync_bn takes several processes on GPUs; got {world.size} on {world.device.type}")
+            raise ValueError(f"sync_bn needs several processes on GPUs; got {world.size} on {world.device.type}")
         if config.sync_bn:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         model.to(world.device)
@@ -104,30 +108,29 @@ class Trainer:
             self.progress = state.load_state(found[-1], config, self.stepper)
         quiet = Console(quiet=True)
         total = config.epochs * config.steps_per_epoch
-        self.display = Display((console or quiet) if self.first else quiet, total, self.progress.total)
+        shown = (console or quiet) if self.first else quiet
+        self.display = ProgressDisplay(shown, "training", total, self.progress.total, unit="steps")
         self.metrics: Metrics | None = None
         self._line_began, self._line_steps = 0.0, 0
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this process writes the files."""
         return self.world.rank == 0
 
     @property
     def exported(self) -> FERMT:
-        """The model to validate and to export: the average, if there is one."""
+        """The model to validate and export: the moving average, if there is one."""
         return self.stepper.average.model if self.stepper.average else self.stepper.model
 
     def run(self) -> None:
-        """Trains to the end.
-
-        SIGINT and SIGTERM let the current step finish and save the state.
+        """Trains to the end. After SIGINT or SIGTERM the current step is finished and the state saved.
 
         Raises:
             KeyboardInterrupt: after a signal.
             TrainingError: `config.bad_steps` steps in a row had to be skipped.
         """
-        self.world.wait()  # until all have read the state that the first process will soon replace
+        self.world.wait()  # for all processes to read the state before the first replaces it
         if self.first:
             self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
             self._write_config()
@@ -147,7 +150,7 @@ class Trainer:
             outcome = self.stepper([next(batches) for _ in range(config.accumulate)], progress.total)
             progress.step, progress.total = progress.step + 1, progress.total + 1
             self._count(outcome)
-            self.display.step(progress.total)
+            self.display.advance(progress.total)
             last = progress.step == config.steps_per_epoch
             if progress.total % config.log_every == 0 and not last:
                 self._log(self._means(lr))
@@ -172,13 +175,12 @@ class Trainer:
         self.display.say(f"step {progress.total} skipped: {outcome.skipped}", "yellow")
         if progress.in_a_row >= self.config.bad_steps:
             raise TrainingError(
-                f"{progress.in_a_row} steps in a row were skipped, the last, step {progress.total}, because "
-                f"{outcome.skipped}. The last state saved is from before them or among them; a lower lr, amp=off or "
-                "better boxes may help"
+                f"{progress.in_a_row} consecutive steps were skipped; the last, step {progress.total}, because "
+                f"{outcome.skipped}. Try a lower lr, amp=off or better boxes"
             )
 
     def _means(self, lr: float) -> dict[str, float]:
-        """What was measured since the last line, which ends with this."""
+        """Means of measurements since the last call."""
         progress, seconds = self.progress, time.perf_counter() - self._line_began
         means: dict[str, float] = {"epoch": progress.epoch + 1, "lr": lr}
         means |= {name: total / progress.count for name, total in progress.sums.items()}
@@ -190,7 +192,9 @@ class Trainer:
     def _log(self, means: dict[str, float]) -> None:
         if self.metrics:
             self.metrics.write(self.progress.total, means)
-        self.display.line(self.progress.total, self.progress.epoch, means)
+        parts = "  ".join(f"{name} {means[name]:.3f}" for name in SHOWN if name in means)
+        rate = f"{means['pairs_per_second']:.0f} pairs/s"
+        self.display.report(self.progress.total, f"epoch {self.progress.epoch + 1}  {parts}  {rate}")
 
     def _end_epoch(self, lr: float) -> None:
         config, progress, better = self.config, self.progress, False
@@ -198,7 +202,7 @@ class Trainer:
         number = progress.epoch + 1
         due = config.validate_every and (number % config.validate_every == 0 or number == config.epochs)
         if due and self.held_out is not None:
-            self.world.share(self.exported.buffers())  # the batch norms' statistics are each process's own
+            self.world.share(self.exported.buffers())  # each process has its own batch-norm statistics
             found = validate(self.exported, self.held_out, config, self.world, self.stepper.autocast())
             means |= dict(zip(VALIDATED, found, strict=True))
             better = found.ao > progress.best
@@ -212,7 +216,7 @@ class Trainer:
             self.display.say(f"epoch {number}: replaced so far: {counts}", "yellow")
         self._log(means)
         progress.epoch, progress.step = number, 0
-        if self.first:  # before the state: a run cut off between the two ends the epoch again, and writes the same
+        if self.first:  # before the state: a run interrupted in between repeats the end of the epoch
             state.export(self.exported, self.folder, best=better)
         self._save()
 
@@ -221,7 +225,7 @@ class Trainer:
             state.save_state(self.folder, self.config, self.stepper, self.progress)
 
     def _write_config(self) -> None:
-        write_aside(self.folder / state.CONFIG, json.dumps(self.config.to_dict(), indent=1) + "\n")
+        atomic_write(self.folder / state.CONFIG, json.dumps(self.config.to_dict(), indent=1) + "\n")
 
     def _interrupt(self, *_: Any) -> None:
         self.stepper.interrupted = True
@@ -229,7 +233,7 @@ class Trainer:
 
 @contextmanager
 def _signals(handler: Any) -> Iterator[None]:
-    """Has SIGINT and SIGTERM call `handler`; a second one does what it would have done without."""
+    """Calls `handler` on the first SIGINT or SIGTERM; a second one has its previous effect."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 

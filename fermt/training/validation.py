@@ -1,4 +1,4 @@
-"""How well a model finds the target of held-out pairs, and what a box in the middle would have got."""
+"""Validation: overlap of predicted boxes on held-out pairs, and that of a constant box as a baseline."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Validation(NamedTuple):
     """Means over held-out pairs."""
 
     iou: float  # of the decoded box
-    ao: float  # average overlap as a tracker would have it: decoded under the window, cut to the search region
+    ao: float  # average overlap of boxes decoded under the window, as in tracking
     success50: float  # share of pairs whose `ao` overlap is above 0.5
     success75: float
-    center: float  # IoU of a square box in the middle, of the side that the template has: what no training gives
+    center: float  # IoU of a square in the middle with the target's mean size: the baseline without training
 
 
 @torch.no_grad()
 def validate(
     model: FERMT, source: PairSource, config: TrainConfig, world: World, autocast: AbstractContextManager[object]
 ) -> Validation:
-    """`model` on the first `config.validation_pairs` pairs of epoch 0 of `source`, shared among the processes.
+    """Validates a model on the first `config.validation_pairs` pairs of epoch 0, divided among the processes.
 
     Raises:
-        ValueError: not one of the pairs has a box with an area.
+        ValueError: no pair has a box with an area.
     """
     was_training = model.training
     model.eval()
@@ -64,6 +64,6 @@ def _center_box(model: FERMT) -> Tensor:
 
 
 def _overlap(predicted: Tensor, truth: Tensor) -> Tensor:
-    """IoU (B,) of boxes cxcywh and xywh, cut to the search region."""
+    """IoU, (B,), of predicted (cxcywh) and true (xywh) boxes, clipped to the search region."""
     a, b = (boxes.clamp(0.0, 1.0) for boxes in (cxcywh_to_xyxy(predicted.float()), xywh_to_xyxy(truth)))
     return iou_and_giou(a, b)[0]

@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as torchrun started."""
+"""The processes of a training run: one, or those that torchrun started."""
 
 from __future__ import annotations
 
@@ -11,42 +11,44 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..machine import pick_device
+
 LIBRARIES = {"cuda": "nccl", "cpu": "gloo"}
 
 
 class World(NamedTuple):
-    """This process among those that train together, and where it computes."""
+    """This process, the number of processes, and the device of this one."""
 
     rank: int
     size: int
     device: torch.device
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes, in place."""
+        """Sums over processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def share(self, values: Iterable[Tensor]) -> None:
-        """Gives every process the first one's, in place."""
+        """Copies the values of the first process to all, in place."""
         for value in values if self.size > 1 else ():
             dist.broadcast(value, 0)
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Waits for all processes."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
-    """The world that torchrun tells of through RANK, LOCAL_RANK and WORLD_SIZE, or one process alone.
+    """Joins the processes that torchrun describes by RANK, LOCAL_RANK and WORLD_SIZE; without them, one process.
 
     Args:
-        device: "cpu", "cuda", "cuda:1" (one process only), or "auto": a GPU where there is one.
+        device: "cpu", "cuda", "cuda:1" (one process only), or "auto": a GPU if there is one.
 
     Raises:
-        ValueError: another kind of device, or one that is not there.
+        ValueError: an unknown or missing device.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", 0)), processes)
@@ -56,7 +58,7 @@ def joined(device: str = "auto") -> Iterator[World]:
         yield World(0, 1, chosen)
         return
     store, rank, size = next(iter(dist.rendezvous("env://")))
-    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # after a restart torchrun's store still has what the dead ones wrote
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # after a restart torchrun's store has keys of the dead processes
         store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     dist.init_process_group(LIBRARIES[chosen.type], store=store, rank=rank, world_size=size)
     try:
@@ -66,18 +68,14 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def _device(name: str, local_rank: int, size: int) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
+    name = pick_device(name)
+    device = torch.device(name)
     if device.type not in LIBRARIES:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}")
     if device.type == "cpu":
         return torch.device("cpu")
     if size > 1 and device.index is not None:
-        raise ValueError(f"each of {size} processes takes its own GPU: give device cuda, not {name!r}")
+        raise ValueError(f"each of {size} processes needs its own GPU: use device cuda, not {name!r}")
     index = local_rank if device.index is None else device.index
     if index >= torch.cuda.device_count():
         raise ValueError(f"there is no GPU {index}; torch sees {torch.cuda.device_count()}")

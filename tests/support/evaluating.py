@@ -15,8 +15,8 @@ from typing import Any
 from typer.testing import CliRunner
 
 from fermt.cli import app
-from fermt.evaluation.benchmarks.got10k import GOT10k
-from fermt.evaluation.sequences import TestSequence
+from fermt.datasets import TestSequence
+from fermt.datasets.got10k import GOT10kBenchmark
 
 from . import clips
 
@@ -34,7 +34,7 @@ def call(*arguments: object) -> tuple[int, str]:
 
 
 def given(root: Path, weights: Path, folder: Path, *more: object) -> list[str]:
-    return [*map(str, ("--dataset", "got10k", "--root", root, "--weights", weights, "--out", folder, *more))]
+    return [*map(str, ("--dataset", f"got10k={root}", "--weights", weights, "--out", folder, *more))]
 
 
 def run(root: Path, weights: Path, folder: Path, *more: object) -> tuple[int, str]:
@@ -51,7 +51,7 @@ def scores(path: Path) -> list[dict[str, object]]:
     return [{key: value for key, value in report.items() if key not in ("fps", "tracker")} for report in reports]
 
 
-class Deadly(GOT10k):
+class Deadly(GOT10kBenchmark):
     def __getitem__(self, i: int) -> TestSequence:
         if i == DEADLY:
             os.kill(os.getpid(), signal.SIGKILL)

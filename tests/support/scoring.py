@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fermt.datasets import TestSequence
 from fermt.evaluation.scores import Report, evaluate
-from fermt.evaluation.sequences import TestSequence
 
 # The overlaps are ?, 1, 1/3, 0 and 3/4, where ? is the first frame's, the distances ?, 0, 10, 20 and 2.5 pixels, and
 # those over the true size ?, 0, 0.5, 1 and 0.125.

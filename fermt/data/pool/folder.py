@@ -1,4 +1,4 @@
-"""How a pool of images lies on disk, and which of it is held out."""
+"""The layout of a pool of free images, and its division into training and validation images."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import hashlib
 from pathlib import Path
 
 SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
-HELD_OUT = 20  # one image in so many is kept for validation
+HELD_OUT = 20  # one image in this many is for validation
 LAYOUT = """\
   photos/    photographs, in any folders below it
   cutouts/   objects with alpha, in any folders below it
   boxes/     annotations.json in COCO's form, whose file names are relative to the pool
-  video/     a folder of frames a clip, and tracks.json: a list of {"clip", "first", "boxes": [[x, y, w, h], ...]}"""
+  video/     folders of frames (clips), and tracks.json: a list of {"clip", "first", "boxes": [[x, y, w, h], ...]}"""
 SPLITS = ("train", "val")
 
 
 def require(root: Path, *parts: str) -> Path:
-    """A part of the pool; FileNotFoundError, with the layout, if it is not there."""
+    """Returns the path of a part of the pool; FileNotFoundError, with the layout, if it is missing."""
     path = root.joinpath(*parts)
     if not path.exists():
         raise FileNotFoundError(f"the pool has no {str(path)!r}. Expected layout:\n{LAYOUT}")
@@ -24,7 +24,7 @@ def require(root: Path, *parts: str) -> Path:
 
 
 def in_split(name: str, split: str) -> bool:
-    """Whether an image of that name belongs to a split; which one depends on the name alone."""
+    """Whether the image of that name belongs to a split, which depends on the name only."""
     if split not in SPLITS:
         raise ValueError(f"a pool has split {' or '.join(SPLITS)}; got {split!r}")
     held_out = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % HELD_OUT == 0
@@ -32,7 +32,7 @@ def in_split(name: str, split: str) -> bool:
 
 
 def image_files(folder: Path, root: Path, split: str) -> list[Path]:
-    """The images of a split below a folder, in the order of their paths."""
+    """Lists the images of a split in a folder and below, in the order of their paths."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     kept = [path for path in files if in_split(path.relative_to(root).as_posix(), split)]
     if not kept:

@@ -1,4 +1,4 @@
-"""Pairs of a pool: each from one of its parts, drawn by share."""
+"""Training pairs from the parts of a pool, drawn by their shares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .folder import require
 from .sets import BoxedObjects, PhotoParts, Tracks
 
 SHARES = {"scenes": 0.35, "boxes": 0.25, "photos": 0.4}
-STILL = Augmentation(  # one image twice: everything that changes over time in a video is drawn here
+STILL = Augmentation(  # for one image used twice: replaces the changes over time in a video
     template_center=0.2, template_scale=0.1, rotation=0.12, stretch=0.15, contrast=0.25, color=0.12, blur=0.3,
     noise=6.0, hidden=0.15,
 )  # fmt: skip
@@ -34,20 +34,21 @@ PARTS = ("scenes", *_SETS)
 
 
 class PoolPairs:
-    """A PairSource over a folder of free images.
+    """A `PairSource` over a folder of free images.
 
     Args:
-        root: the pool's folder.
-        config: of the model that the crops are for.
-        seed: of everything random.
-        pairs: in an epoch.
-        split: "train" or "val", which share no photograph, annotated image or track.
-        shares: how often each part is drawn, in any unit: "scenes" (cut-outs in motion over photographs), "boxes"
-            (annotated objects), "photos" (parts of photographs), "video" (tracked objects).
-        scenes: how objects move in scenes; its folders are replaced by the pool's.
+        root: the folder of the pool.
+        config: configuration of the model, for the crops' sizes.
+        seed: random seed.
+        pairs: pairs per epoch.
+        split: "train" or "val". The parts "boxes", "photos" and "video" of the two have no image or track in common;
+            their scenes are made of the same images and differ by the seed.
+        shares: relative frequencies of the parts "scenes" (cut-outs moving over photographs), "boxes" (annotated
+            objects), "photos" (parts of photographs) and "video" (tracked objects).
+        scenes: settings of the scenes; its folders are replaced by the pool's.
 
     Raises:
-        FileNotFoundError: a part of the pool is not there; the message has the layout.
+        FileNotFoundError: a part of the pool is missing; the message shows the layout.
         ValueError: an unknown part, or a share that is not positive.
     """
 
@@ -87,7 +88,7 @@ class PoolPairs:
         return self._pairs
 
     def pair(self, epoch: int, index: int) -> dict[str, Tensor]:
-        """See `PairSource`."""
+        """Makes a pair, as defined by `PairSource`."""
         drawn = pair_generator(self.seed, epoch, index).random()
         place = min(int(np.searchsorted(self._bounds, drawn, side="right")), len(self._sources) - 1)
         return self._sources[place].pair(epoch, index)

@@ -1,4 +1,4 @@
-"""The parts of a pool as sequence sets: parts of photographs, annotated objects, and tracked objects of videos."""
+"""Sequence sets of a pool: parts of photographs, annotated objects, and tracked objects in videos."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import cv2
 import numpy as np
 
 from ..sequences import Annotation, read_image, valid_boxes
-from .folder import LAYOUT, image_files, in_split, require
+from .folder import LAYOUT, SUFFIXES, image_files, in_split, require
 
-KEPT = 32  # decoded images in memory, of each set
+KEPT = 32  # decoded images in memory for each set
 VARIATIONS = 4096  # parts of each photograph
-CANDIDATES = 4  # of which the part with the most contrast is taken
-SIDES = (0.12, 0.5)  # of a part: square root of its area over the photograph's shorter side
-ASPECT = 0.4  # standard deviation of the logarithm of its width over its height
-STREAM = 5  # first number of a key to random numbers
-TINY = 10.0  # pixels a side of an annotated object, below which it shows nothing to follow
-LARGEST = 0.9  # sides of an annotated object over the image's: one that fills the image has nothing around it
+CANDIDATES = 4  # boxes drawn for a part; the one with the highest contrast is used
+SIDES = (0.12, 0.5)  # square root of a part's area over the photograph's shorter side
+ASPECT = 0.4  # standard deviation of the logarithm of a part's width over height
+STREAM = 5  # first number of the key of random numbers
+SMALLEST = 10.0  # pixels a side of an annotated object; a smaller one shows nothing to track
+LARGEST = 0.9  # sides of an annotated object over the image's; a larger one has no background
 
 
 class _Decoded:
-    """The last few images that were read."""
+    """A cache of the images read last."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Path, np.ndarray] = OrderedDict()
@@ -39,12 +39,12 @@ class _Decoded:
 
 
 class PhotoParts:
-    """A SequenceSet of photographs of which some part is the object: sequence i is a part of photograph i modulo n.
+    """A `SequenceSet` of photographs with a random part as the target: sequence i is a part of photograph i modulo n.
 
-    What the object is, only the box says; a model learns from it to find again what a template shows.
+    The target is any part of an image, so a model learns to find again what the template shows.
 
     Raises:
-        FileNotFoundError: there is no such folder, or there are no images in it.
+        FileNotFoundError: there is no such folder, or it has no images.
     """
 
     name, is_video = "pool-photos", False
@@ -68,13 +68,13 @@ class PhotoParts:
 
 
 class BoxedObjects:
-    """A SequenceSet of annotated objects, each a sequence of one image.
+    """A `SequenceSet` of annotated objects, each a sequence of one image.
 
-    Crowds are left out, and so is what is smaller than 10 pixels or fills the image.
+    Crowds, objects smaller than 10 pixels and objects that fill the image are left out.
 
     Raises:
         FileNotFoundError: there is no boxes/annotations.json.
-        ValueError: it is not in COCO's form; a box without four numbers is named.
+        ValueError: the file is not in COCO's form, or a box does not have four numbers.
     """
 
     name, is_video = "pool-boxes", False
@@ -88,14 +88,14 @@ class BoxedObjects:
                 (images[note["image_id"]], note["bbox"], note.get("iscrowd", 0)) for note in content["annotations"]
             ]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{str(source)!r} is not a file of COCO's annotations: {error!r}") from error
+            raise ValueError(f"{str(source)!r} is not a file of COCO annotations: {error!r}") from error
         self._objects: list[tuple[Path, np.ndarray]] = []
         for image, bbox, crowd in notes:
             box = np.array(bbox, np.float64)
             if box.shape != (4,):
                 raise ValueError(f"{str(source)!r}: a box must have 4 numbers, got {bbox} in {image['file_name']!r}")
             largest = np.array((image["width"], image["height"])) * LARGEST
-            usable = not crowd and (box[2:] >= TINY).all() and (box[2:] <= largest).any()
+            usable = not crowd and (box[2:] >= SMALLEST).all() and (box[2:] <= largest).any()
             if usable and in_split(image["file_name"], split):
                 self._objects.append((root / image["file_name"], box))
         if not self._objects:
@@ -114,11 +114,11 @@ class BoxedObjects:
 
 
 class Tracks:
-    """A SequenceSet of objects that were followed through a video; a NaN in a track's box marks a frame to leave out.
+    """A `SequenceSet` of objects tracked through videos; frames with NaN in the box are left out.
 
     Raises:
-        FileNotFoundError: there is no video/tracks.json, or it names a clip that is not there.
-        ValueError: a track is not as the layout says.
+        FileNotFoundError: there is no video/tracks.json, or a clip that it names is missing.
+        ValueError: a track does not have the form shown in the layout.
     """
 
     name, is_video = "pool-video", True
@@ -133,7 +133,10 @@ class Tracks:
                 clip, first, boxes = str(track["clip"]), int(track["first"]), np.array(track["boxes"], np.float64)
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{str(source)!r}: track {i} is not as expected:\n{LAYOUT}") from error
-            files = clips.setdefault(clip, sorted(require(root, "video", clip).glob("*.webp")))
+            if clip not in clips:
+                found = require(root, "video", clip).iterdir()
+                clips[clip] = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+            files = clips[clip]
             if boxes.ndim != 2 or boxes.shape[1] != 4 or first < 0 or first + len(boxes) > len(files):
                 raise ValueError(
                     f"{str(source)!r}: track {i} has boxes {boxes.shape} from frame {first} of {len(files)}"
@@ -156,7 +159,7 @@ class Tracks:
 
 
 def _part(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A box (4,) xywh somewhere in an image of that size."""
+    """Draws a box, (4,) xywh, in an image of the given size."""
     side = np.exp(rng.uniform(*np.log(SIDES))) * min(height, width)
     ratio = np.exp(0.5 * ASPECT * rng.standard_normal())
     sides = np.minimum((side * ratio, side / ratio), (0.9 * width, 0.9 * height))
@@ -165,5 +168,6 @@ def _part(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _contrast(image: np.ndarray, box: np.ndarray) -> float:
+    """Sum of the standard deviations of the channels in a box."""
     x, y, w, h = box.astype(int)
     return float(sum(value[0] for value in cv2.meanStdDev(image[y : y + h + 1, x : x + w + 1])[1]))

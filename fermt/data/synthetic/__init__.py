@@ -1,13 +1,11 @@
-"""A tracking data set that needs no download: drawn objects, or yours, move over drawn backgrounds, or yours."""
+"""Synthetic tracking data: objects, drawn or from images, that move over backgrounds, drawn or from images."""
 
-from .batches import SyntheticBatches
 from .config import PRESETS, SyntheticConfig, synthetic_config
 from .pairs import SyntheticPairs
 from .video import SyntheticSequences, synthetic_video
 
 __all__ = [
     "PRESETS",
-    "SyntheticBatches",
     "SyntheticConfig",
     "SyntheticPairs",
     "SyntheticSequences",

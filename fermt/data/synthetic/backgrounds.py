@@ -1,4 +1,4 @@
-"""Backgrounds: a ground with things on it, drawn, or the images of a folder."""
+"""Backgrounds: textures with shapes on them, or images of a folder."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ import numpy as np
 from .images import ImageFolder
 from .layers import lay_over, premultiplied
 from .shapes import shape
-from .textures import Generator, coloured, generator, gradient, noise, palette, patches, pattern, spots
+from .textures import Generator, colored, generator, gradient, noise, palette, patches, pattern, spots
 
-SIZE = 512  # pixels a side of a drawn background; beyond its edges it is mirrored
-DRAWN = 64  # of one seed; each is coloured, turned, scaled and shifted anew for a sequence
+SIZE = 512  # pixels a side of a drawn background, which is mirrored beyond its edges
+DRAWN = 64  # backgrounds for one seed; each sequence recolors, rotates, scales and shifts one
 KEPT = 64  # in memory
-LEVELS = 3
-STREAM = 1  # first number of a key to random numbers
+LEVELS = 3  # of the image pyramid
+STREAM = 1  # first number of the key of random numbers
 GROUNDS = (noise, noise, gradient, spots, patches)
 
 
 class Background(NamedTuple):
+    """A background as an image pyramid."""
+
     levels: tuple[np.ndarray, ...]  # (h, w, 3) uint8 RGB, each half as large as the one before
-    mean: np.ndarray  # (3,) of its colours, 0 to 255
+    mean: np.ndarray  # (3,) mean color, 0 to 255
 
 
 def draw(rng: Generator, clutter: int) -> np.ndarray:
-    """(SIZE, SIZE, 3) uint8 RGB: a ground, and up to `clutter` shapes on it."""
-    image = coloured(GROUNDS[rng.integers(len(GROUNDS))](rng, SIZE), palette(rng, saturation=0.7))
+    """Draws a background, (SIZE, SIZE, 3) uint8 RGB: a texture with up to `clutter` shapes on it."""
+    image = colored(GROUNDS[rng.integers(len(GROUNDS))](rng, SIZE), palette(rng, saturation=0.7))
     for _ in range(int(rng.integers(clutter + 1))):
         side = int(SIZE * np.exp(rng.uniform(np.log(0.04), np.log(0.3))))
         left, top = rng.integers(0, SIZE - side + 1, 2)
-        lay_over(image, premultiplied(coloured(pattern(rng, side), palette(rng, 0.8)), shape(rng, side)), left, top)
+        lay_over(image, premultiplied(colored(pattern(rng, side), palette(rng, 0.8)), shape(rng, side)), left, top)
     fine, strength = noise(rng, SIZE), float(rng.uniform(0, 0.25))
     return cv2.addWeighted(image, 1 - strength, cv2.merge((fine, fine, fine)), strength, 0)
 
 
 class Backgrounds:
-    """Where backgrounds come from: a folder, if there is one, or the code that draws them."""
+    """Backgrounds by index, from a folder if there is one, else drawn."""
 
     def __init__(self, folder: str | None, seed: int, clutter: int) -> None:
         self._images = None if folder is None else ImageFolder(folder)

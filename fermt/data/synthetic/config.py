@@ -1,4 +1,4 @@
-"""How hard synthetic sequences are: one dataclass, and three settings by name."""
+"""Settings of synthetic sequences, and presets of three difficulties."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
-    """What is in a sequence and how it moves; the defaults are the setting "standard".
+    """Content and motion of synthetic sequences; the defaults are the preset "standard".
 
     Args:
-        height, width: of a frame in pixels.
-        frames: of a sequence.
-        size: least and largest square root of the target's area, in heights of the frame.
-        speed: of the target, in its own sizes a frame (root mean square of what is drawn on average).
+        height, width: size of a frame in pixels.
+        frames: length of a sequence.
+        size: smallest and largest square root of the target's area, over the height of the frame.
+        speed: root-mean-square motion of the target per frame, over its size.
         scale_change, aspect_change: standard deviations of the logarithms over a long sequence.
         rotation: standard deviation of the angle over a long sequence, in radians.
-        deformation: largest displacement of the smooth warp, in half sizes of the object.
-        shutter: part of the time between frames that the shutter is open, for motion blur.
-        distractors: the most other objects that move near the target.
-        lookalike: probability that such an object has the target's texture on another shape, or its shape in other
-            colours; otherwise it has nothing in common with it.
-        occluders: the most objects that pass in front of the target.
-        clutter: the most shapes drawn on a background.
-        light: how far gain, bias, gamma and colour drift, standard deviation of the logarithm of the gain.
-        camera: standard deviation of the camera's pan, in heights of the frame.
-        noise: of the sensor, standard deviation in grey levels.
-        contrast: least distance of the target's mean colour from the background's, of 1, where it can be had.
-        min_visible: the part of the target that must be visible for a frame to be valid.
-        objects: a folder of images that become objects: the opaque part of one with alpha, a drawn shape filled with
-            one without. None: objects are drawn.
-        backgrounds: a folder of images that become backgrounds. None: they are drawn.
+        deformation: largest displacement of the smooth warp, over half the size of the object.
+        shutter: share of the time between frames during which the shutter is open, for motion blur.
+        distractors: largest number of other objects near the target.
+        lookalike: probability that a distractor has the target's texture on another shape, or its shape in other
+            colors; otherwise both are its own.
+        occluders: largest number of objects that pass in front of the target.
+        clutter: largest number of shapes on a drawn background.
+        light: strength of the drift of gain, bias, gamma and color: standard deviation of the logarithm of the gain.
+        camera: standard deviation of the camera's pan, over the height of the frame.
+        noise: standard deviation of the sensor's noise in gray levels.
+        contrast: smallest distance of the target's mean color from the background's, over the largest possible one,
+            if it can be reached.
+        min_visible: share of the target that must be visible for a frame to be valid.
+        objects: folder of images for objects: the opaque part of an image with alpha, or a drawn shape filled with one
+            without. None: objects are drawn.
+        backgrounds: folder of images for backgrounds. None: they are drawn.
 
     Raises:
         ValueError: a value is out of range.
@@ -67,7 +68,7 @@ class SyntheticConfig:
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}")
         if len(self.size) != 2 or not 0.02 <= self.size[0] <= self.size[1] <= 1:
-            raise ValueError(f"size must be two numbers from 0.02 to 1, the lesser first; got {self.size!r}")
+            raise ValueError(f"size must be two numbers from 0.02 to 1, the smaller first; got {self.size!r}")
 
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -78,7 +79,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "scale_change": (0, 0.5),
     "aspect_change": (0, 0.5),
     "rotation": (0, math.pi),
-    "deformation": (0, 0.12),  # beyond, the warp folds
+    "deformation": (0, 0.12),  # with more the warp is not invertible
     "shutter": (0, 1),
     "distractors": (0, 16),
     "lookalike": (0, 1),
@@ -133,7 +134,7 @@ PRESETS: dict[str, SyntheticConfig] = {
 
 
 def synthetic_config(name: str, **overrides: Any) -> SyntheticConfig:
-    """The setting called `name`: "easy", "standard" or "hard", some of its fields replaced."""
+    """Returns the preset "easy", "standard" or "hard" with some fields replaced."""
     if name not in PRESETS:
         raise ValueError(f"unknown synthetic setting {name!r}; expected one of {', '.join(PRESETS)}")
     return dataclasses.replace(PRESETS[name], **overrides)

@@ -1,4 +1,4 @@
-"""The box of what a frame shows of a closed outline, exactly: of the outline cut off at the frame's edges."""
+"""Exact bounding boxes of closed outlines clipped to the frame."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import numpy as np
 
 
 def boxes_inside(outline: np.ndarray, after: np.ndarray, edge: np.ndarray, width: float, height: float) -> np.ndarray:
-    """(..., n, 2) pixels of a frame -> (..., 4) xywh; without area where nothing of it is inside.
+    """Computes the boxes, (..., 4) xywh, of outlines clipped to the frame; without area if nothing is inside.
 
     Args:
-        after: (n,) the point that follows each; there may be several loops.
+        outline: (..., n, 2) x and y in pixels.
+        after: (n,) index of the point that follows each, in one or more loops.
         edge: (..., 2) pixels by which the object is wider than its outline, on each side.
-        width, height: of the frame.
+        width, height: size of the frame.
     """
     frame = np.array([width, height], float)
     outline = np.asarray(outline, float)
@@ -23,10 +24,10 @@ def boxes_inside(outline: np.ndarray, after: np.ndarray, edge: np.ndarray, width
 
 
 def _cut(outline: np.ndarray, after: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(m, n, 2) -> least and largest x and y in the frame, (m, 2) each; least above largest where there is none."""
+    """Smallest and largest x and y of outlines, (m, n, 2), in the frame, (m, 2) each; reversed if there are none."""
     low, high = np.full((len(outline), 2), np.inf), np.full((len(outline), 2), -np.inf)
     following = outline[:, after]
-    for axis in (0, 1):  # the part of each line that lies between the frame's other two edges
+    for axis in (0, 1):  # clip each line to the range of the other coordinate
         other = 1 - axis
         start, way = outline[..., other], following[..., other] - outline[..., other]
         level = way == 0
@@ -48,7 +49,7 @@ def _cut(outline: np.ndarray, after: np.ndarray, frame: np.ndarray) -> tuple[np.
 
 
 def _covers(outline: np.ndarray, following: np.ndarray, point: tuple[float, float]) -> np.ndarray:
-    """(m,) whether the point lies inside: whether a ray from it crosses the outline an odd number of times."""
+    """Whether a point lies inside each outline, (m,): a ray from it crosses the outline an odd number of times."""
     x, y = point
     start, end = outline[..., 1] > y, following[..., 1] > y
     rise = following[..., 1] - outline[..., 1]

@@ -1,4 +1,4 @@
-"""Folders of images that become objects and backgrounds."""
+"""Folders of images for objects and backgrounds."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 KEPT = 64  # images in memory
-LARGEST = 512  # longer side in pixels of an image as it is kept
+LARGEST = 512  # longer side in pixels, to which larger images are shrunk
 
 
 class ImageFolder:
-    """The images of a folder and those below it, in the order of their paths, as (H, W, 4) uint8 RGB and alpha.
+    """The images in a folder and below, in the order of their paths, as (H, W, 4) uint8 RGB and alpha.
 
-    An image that cannot be read, or that has nothing opaque, is reported by a warning, once, and the next is taken.
+    An image that cannot be read or is fully transparent causes one warning, and the next is used instead.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no images, or, when one is asked for, none that can be read.
+        ValueError: it has no images, or, on access, none that can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -38,7 +38,7 @@ class ImageFolder:
         return len(self._files)
 
     def image(self, i: int) -> np.ndarray:
-        """Image i, or the next one that can be read."""
+        """Reads image i, or the next one that can be read."""
         for step in range(len(self._files)):
             file = self._files[(i + step) % len(self._files)]
             if file in self._damaged:
@@ -50,7 +50,7 @@ class ImageFolder:
                 image = _read(file)
             except ValueError as error:
                 self._damaged.add(file)
-                warnings.warn(f"{error}; it is passed over", stacklevel=2)
+                warnings.warn(f"{error}; it is skipped", stacklevel=2)
                 continue
             self._kept[file] = image
             if len(self._kept) > KEPT:

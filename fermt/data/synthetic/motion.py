@@ -1,4 +1,4 @@
-"""Smooth motion in closed form: sums of waves, so that any time costs the same and no order matters."""
+"""Smooth random motion as sums of waves, which can be evaluated at any time at the same cost."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import NamedTuple
 import numpy as np
 
 Generator = np.random.Generator
-PERIODS = (240.0, 80.0, 25.0)  # frames: a wave of about each
-SHARES = (0.85, 0.14, 0.01)  # of the variance
-SPEED = float(np.sqrt(np.sum(np.array(SHARES) * (2 * np.pi / np.array(PERIODS)) ** 2)))  # a frame, of a deviation of 1
-PEAK = float(np.sqrt(2 * np.array(SHARES)).sum())  # the most that is reached, of a deviation of 1
+PERIODS = (240.0, 80.0, 25.0)  # approximate periods of the waves in frames
+SHARES = (0.85, 0.14, 0.01)  # of the waves in the variance
+# For a standard deviation of 1: the root-mean-square change per frame, and the largest value.
+SPEED = float(np.sqrt(np.sum(np.array(SHARES) * (2 * np.pi / np.array(PERIODS)) ** 2)))
+PEAK = float(np.sqrt(2 * np.array(SHARES)).sum())
 
 
 class Waves(NamedTuple):
-    """Any number of values that change with time, each around 0 with the deviation that it was made for."""
+    """Values that change with time around 0."""
 
     amplitude: np.ndarray  # (n, waves)
     frequency: np.ndarray  # (n, waves), radians a frame
     phase: np.ndarray  # (n, waves)
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """(T,) frames, fractions too -> (T, n)."""
+        """Evaluates the values, (T, n), at times, (T,), in frames."""
         return (self.amplitude * np.sin(self.frequency * times[:, None, None] + self.phase)).sum(axis=2)
 
 
-def waves(rng: Generator, deviations: np.ndarray) -> Waves:
-    """(n,) standard deviations over a long time -> as many waves."""
-    shape = (len(deviations), len(PERIODS))
+def waves(rng: Generator, stds: np.ndarray) -> Waves:
+    """Draws n values with the standard deviations `stds`, (n,), over a long time."""
+    shape = (len(stds), len(PERIODS))
     frequency = 2 * np.pi / (np.array(PERIODS) * np.exp(rng.uniform(-0.4, 0.4, shape)))
-    amplitude = np.asarray(deviations)[:, None] * np.sqrt(2 * np.array(SHARES))
+    amplitude = np.asarray(stds)[:, None] * np.sqrt(2 * np.array(SHARES))
     return Waves(amplitude, frequency, rng.uniform(0, 2 * np.pi, shape))

@@ -1,4 +1,4 @@
-"""Objects: a picture with alpha, its outline, and objects that look like another."""
+"""Objects: pictures with alpha and outlines, drawn or from images, and lookalikes."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import numpy as np
 from .images import ImageFolder
 from .layers import premultiplied
 from .shapes import BORDER, fitted, shape
-from .textures import CHANGES, change_apart, coloured, palette, pattern
+from .textures import CHANGES, change_apart, colored, palette, pattern
 
 Generator = np.random.Generator
 SIZE = 128  # pixels a side of an object's picture
-LEVELS = 3  # each half as large as the one before
-SAMPLES = 12  # points a side of the grid by which an object's visible part is measured
+LEVELS = 3  # of the image pyramid
+SAMPLES = 12  # points a side of the grid that measures the visible part of an object
 
 
 class Sprite(NamedTuple):
-    """An object's picture. Its own coordinates run from -1 to 1 over the object, whatever its width and height."""
+    """A picture of an object. Its own coordinates run from -1 to 1 over the object in both directions."""
 
     levels: tuple[np.ndarray, ...]  # (S, S, 4) uint8, premultiplied RGBA: SIZE pixels a side, and smaller
-    outline: np.ndarray  # (n, 2) float32, x and y: the outermost pixels' centres, in one or more closed loops
-    after: np.ndarray  # (n,) int: the point that follows each
-    samples: np.ndarray  # (m, 2) float32: points of it, evenly spread
-    aspect: float  # width over height that it has by nature
+    outline: np.ndarray  # (n, 2) float32, x and y of the outermost pixels' centers, in one or more closed loops
+    after: np.ndarray  # (n,) int, index of the point that follows each
+    samples: np.ndarray  # (m, 2) float32, points evenly spread over the object
+    aspect: float  # natural width over height
 
 
 class Look(NamedTuple):
-    """What a sprite is made of, and what a lookalike takes over."""
+    """Shape and texture of an object, from which sprites and lookalikes are made."""
 
     alpha: np.ndarray  # (SIZE, SIZE) uint8
-    colours: np.ndarray  # (SIZE, SIZE, 3) uint8
+    colors: np.ndarray  # (SIZE, SIZE, 3) uint8
     aspect: float
-    image: int = -1  # of the folder that it came from
+    image: int = -1  # index of the image in the folder, if it came from one
 
 
 def to_pixels(points: np.ndarray, size: int) -> np.ndarray:
-    """An object's own coordinates as pixels, counted at their centres, of a picture of `size`."""
+    """Converts an object's own coordinates to pixel indices in a picture of `size`."""
     scale = size / SIZE
     return (points + 1) * (0.5 * (SIZE - 2 * BORDER) * scale) + (BORDER * scale - 0.5)
 
@@ -47,12 +47,12 @@ def _from_pixels(pixels: np.ndarray) -> np.ndarray:
     return ((pixels + 0.5 - BORDER) / (0.5 * (SIZE - 2 * BORDER)) - 1).astype(np.float32)
 
 
-HALF_PIXEL = 1 / (SIZE - 2 * BORDER)  # of the largest level, in an object's own coordinates
+HALF_PIXEL = 1 / (SIZE - 2 * BORDER)  # half a pixel of the largest level in an object's own coordinates
 
 
 def sprite(look: Look) -> Sprite:
-    """A look made ready to be drawn."""
-    levels = [premultiplied(look.colours, look.alpha)]
+    """Prepares a look for drawing."""
+    levels = [premultiplied(look.colors, look.alpha)]
     for _ in range(LEVELS - 1):
         side = levels[-1].shape[0] // 2
         levels.append(cv2.resize(levels[-1], (side, side), interpolation=cv2.INTER_AREA))
@@ -69,41 +69,41 @@ def sprite(look: Look) -> Sprite:
 
 
 def drawn(rng: Generator, beside: np.ndarray | None = None, contrast: float = 0.0) -> Look:
-    """An object that no other seed gives: a shape, one or two textures, shading.
+    """Draws an object: a shape, one or two textures, shading.
 
     Args:
-        beside: (3,) mean colour, 0 to 255, from which its own shall differ by `contrast` of the largest distance,
-            where some change of its colours has that.
+        beside: (3,) mean color, 0 to 255, from which the object's should differ.
+        contrast: the smallest difference, over the largest possible one, if a change of colors reaches it.
     """
     alpha = shape(rng, SIZE)
-    colours = coloured(pattern(rng, SIZE), palette(rng))
-    if rng.random() < 0.5:  # a second material, on parts of a shape of their own
-        other = coloured(pattern(rng, SIZE), palette(rng))
-        cv2.copyTo(other, np.kron(shape(rng, SIZE // 2), np.ones((2, 2), np.uint8)), colours)
+    colors = colored(pattern(rng, SIZE), palette(rng))
+    if rng.random() < 0.5:  # a second material on a part of another shape
+        other = colored(pattern(rng, SIZE), palette(rng))
+        cv2.copyTo(other, np.kron(shape(rng, SIZE // 2), np.ones((2, 2), np.uint8)), colors)
     if rng.random() < 0.7:
-        colours = _shaded(rng, colours, alpha)
+        colors = _shaded(rng, colors, alpha)
     if beside is not None:
-        colours = _apart(colours, alpha, beside, contrast)
-    return Look(alpha, colours, float(np.exp(rng.normal(0, 0.35))))
+        colors = _apart(colors, alpha, beside, contrast)
+    return Look(alpha, colors, float(np.exp(rng.normal(0, 0.35))))
 
 
-def _shaded(rng: Generator, colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Darker towards the edge and to one side, as a solid thing in the light."""
+def _shaded(rng: Generator, colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Darkens an object towards its edge and to one side."""
     depth = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3)
     light = np.minimum(depth * (1 / (SIZE * rng.uniform(0.03, 0.15))), 1) * 0.5 + 0.5
     x, y = rng.uniform(-0.25, 0.25, 2)
     line = np.linspace(-1, 1, SIZE, dtype=np.float32)
     light = (light * (0.9 + x * line[None] + y * line[:, None])).astype(np.float32)
-    return cv2.multiply(colours, cv2.merge((light, light, light)), dtype=cv2.CV_8U)
+    return cv2.multiply(colors, cv2.merge((light, light, light)), dtype=cv2.CV_8U)
 
 
-def _apart(colours: np.ndarray, alpha: np.ndarray, beside: np.ndarray, contrast: float) -> np.ndarray:
-    mean = np.array(cv2.mean(colours, alpha)[:3])
-    return np.ascontiguousarray(CHANGES[int(change_apart(mean, beside, contrast))](colours))
+def _apart(colors: np.ndarray, alpha: np.ndarray, beside: np.ndarray, contrast: float) -> np.ndarray:
+    mean = np.array(cv2.mean(colors, alpha)[:3])
+    return np.ascontiguousarray(CHANGES[int(change_apart(mean, beside, contrast))](colors))
 
 
 def pictured(rng: Generator, image: np.ndarray) -> Look:
-    """An object from an image (H, W, 4): what is opaque of it; if all is, a drawn shape with a part of it."""
+    """Makes an object from an image, (H, W, 4): its opaque part, or if all is opaque, a drawn shape filled with it."""
     height, width = image.shape[:2]
     opaque = image[..., 3] > 127
     if opaque.mean() < 0.995:
@@ -117,23 +117,24 @@ def pictured(rng: Generator, image: np.ndarray) -> Look:
 
 
 def lookalike(rng: Generator, look: Look) -> Look:
-    """An object with another's texture and a shape of its own, or with its shape and texture in other colours."""
+    """Makes an object with the texture of another and a new shape, or with its shape and texture in new colors."""
     if rng.random() < 0.5:
         return look._replace(alpha=shape(rng, SIZE))
-    return look._replace(colours=coloured(cv2.cvtColor(look.colours, cv2.COLOR_RGB2GRAY), palette(rng)))
+    return look._replace(colors=colored(cv2.cvtColor(look.colors, cv2.COLOR_RGB2GRAY), palette(rng)))
 
 
 class Objects:
-    """Where objects come from: a folder, if there is one, or the code that draws them."""
+    """Random objects, from images of a folder if there is one, else drawn."""
 
     def __init__(self, folder: str | None) -> None:
         self._images = None if folder is None else ImageFolder(folder)
 
     def look(self, rng: Generator, beside: np.ndarray, contrast: float, other: Look | None = None) -> Look:
-        """One object; `beside` and `contrast`, as for `drawn`, do not change pictures.
+        """Makes an object.
 
         Args:
-            other: a look from whose picture this one is not taken, if the folder has two.
+            beside, contrast: as for `drawn`; they have no effect on images of a folder.
+            other: a look whose image is not used again, if the folder has others.
         """
         if self._images is None:
             return drawn(rng, beside, contrast)

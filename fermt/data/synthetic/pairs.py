@@ -1,4 +1,4 @@
-"""Training pairs cut from synthetic sequences, drawn at the crops' resolution and nowhere else."""
+"""Training pairs from synthetic sequences, rendered only where crops show them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from .config import SyntheticConfig
-from .protocol import BRIGHTNESS, FLIP, GREY, MAX_GAP, in_square, jittered, squares
+from .protocol import BRIGHTNESS, FLIP, GRAY, MAX_GAP, in_square, jittered, squares
 from .render import View, render
 from .scene import Scene, World
 
-SEQUENCES = 2**31  # that pairs are drawn from
-LEAST_SIDE = 4.0  # pixels of the frame; a box with a smaller side is not used
-TRIES, SCENES = 4, 16  # pairs of frames that are tried in a sequence, and sequences in all
+SEQUENCES = 2**31  # sequences that pairs are drawn from
+SMALLEST = 4.0  # pixels a side of a usable box
+TRIES, SCENES = 4, 16  # pairs of frames tried in a sequence, and sequences tried
 
 
 class SyntheticPairs:
-    """A source of pairs, as the paper draws them: search regions with jitter, flip, grey, brightness.
+    """A `PairSource` with the paper's augmentation: jitter of search regions, flip, grayscale, brightness.
 
     A pair depends on (model_config, seed, config, epoch, index) alone, and its sequence is one of
     `SyntheticSequences(seed=seed, config=config)`.
 
     Args:
-        model_config: has the crops' sizes and factors.
-        seed: at least 0.
-        pairs: how many an epoch has.
-        config: what is in the sequences.
-        sequences: how many sequences pairs are drawn from; a small number is one that can be learned by heart.
+        model_config: configuration of the model, for the crops' sizes and factors.
+        seed: random seed, at least 0.
+        pairs: pairs per epoch.
+        config: settings of the sequences.
+        sequences: number of sequences that pairs are drawn from; a small number can be memorized.
 
     Raises:
         FileNotFoundError, ValueError: a folder of images is missing or empty, or a number is out of range.
@@ -50,23 +50,21 @@ class SyntheticPairs:
         self.config = SyntheticConfig() if config is None else config
         self._pairs, self._sequences = pairs, sequences
         self._world = World(self.config, seed)
-        self.redrawn = (
-            0  # sequences given up so far, because the target could not be seen in the frames that were tried
-        )
+        self.redrawn = 0  # sequences given up because the target was not visible in the frames tried
 
     def __len__(self) -> int:
         return self._pairs
 
     def pair(self, epoch: int, index: int) -> dict[str, Tensor]:
-        """Pair `index` of an epoch.
+        """Makes pair `index` of an epoch.
 
         Returns:
             `template` (St, St, 3) and `search` (Ss, Ss, 3), uint8 RGB; `box` (4,) float32, xywh in [0, 1] of the search
-            region, whose edges it may pass as the target does.
+            region; it reaches outside if the target does.
 
         Raises:
             IndexError: there is no such pair.
-            RuntimeError: in no sequence that was tried is the target seen in two frames.
+            RuntimeError: the target is not visible in two frames of any sequence tried.
         """
         if not 0 <= index < self._pairs:
             raise IndexError(f"an epoch has pairs 0 to {self._pairs - 1}, got {index}")
@@ -81,21 +79,21 @@ class SyntheticPairs:
                     return self._cut(rng, scene, number, times, boxes)
             self.redrawn += 1
         raise RuntimeError(
-            f"pair {index} of epoch {epoch}: none of {SCENES} sequences shows the target in two frames; "
+            f"pair {index} of epoch {epoch}: the target is visible in two frames of none of {SCENES} sequences; "
             f"min_visible is {self.config.min_visible}"
         )
 
     def _times(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Two frames, the template's first."""
+        """Draws the template frame and the search frame."""
         gap = int(rng.integers(1, min(MAX_GAP, self.config.frames - 1) + 1))
         first = int(rng.integers(self.config.frames - gap))
         return first, first + gap
 
     def _boxes(self, scene: Scene, times: tuple[int, int]) -> np.ndarray | None:
-        """The target's in both frames, (2, 4), if it is seen in both."""
+        """The target's boxes in both frames, (2, 4); None if it is not visible in both."""
         poses = scene.poses(np.array(times))
         boxes = scene.boxes(poses)
-        if boxes[:, 2:].min() < LEAST_SIDE or scene.visible(poses).min() < self.config.min_visible:
+        if boxes[:, 2:].min() < SMALLEST or scene.visible(poses).min() < self.config.min_visible:
             return None
         return boxes
 
@@ -116,12 +114,12 @@ def _view(square: np.ndarray, size: int) -> View:
 
 
 def _augmented(rng: np.random.Generator, pictures: list[np.ndarray], box: np.ndarray) -> dict[str, Tensor]:
-    flip, grey = rng.random() < FLIP, rng.random() < GREY
+    flip, gray = rng.random() < FLIP, rng.random() < GRAY
     brightness = rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS, len(pictures))
     if flip:
         pictures = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
         box = np.array([1 - box[0] - box[2], *box[1:]], np.float32)
-    if grey:
+    if gray:
         pictures = [cv2.cvtColor(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) for p in pictures]
     template, search = (cv2.convertScaleAbs(p, alpha=factor) for p, factor in zip(pictures, brightness, strict=True))
     return {"template": torch.from_numpy(template), "search": torch.from_numpy(search), "box": torch.from_numpy(box)}

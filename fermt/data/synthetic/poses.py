@@ -1,7 +1,7 @@
-"""Where an object is: from its own coordinates to the frame's and back, by way of a smooth warp that can be undone.
+"""Poses of objects: maps between an object's own coordinates and the frame, with a smooth invertible warp.
 
 An object's own coordinates run from -1 to 1 over its picture. The warp moves each of x and y by a wave along the other
-(a shear that differs from row to row), then come size, turn and place.
+(a shear that varies from row to row), followed by scaling, rotation and translation.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from typing import NamedTuple
 
 import numpy as np
 
-SWEEPS = 4  # of undoing the warp: what is left shrinks at least threefold in each
+SWEEPS = 4  # iterations that invert the warp; each divides the error by at least 3
 
 
 class Poses(NamedTuple):
-    """Of any number of objects at any number of times: leading dimensions (...) are those."""
+    """Poses of objects at times, which are the leading dimensions (...)."""
 
     center: np.ndarray  # (..., 2) x and y in pixels of the frame, from its top left corner
-    half: np.ndarray  # (..., 2) half width and height in pixels, before the warp
+    half: np.ndarray  # (..., 2) half width and height in pixels, without the warp
     angle: np.ndarray  # (...,) radians
-    bend: np.ndarray  # (..., 2) height of the warp's wave
+    bend: np.ndarray  # (..., 2) amplitude of the warp's wave
     wave: np.ndarray  # (..., 2) its frequency, radians
     phase: np.ndarray  # (..., 2)
 
     def of(self, *index: int | slice) -> Poses:
-        """Some of them."""
+        """Selects poses by index."""
         return Poses(*(field[index] for field in self))
 
     def matrix(self) -> np.ndarray:
-        """(..., 2, 2) of size and turn."""
+        """The matrices, (..., 2, 2), of scaling and rotation."""
         cos, sin = np.cos(self.angle)[..., None], np.sin(self.angle)[..., None]
         rows = (np.concatenate((cos, -sin), axis=-1), np.concatenate((sin, cos), axis=-1))
         return np.stack(rows, axis=-2) * self.half[..., None, :]
 
     def to_own(self, points: np.ndarray) -> np.ndarray:
-        """(..., n, 2) of the frame -> the object's own coordinates; those beyond -1 to 1 are not of its picture."""
+        """Maps points, (..., n, 2), from the frame to the object's own coordinates, in [-1, 1] inside its picture."""
         inverse = np.linalg.inv(self.matrix())
         x, y = np.moveaxis((points - self.center[..., None, :]) @ np.swapaxes(inverse, -1, -2), -1, 0)
         return np.stack((x + self._shift(0, y), y + self._shift(1, x)), axis=-1)
 
     def to_frame(self, points: np.ndarray) -> np.ndarray:
-        """(..., n, 2) of the object -> the frame's pixels."""
+        """Maps points, (..., n, 2), from the object's own coordinates to pixels of the frame."""
         x, y = (np.broadcast_to(line, (*self.angle.shape, points.shape[-2])) for line in np.moveaxis(points, -1, 0))
         straight_x, straight_y = x, y
         for _ in range(SWEEPS):
@@ -54,6 +54,6 @@ class Poses(NamedTuple):
         return bend * np.sin(wave * along + phase)
 
     def reach(self) -> np.ndarray:
-        """(..., 4) left, top, right, bottom that no part of the object passes; not tight."""
+        """Bounds, (..., 4) left, top, right, bottom, of the object; not tight."""
         extent = (np.abs(self.matrix()) * (1 + np.abs(self.bend))[..., None, :]).sum(axis=-1)
         return np.concatenate((self.center - extent, self.center + extent), axis=-1)

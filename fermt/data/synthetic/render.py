@@ -1,4 +1,4 @@
-"""Pictures of a scene: of a whole frame, or of a part of it at the resolution that is wanted."""
+"""Rendering of scenes: a whole frame, or a part of it at any resolution."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from .poses import Poses
 from .scene import Camera, Light, Scene
 from .textures import generator
 
-STREAM = 3  # first number of a key to random numbers
-NODES = 17  # a side of the lattice on which an object's warp is computed; between them it is interpolated
-UNIFORM_DEVIATION = 256 / 12**0.5  # of bytes that are evenly spread
-LEAST_BLUR = 1.5  # pixels
+STREAM = 3  # first number of the key of random numbers
+NODES = 17  # a side of the lattice on which an object's warp is computed and from which it is interpolated
+UNIFORM_STD = 256 / 12**0.5  # standard deviation of uniform bytes
+SMALLEST_BLUR = 1.5  # pixels
 LARGEST_BLUR = 31.0
 
 
 class View(NamedTuple):
-    """The part of a frame that is drawn, in pixels of the frame, and how large."""
+    """The part of a frame to draw, in pixels of the frame, and the size of the picture."""
 
     left: float
     top: float
-    scale: float  # pixels of the picture for one of the frame
+    scale: float  # pixels of the picture per pixel of the frame
     height: int  # of the picture
     width: int
 
 
 def render(scene: Scene, index: int, t: int, view: View) -> np.ndarray:
-    """Frame t of a scene, (height, width, 3) uint8 RGB.
+    """Renders frame t of a scene, (height, width, 3) uint8 RGB.
 
-    Outside the frame it is black; as with `crop_target`, the frame's last row and column count as outside if the view
-    passes them.
+    Outside the frame the picture is black; as in `crop_target`, the frame's last row and column count as outside if
+    the view reaches beyond them.
 
     Args:
-        index: the scene's number, to which the sensor's noise belongs.
+        index: number of the scene, on which the sensor's noise depends.
     """
     half = 0.5 * scene.config.shutter
     times = np.array([t - half, t, t + half])
@@ -50,7 +50,7 @@ def render(scene: Scene, index: int, t: int, view: View) -> np.ndarray:
             lay_over(image, *found)
     image = _lit(image, scene.light(times[1:2]))
     if scene.config.noise > 0:
-        strength = scene.config.noise / UNIFORM_DEVIATION
+        strength = scene.config.noise / UNIFORM_STD
         rng = generator(STREAM, scene.world.seed, index, 1 + t)
         grain = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
         image = cv2.addWeighted(image, 1, grain, strength, -127.5 * strength)
@@ -59,9 +59,9 @@ def render(scene: Scene, index: int, t: int, view: View) -> np.ndarray:
 
 
 def _ground(scene: Scene, camera: Camera, view: View) -> np.ndarray:
-    """The background as the camera sees it."""
+    """Renders the background as the camera sees it."""
     stage, levels = scene.stage, scene.background.levels
-    scale = view.scale * stage.zoom * camera.zoom[1]  # pixels of the picture for one of the background
+    scale = view.scale * stage.zoom * camera.zoom[1]  # pixels of the picture per pixel of the background
     level = int(np.clip(np.floor(-np.log2(scale) + 0.5), 0, len(levels) - 1))
     angle = stage.angle + camera.roll[1]
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
@@ -72,7 +72,7 @@ def _ground(scene: Scene, camera: Camera, view: View) -> np.ndarray:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     size = (view.width, view.height)
     image = cv2.warpAffine(levels[level], matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    image = cv2.LUT(image, stage.colours[None])
+    image = cv2.LUT(image, stage.colors[None])
     if stage.order != [0, 1, 2]:
         image = np.ascontiguousarray(image[..., stage.order])
     return _blurred(image, (camera.pan[2] - camera.pan[0]) * view.scale)
@@ -81,14 +81,15 @@ def _ground(scene: Scene, camera: Camera, view: View) -> np.ndarray:
 def layer(
     scene: Scene, i: int, poses: Poses, view: View, moved: np.ndarray | None = None
 ) -> tuple[np.ndarray, int, int] | None:
-    """Object i alone: premultiplied RGBA (h, w, 4) uint8, and where its left top corner is in the picture.
+    """Renders object i alone.
 
     Args:
         poses: of all objects at one time.
-        moved: (2,) pixels of the picture that it covers while the shutter is open; None: it stands still.
+        moved: (2,) pixels of the picture by which it moves while the shutter is open; None: it does not move.
 
     Returns:
-        None if nothing of it is in the picture.
+        Premultiplied RGBA, (h, w, 4) uint8, and the left and top of its corner in the picture; None if the object is
+        outside.
     """
     moved = np.zeros(2) if moved is None else moved
     pose = poses.of(i)
@@ -100,7 +101,7 @@ def layer(
         return None
     width, height = high - low
     levels = scene.sprite(i).levels
-    shrink = levels[0].shape[0] / (2 * pose.half.mean() * view.scale)  # pixels of the sprite for one of the picture
+    shrink = levels[0].shape[0] / (2 * pose.half.mean() * view.scale)  # pixels of the sprite per pixel of the picture
     level = int(np.clip(np.floor(np.log2(shrink) + 0.5), 0, len(levels) - 1))
     own = pose.to_own(_lattice(low + 0.5, high - 0.5) / view.scale + (view.left, view.top))
     pixels = to_pixels(own, levels[level].shape[0]).reshape(NODES, NODES, 2).astype(np.float32)
@@ -111,22 +112,22 @@ def layer(
 
 
 def _lattice(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(NODES * NODES, 2), x fastest, from `low` to `high`."""
+    """Lattice points, (NODES * NODES, 2), from `low` to `high`, x fastest."""
     x, y = np.linspace(low, high, NODES).T
     return np.stack((np.tile(x, NODES), np.repeat(y, NODES)), axis=1)
 
 
 @functools.lru_cache(maxsize=512)
 def _weights(count: int) -> np.ndarray:
-    """(count, NODES) float32: of the nodes in each of `count` pixels that span them."""
+    """Interpolation weights, (count, NODES) float32, of the nodes for `count` pixels that span them."""
     at = np.linspace(0, NODES - 1, count)[:, None] if count > 1 else np.zeros((1, 1))
     return np.maximum(0, 1 - np.abs(at - np.arange(NODES))).astype(np.float32)
 
 
 def _blurred(image: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Smeared along a way of (2,) pixels."""
+    """Blurs an image along a motion of (2,) pixels."""
     length = float(np.hypot(*moved))
-    if length < LEAST_BLUR:
+    if length < SMALLEST_BLUR:
         return image
     way = moved * min(1.0, LARGEST_BLUR / length)
     middle = int(np.ceil(0.5 * np.abs(way).max()))
@@ -137,12 +138,13 @@ def _blurred(image: np.ndarray, moved: np.ndarray) -> np.ndarray:
 
 
 def _lit(image: np.ndarray, light: Light) -> np.ndarray:
+    """Applies gamma, gain and bias."""
     values = 255 * (np.arange(256) / 255)[:, None] ** light.gamma * light.gain + light.bias
     return cv2.LUT(image, np.clip(values, 0, 255).round().astype(np.uint8)[None])
 
 
 def _blacken(image: np.ndarray, scene: Scene, view: View) -> None:
-    """What lies outside the frame, in place."""
+    """Blackens the part outside the frame, in place."""
     for axis, (start, pixels, side) in enumerate(
         ((view.top, view.height, scene.config.height), (view.left, view.width, scene.config.width))
     ):

@@ -1,4 +1,4 @@
-"""A scene: a target among other objects before a background, and where they all are at any time."""
+"""Scenes: a target and other objects in front of a background, and their poses at any time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .objects import HALF_PIXEL, SIZE, Look, Objects, Sprite, lookalike, sprite,
 from .poses import Poses
 from .textures import Generator, generator
 
-STREAM = 2  # first number of a key to random numbers
+STREAM = 2  # first number of the key of random numbers
 CHANNELS = 7  # of an object's motion: x, y, log size, log aspect, angle, two bends
-GAINS = 3  # colours that drift
+GAINS = 3  # color channels
 
 
 class Camera(NamedTuple):
-    """How the background is seen."""
+    """Motion of the camera."""
 
     pan: np.ndarray  # (T, 2) pixels
     zoom: np.ndarray  # (T,) factor
@@ -28,23 +28,25 @@ class Camera(NamedTuple):
 
 
 class Light(NamedTuple):
-    gain: np.ndarray  # (T, 3), for each colour
-    bias: np.ndarray  # (T,) grey levels
+    """Illumination and exposure."""
+
+    gain: np.ndarray  # (T, 3), for each channel
+    bias: np.ndarray  # (T,) gray levels
     gamma: np.ndarray  # (T,) exponent
 
 
 class Stage(NamedTuple):
-    """How a scene lays its background: the same for all its frames."""
+    """Placement and colors of the background, the same for all frames of a scene."""
 
     zoom: float
     angle: float
-    origin: np.ndarray  # (2,) of the background's picture, that the frame's centre shows
-    colours: np.ndarray  # (256, 3) uint8, what each of its colours' values becomes
-    order: list[int]  # of its colours
+    origin: np.ndarray  # (2,) pixel of the background at the frame's center
+    colors: np.ndarray  # (256, 3) uint8, lookup table of each channel
+    order: list[int]  # permutation of the channels
 
 
 class World:
-    """What all scenes of one seed and setting share: where objects and backgrounds come from."""
+    """The objects and backgrounds shared by all scenes with one seed and setting."""
 
     def __init__(self, config: SyntheticConfig, seed: int) -> None:
         if seed < 0:
@@ -55,7 +57,7 @@ class World:
 
 
 class Scene:
-    """Scene `index` of a world. Object 0 is the target; those of `front` pass before it, the others behind."""
+    """Scene `index` of a world. Object 0 is the target; objects in `front` pass in front of it, others behind."""
 
     def __init__(self, world: World, index: int) -> None:
         self.world, self.config, self._index = world, world.config, index
@@ -92,28 +94,28 @@ class Scene:
         low, high = np.log(config.size)
         size = np.exp(rng.uniform(low, high)) * config.height
         sizes = size * np.exp(np.where(np.arange(n) == 0, 0, rng.normal(0, 0.25, n)))
-        deviation = np.empty((n, CHANNELS))
+        std = np.empty((n, CHANNELS))
         travel = config.speed / SPEED * size * np.exp(rng.normal(0, 0.4))
-        deviation[:, :2] = travel * 0.5
-        deviation[:, 2:] = config.scale_change, config.aspect_change, config.rotation, *(config.deformation / PEAK,) * 2
+        std[:, :2] = travel * 0.5
+        std[:, 2:] = config.scale_change, config.aspect_change, config.rotation, *(config.deformation / PEAK,) * 2
         room = np.maximum(0.5 * frame - 0.35 * size, 0)
-        deviation[0, :2] = np.minimum(travel, 0.5 * room)
+        std[0, :2] = np.minimum(travel, 0.5 * room)
         self._home = np.empty((n, 2))
-        self._home[0] = 0.5 * frame + rng.uniform(-1, 1, 2) * np.maximum(room - deviation[0, :2], 0)
+        self._home[0] = 0.5 * frame + rng.uniform(-1, 1, 2) * np.maximum(room - std[0, :2], 0)
         self._follows = (rng.random(n) < 0.5) | (np.arange(n) > around)
         distance = rng.uniform(0.9, 2.5, n) * size
         direction = rng.uniform(0, 2 * np.pi, n)
         beside = distance[:, None] * np.stack((np.cos(direction), np.sin(direction)), axis=1)
         self._home[1:] = np.where(self._follows[:, None], 0, self._home[0])[1:] + beside[1:]
         self._home[1 + around :] = 0
-        deviation[1 + around :, :2] = 0.9 * size
+        std[1 + around :, :2] = 0.9 * size
         self._log_size = np.log(sizes)
         self._angle = np.where(config.rotation > 0, rng.normal(0, config.rotation, n), 0)
         self._wave, self._phase = rng.uniform(1.5, 4.5, (n, 2)), rng.uniform(0, 2 * np.pi, (n, 2))
-        self._waves = waves(rng, deviation.reshape(-1))
+        self._waves = waves(rng, std.reshape(-1))
 
     def poses(self, times: np.ndarray) -> Poses:
-        """(T,) frames, fractions too -> of all objects, (T, objects)."""
+        """Poses, (T, objects), of all objects at times, (T,), in frames."""
         values = self._waves.at(times).reshape(len(times), self.count, CHANNELS)
         center = self._home + values[..., :2]
         pan = self._rest.at(times)[:, None, :2]
@@ -126,15 +128,17 @@ class Scene:
         return Poses(center, half, self._angle + values[..., 4], values[..., 5:], wave, phase)
 
     def camera(self, times: np.ndarray) -> Camera:
+        """The camera at times, (T,), in frames."""
         values = self._rest.at(times)
         return Camera(values[:, :2], np.exp(values[:, 2]), values[:, 3])
 
     def light(self, times: np.ndarray) -> Light:
+        """The light at times, (T,), in frames."""
         values = self._rest.at(times)[:, 4:]
         return Light(np.exp(values[:, :1] + values[:, 3:]), values[:, 1], np.exp(values[:, 2]))
 
     def sprite(self, i: int) -> Sprite:
-        """The picture of object i, made when it is first needed."""
+        """The picture of object i, made on first use."""
         if i not in self._sprites:
             self._sprites[i] = sprite(self._make(i))
         return self._sprites[i]
@@ -142,25 +146,25 @@ class Scene:
     def _make(self, i: int) -> Look:
         rng = generator(STREAM, self.world.seed, self._index, 1 + i)
         if i > 0:
-            self.sprite(0)  # whose look the others keep away from, or take over
+            self.sprite(0)  # sets the target's look, which the others avoid or imitate
         if self._same[i] and self._look is not None:
             return lookalike(rng, self._look)
-        beside = self.stage.colours[self.background.mean.astype(int), range(3)][self.stage.order]
+        beside = self.stage.colors[self.background.mean.astype(int), range(3)][self.stage.order]
         look = self.world.objects.look(rng, beside, self.config.contrast, self._look)
         if i == 0:
             self._look = look
         return look
 
     def boxes(self, poses: Poses) -> np.ndarray:
-        """(T, 4) xywh of what the frame holds of the target, hidden or not; without area if that is nothing."""
+        """Boxes, (T, 4) xywh, of the target's part in the frame, hidden or not; without area if there is none."""
         target = poses.of(slice(None), 0)
         picture = self.sprite(0)
-        edge = HALF_PIXEL * np.sqrt((target.matrix() ** 2).sum(axis=-1))  # from a pixel's centre to its edge
+        edge = HALF_PIXEL * np.sqrt((target.matrix() ** 2).sum(axis=-1))  # from the center of a pixel to its edge
         outline = target.to_frame(picture.outline)
         return boxes_inside(outline, picture.after, edge, self.config.width, self.config.height)
 
     def visible(self, poses: Poses) -> np.ndarray:
-        """(T,) the part of the target, 0 to 1, that lies in the frame and has nothing before it."""
+        """Share, (T,) in [0, 1], of the target that is in the frame and not hidden."""
         points = poses.of(slice(None), 0).to_frame(self.sprite(0).samples)
         frame = np.array([self.config.width, self.config.height])
         seen = np.all((points >= 0) & (points < frame), axis=-1)

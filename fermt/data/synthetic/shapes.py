@@ -1,4 +1,4 @@
-"""Outlines that are drawn: each a mask that fills its square."""
+"""Random shapes, drawn as masks that fill a square."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 
 Generator = np.random.Generator
-BORDER = 2  # transparent pixels around a shape, so that its edge can be interpolated
-_SHIFT = 4  # OpenCV draws with points in sixteenths of a pixel
+BORDER = 2  # transparent pixels around a shape, for interpolation of its edge
+_SHIFT = 4  # points are given to OpenCV in sixteenths of a pixel
 
 
 def _fill(points: np.ndarray, size: int) -> np.ndarray:
-    """The polygon of points (n, 2) in [-1, 1]."""
+    """Draws the polygon of points, (n, 2) in [-1, 1]."""
     mask = np.zeros((size, size), np.uint8)
     pixels = np.round(((points + 1) * 0.5 * size - 0.5) * 2**_SHIFT).astype(np.int32)
     return cv2.fillPoly(mask, [pixels], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
@@ -25,15 +25,18 @@ def _around(radii: np.ndarray) -> np.ndarray:
 
 
 def polygon(rng: Generator, size: int) -> np.ndarray:
+    """Draws an irregular polygon."""
     return _fill(_around(rng.uniform(0.45, 1, int(rng.integers(3, 9)))), size)
 
 
 def star(rng: Generator, size: int) -> np.ndarray:
+    """Draws a star."""
     points = int(rng.integers(3, 8))
     return _fill(_around(np.tile([1, rng.uniform(0.35, 0.7)], points)), size)
 
 
 def blob(rng: Generator, size: int) -> np.ndarray:
+    """Draws a smooth closed curve."""
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     orders = np.arange(1, 6)
     heights = rng.normal(0, 0.25, 5) / orders**0.7
@@ -42,14 +45,14 @@ def blob(rng: Generator, size: int) -> np.ndarray:
 
 
 def superellipse(rng: Generator, size: int) -> np.ndarray:
-    """From a diamond by way of an ellipse to a rectangle."""
+    """Draws a shape between a diamond, an ellipse and a rectangle."""
     angles, power = np.linspace(0, 2 * np.pi, 64, endpoint=False), 2 / rng.uniform(1, 8)
     cos, sin = np.cos(angles), np.sin(angles)
     return _fill(np.stack((np.sign(cos) * np.abs(cos) ** power, np.sign(sin) * np.abs(sin) ** power), axis=1), size)
 
 
 def glyph(rng: Generator, size: int) -> np.ndarray:
-    """Strokes that join points of a grid, as a letter's do."""
+    """Draws strokes between points of a grid, like a letter."""
     mask = np.zeros((size, size), np.uint8)
     width = max(2, round(size * rng.uniform(0.1, 0.2)))
     places = np.linspace(width, size - 1 - width, 3)
@@ -63,7 +66,7 @@ def glyph(rng: Generator, size: int) -> np.ndarray:
 
 
 def compound(rng: Generator, size: int) -> np.ndarray:
-    """A body with parts on it."""
+    """Draws ellipses joined to the center by lines."""
     mask = np.zeros((size, size), np.uint8)
     half = size / 2
     for _ in range(int(rng.integers(2, 5))):
@@ -79,12 +82,12 @@ SHAPES: tuple[Callable[[Generator, int], np.ndarray], ...] = (polygon, star, blo
 
 
 def shape(rng: Generator, size: int) -> np.ndarray:
-    """(size, size) uint8, 255 inside, of a kind that is drawn; it touches all four sides of the square but a border."""
+    """Draws a random shape, (size, size) uint8, 255 inside, that touches all sides of the square within the border."""
     return fitted(SHAPES[rng.integers(len(SHAPES))](rng, size), size)
 
 
 def fitted(image: np.ndarray, size: int) -> np.ndarray:
-    """What is opaque of a mask (H, W) or of an image (H, W, 4) with alpha, stretched to the square less its border."""
+    """Stretches the opaque part of a mask, (H, W), or image, (H, W, 4), to the square within the border."""
     alpha = image if image.ndim == 2 else image[..., 3]
     x, y, w, h = cv2.boundingRect((alpha > 127).astype(np.uint8))
     inner = size - 2 * BORDER

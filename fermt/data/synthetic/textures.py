@@ -1,4 +1,4 @@
-"""Textures that are drawn: a pattern of numbers, coloured by a palette."""
+"""Random textures: patterns of gray levels, colored by palettes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import cv2
 import numpy as np
 
 Generator = np.random.Generator
-LEVELS = 256  # of a pattern, and colours of a palette
+LEVELS = 256  # gray levels of a pattern, and colors of a palette
 
 
 def generator(*key: int) -> Generator:
-    """The random numbers that belong to `key`, whole numbers of at least 0."""
+    """The random generator for a key of whole numbers, at least 0."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
 @functools.lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x (1, size) and y (size, 1), from -1 to 1."""
+    """Coordinates x, (1, size), and y, (size, 1), from -1 to 1."""
     line = np.linspace(-1, 1, size, dtype=np.float32)
     return line[None, :], line[:, None]
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Stretched to bytes over all of 0 to 255."""
+    """Scales values to bytes from 0 to 255."""
     low, high, _, _ = cv2.minMaxLoc(values)
     return cv2.convertScaleAbs(values - low, alpha=(LEVELS - 1) / max(high - low, 1e-6))
 
@@ -42,10 +42,12 @@ def _octaves(rng: Generator, size: int, coarsest: int, count: int) -> np.ndarray
 
 
 def noise(rng: Generator, size: int) -> np.ndarray:
+    """Draws smooth noise of several scales."""
     return _scaled(_octaves(rng, size, int(rng.integers(2, 7)), size.bit_length() - 3))
 
 
 def stripes(rng: Generator, size: int) -> np.ndarray:
+    """Draws wavy stripes."""
     x, y = _grid(size)
     angle, frequency = rng.uniform(0, np.pi), rng.uniform(6, 22)
     phase = frequency * (np.cos(angle) * x + np.sin(angle) * y) + rng.uniform(0, 6) * np.sin(2 * y + rng.uniform(0, 6))
@@ -54,6 +56,7 @@ def stripes(rng: Generator, size: int) -> np.ndarray:
 
 
 def checker(rng: Generator, size: int) -> np.ndarray:
+    """Draws a checkerboard."""
     cells = int(rng.integers(2, 7))
     odd = np.add.outer(np.arange(cells), np.arange(cells)) % 2
     board = np.clip(odd * 160 + rng.integers(0, 96, (cells, cells)), 0, LEVELS - 1).astype(np.uint8)
@@ -61,6 +64,7 @@ def checker(rng: Generator, size: int) -> np.ndarray:
 
 
 def gradient(rng: Generator, size: int) -> np.ndarray:
+    """Draws a curved gradient."""
     x, y = _grid(size)
     angle, curve = rng.uniform(0, 2 * np.pi), rng.uniform(0, 1)
     values = np.cos(angle) * x + np.sin(angle) * y + curve * ((x - rng.uniform(-1, 1)) ** 2 + y**2)
@@ -68,13 +72,14 @@ def gradient(rng: Generator, size: int) -> np.ndarray:
 
 
 def spots(rng: Generator, size: int) -> np.ndarray:
+    """Draws blurred spots."""
     values = _octaves(rng, size, int(rng.integers(4, 14)), 1)
     level = rng.uniform(0.35, 0.65)
     return cv2.convertScaleAbs(np.clip((values - level) * rng.uniform(4, 12) + 0.5, 0, 1), alpha=LEVELS - 1)
 
 
 def patches(rng: Generator, size: int) -> np.ndarray:
-    """Cells of a plain each, their borders bent."""
+    """Draws cells of uniform gray with bent borders."""
     cells = int(rng.integers(3, 6))
     values = rng.integers(0, LEVELS, (cells, cells)).astype(np.uint8)
     bend = rng.uniform(-1, 1, (2, 5, 5)).astype(np.float32)
@@ -90,48 +95,48 @@ PATTERNS: tuple[Callable[[Generator, int], np.ndarray], ...] = (noise, stripes, 
 
 
 def pattern(rng: Generator, size: int) -> np.ndarray:
-    """(size, size) uint8 of a kind that is drawn."""
+    """Draws a random pattern, (size, size) uint8."""
     return PATTERNS[rng.integers(len(PATTERNS))](rng, size)
 
 
-def colours(rng: Generator, shape: tuple[int, ...], count: int, saturation: float = 1.0) -> np.ndarray:
-    """(*shape, count, 3) uint8 RGB: colours of which the `count` of a group are not far from one another in hue."""
+def colors(rng: Generator, shape: tuple[int, ...], count: int, saturation: float = 1.0) -> np.ndarray:
+    """Draws groups of `count` colors, (*shape, count, 3) uint8 RGB, with similar hues within a group."""
     hue = rng.uniform(0, 180, (*shape, 1)) + rng.normal(0, 35, (*shape, count))
-    grey = rng.uniform(0, 255, (*shape, count)) * saturation
-    hsv = np.stack((hue % 180, grey, rng.uniform(25, 255, (*shape, count))), axis=-1).astype(np.uint8)
+    chroma = rng.uniform(0, 255, (*shape, count)) * saturation
+    hsv = np.stack((hue % 180, chroma, rng.uniform(25, 255, (*shape, count))), axis=-1).astype(np.uint8)
     return cv2.cvtColor(hsv.reshape(1, -1, 3), cv2.COLOR_HSV2RGB).reshape(hsv.shape)
 
 
 def palette(rng: Generator, saturation: float = 1.0) -> np.ndarray:
-    """(256, 3) uint8 RGB: two to four colours and what lies between them."""
-    few = colours(rng, (1,), int(rng.integers(2, 5)), saturation)
+    """Draws a palette, (256, 3) uint8 RGB: two to four colors, interpolated."""
+    few = colors(rng, (1,), int(rng.integers(2, 5)), saturation)
     return cv2.resize(few, (LEVELS, 1), interpolation=cv2.INTER_LINEAR)[0]
 
 
-# Changes of colours (..., 3) that leave a texture as it is, the mildest first.
+# Changes of colors, (..., 3), that keep the pattern of a texture, the mildest first.
 CHANGES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
-    lambda colours: colours,
-    lambda colours: colours[..., [1, 2, 0]],
-    lambda colours: colours[..., [2, 0, 1]],
-    lambda colours: 255 - colours,
-    lambda colours: 255 - colours[..., [1, 2, 0]],
-    lambda colours: 255 - colours[..., [2, 0, 1]],
-    lambda colours: colours // 3,
-    lambda colours: 255 - colours // 3,
+    lambda colors: colors,
+    lambda colors: colors[..., [1, 2, 0]],
+    lambda colors: colors[..., [2, 0, 1]],
+    lambda colors: 255 - colors,
+    lambda colors: 255 - colors[..., [1, 2, 0]],
+    lambda colors: 255 - colors[..., [2, 0, 1]],
+    lambda colors: colors // 3,
+    lambda colors: 255 - colors // 3,
 )
 
 
 def change_apart(mean: np.ndarray, beside: np.ndarray, contrast: float) -> np.ndarray:
-    """The first of CHANGES that takes mean colours (..., 3) `contrast` away from `beside`; or that which does most.
+    """Index of the first of CHANGES that moves mean colors, (..., 3), far enough from `beside`, else of the farthest.
 
     Args:
-        contrast: of the largest distance, that of black and white.
+        contrast: the smallest distance, over that of black and white.
     """
     distances = np.stack([np.linalg.norm(change(mean) - beside, axis=-1) for change in CHANGES]) / (255 * 3**0.5)
     enough = distances >= contrast
     return np.where(enough.any(axis=0), enough.argmax(axis=0), distances.argmax(axis=0))
 
 
-def coloured(values: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """A pattern (H, W) through a palette -> (H, W, 3) uint8."""
+def colored(values: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Colors a pattern, (H, W), with a palette -> (H, W, 3) uint8."""
     return cv2.LUT(cv2.merge((values, values, values)), table[None])

@@ -1,4 +1,4 @@
-"""Whole sequences: a set of them, and one as a video."""
+"""Synthetic sequences as a `SequenceSet`, and single synthetic videos."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .render import View, render
 from .scene import Scene, World
 
 KEPT = 8  # scenes in memory
-TRIES = 100  # sequences that are looked at for one that begins with its target in sight
+TRIES = 100  # sequences tried for one whose target is visible in the first frame
 
 
 class SyntheticSequences:
-    """Sequences that are made as they are asked for: a SequenceSet.
+    """A `SequenceSet` whose frames are rendered on access.
 
-    Frame t of sequence i depends on (config, seed, i, t) alone, and costs the same in any order.
+    Frame t of sequence i depends on (config, seed, i, t) only, and costs the same in any order.
 
     Args:
-        sequences: how many.
-        seed: at least 0.
-        config: what is in them; its `frames` is their length.
+        sequences: number of sequences.
+        seed: random seed, at least 0.
+        config: settings of the sequences, with their length `frames`.
 
     Raises:
         FileNotFoundError, ValueError: a folder of images is missing or empty, or a number is out of range.
@@ -45,9 +45,9 @@ class SyntheticSequences:
         return self._sequences
 
     def annotation(self, i: int) -> Annotation:
-        """The target's boxes: of all of it that lies in the frame, hidden by other objects or not.
+        """Computes the target's boxes: of its part in the frame, hidden by other objects or not.
 
-        A frame is valid if at least `config.min_visible` of the target lies in it and is not hidden.
+        A frame is valid if at least `config.min_visible` of the target is visible.
 
         Raises:
             IndexError: there is no sequence i.
@@ -62,7 +62,7 @@ class SyntheticSequences:
         return annotation
 
     def image(self, i: int, t: int) -> np.ndarray:
-        """Frame t of sequence i, (height, width, 3) uint8 RGB.
+        """Renders frame t of sequence i, (height, width, 3) uint8 RGB.
 
         Raises:
             IndexError: there is no such frame.
@@ -86,10 +86,10 @@ class SyntheticSequences:
 def synthetic_video(
     seed: int = 0, frames: int = 60, size: tuple[int, int] = (360, 640), config: SyntheticConfig | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A video with a target to follow; in its first frame the target is seen.
+    """Makes a video whose target is visible in the first frame.
 
     Args:
-        size: height and width in pixels; they and `frames` take the place of what `config` says.
+        size: height and width in pixels; they and `frames` replace the fields of `config`.
 
     Returns:
         Frames (frames, height, width, 3) uint8 RGB, and boxes (frames, 4) float64, xywh in pixels, as
@@ -104,4 +104,4 @@ def synthetic_video(
         boxes, valid = sequences.annotation(i)
         if valid[0]:
             return np.stack([sequences.image(i, t) for t in range(frames)]), boxes
-    raise ValueError(f"the target is hidden at first in each of {TRIES} sequences of seed {seed}")
+    raise ValueError(f"the target is hidden in the first frame of each of {TRIES} sequences of seed {seed}")

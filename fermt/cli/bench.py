@@ -1,0 +1,98 @@
+"""`fermt bench`: measures the speed of tracking on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich import box as box_styles
+from rich.console import Console
+from rich.table import Table
+
+from fermt_kernels.files import atomic_write
+
+from .. import checkpoints
+from ..machine import facts, headline, pick_device
+from ..model import FERMT, build_model
+from ..tracking.speed import PROTOCOL, WARM_UP, Clip, Speed, measure, open_clip, ways
+from .common import Config, Device, JsonOut, Threads, check_output, console, failed, say
+
+
+def bench(
+    weights: Annotated[Path | None, typer.Option(help="Weights by fermt.save; speed needs none.")] = None,
+    config: Config = "fermt",
+    video: Annotated[
+        Path | None, typer.Option(help="Video or folder whose first 20 frames to use, instead of a synthetic pattern.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each way to run.")] = 3.0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    json_out: JsonOut = None,
+) -> None:
+    """Measure the speed of tracking: the network alone, a whole update, and an update with decoding; batch 1.
+
+    Frames per second of an update are computed as in the GOT-10k toolkit: the mean of 1/t, without decoding. The ways
+    to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them.
+    """
+    check_output(json_out, (".json",))
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        device = pick_device(device)
+        model = checkpoints.load(weights, device=device) if weights else build_model(config).to(device)
+        with open_clip(video) as clip:
+            speeds = measure_all(model, clip, seconds)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise failed(error) from error
+    machine = facts(device)
+    output = Console()
+    output.print(f"{headline(machine)}; batch 1, warm-up of {WARM_UP} frames", highlight=False)
+    output.print(speed_table(speeds))
+    output.print(definitions())
+    output.print(f"The clip is {clip.name}; decoding a frame of it takes {clip.decode * 1e3:.2f} ms.", highlight=False)
+    for backend in sorted({speed.backend for speed in speeds}):
+        output.print(f"{backend}: {machine['backends'][backend]}", highlight=False)
+    if json_out is not None:
+        about = {"batch": 1, "warm_up": WARM_UP, "clip": clip.name, "decode": clip.decode, "protocol": PROTOCOL}
+        rows = [speed._asdict() for speed in speeds]
+        atomic_write(json_out, json.dumps(machine | about | {"rows": rows}, indent=1) + "\n")
+
+
+def measure_all(model: FERMT, clip: Clip, seconds: float) -> list[Speed]:
+    """Measures each way to run the model for about `seconds`; prints the reason for a way that is not possible here."""
+    speeds = []
+    for way in ways(model):
+        try:
+            with console.status(f"measuring {way.name}, {way.dtype}"):
+                speeds.append(measure(way, clip, seconds))
+        except ValueError as reason:
+            say(f"{way.name}, {way.dtype}: left out, {reason}")
+    return speeds
+
+
+def speed_table(speeds: Sequence[Speed]) -> Table:
+    """A table with a row for each quantity and a column for each way to run the model."""
+    table = Table(box=box_styles.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("")
+    table.add_column("")
+    for speed in speeds:
+        table.add_column(f"{speed.name}\n{speed.dtype}", justify="right", no_wrap=True)
+    for part in ("encode", "crop", "network", "update", "with_decode"):
+        table.add_row(part, "ms", *(f"{getattr(speed, part) * 1e3:.2f}" for speed in speeds))
+    table.add_section()
+    for part in ("network", "with_decode"):
+        table.add_row(part, "frames/s", *(f"{1 / getattr(speed, part):.0f}" for speed in speeds))
+    table.add_row("got10k_fps", "frames/s", *(f"{speed.got10k_fps:.0f}" for speed in speeds))
+    return table
+
+
+def definitions() -> Table:
+    """A table with the definition of each quantity."""
+    table = Table.grid(padding=(0, 2))
+    for part, definition in PROTOCOL.items():
+        table.add_row(part, definition)
+    return table

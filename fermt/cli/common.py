@@ -1,0 +1,90 @@
+"""Helpers shared by the subcommands: the console, option types, checks of options, loading the model, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+import typer
+from rich.console import Console
+
+from fermt_kernels.frame import PackedModel
+
+from .. import checkpoints
+from ..config import CONFIGS
+from ..model import FERMT, build_model
+from ..roots import VARIABLE, root_of
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # the model can run in these
+INTERRUPTED = 130  # exit status after Ctrl-C, the shells' convention
+UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
+DATASET_FORM = f"NAME=FOLDER, or NAME alone if {VARIABLE} has its folder"
+
+# Options that several commands have.
+Config = Annotated[str, typer.Option(help=f"Model to build without weights: {', '.join(CONFIGS)}.")]
+Device = Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda, cuda:1 ...")]
+Backend = Annotated[
+    str, typer.Option(help="Kernels: auto, or a name from fermt_kernels.backends(); reference is plain PyTorch.")
+]
+Dtype = Annotated[str, typer.Option(help=f"Computation dtype: {', '.join(DTYPES)}; default: that of the weights.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: PyTorch's default.")]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file as JSON.")]
+
+console = Console(stderr=True)
+
+
+class Dataset(NamedTuple):
+    """A data set named on the command line, and the folder given with it, if any."""
+
+    name: str
+    folder: Path | None
+
+    @property
+    def root(self) -> Path:
+        """The folder given, or the one in the environment; ValueError if there is neither."""
+        return root_of(self.name, self.folder)
+
+
+def parse_dataset(text: str, known: Collection[str]) -> Dataset:
+    """Parses NAME or NAME=FOLDER; typer.BadParameter if the form or the name is wrong."""
+    name, equals, folder = text.partition("=")
+    if not name or bool(equals) != bool(folder):
+        raise typer.BadParameter(f"--dataset: expected {DATASET_FORM}; got {text!r}")
+    check_choice("dataset", name, known)
+    return Dataset(name, Path(folder) if folder else None)
+
+
+def check_choice(option: str, value: str, known: Collection[str]) -> None:
+    """Raises typer.BadParameter unless `value` is one of `known`."""
+    if value not in known:
+        raise typer.BadParameter(f"{option} must be one of {', '.join(filter(None, known))}; got {value!r}")
+
+
+def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
+    """Raises typer.BadParameter if the output file has another suffix, or its folder does not exist."""
+    if path is not None and path.suffix.lower() not in suffixes:
+        raise typer.BadParameter(f"expected a name that ends in {' or '.join(suffixes)}, got {str(path)!r}")
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(path.parent)!r} to write to")
+
+
+def failed(error: BaseException) -> typer.Exit:
+    """Prints an error without a traceback and returns the exception that ends the command with status 1."""
+    console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Prints a line to stderr as it is, without wrapping or highlighting."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def load_model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:
+    """Loads the model in a file, packed or not; without a file, builds an untrained one and prints a warning."""
+    if weights is not None:
+        return checkpoints.load_any(weights, backend=backend, device=device)
+    console.print(UNTRAINED, style="bold yellow", highlight=False)
+    torch.manual_seed(0)
+    return build_model(config, backend=backend).to(device)

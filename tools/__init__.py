@@ -1,0 +1,1 @@
+"""Tools of the source tree that are not installed with the packages."""

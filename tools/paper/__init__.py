@@ -1,0 +1,1 @@
+"""The tables of the FERMT paper beside what this package counts and measures: `python -m tools.paper`."""
