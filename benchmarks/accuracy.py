@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import torch
 import typer
-from fermt.cli_common import INTERRUPTED, failed, output_path
-from fermt.evaluation.display import Display
-from fermt.files import write_aside
 from rich.console import Console
+
+from fermt.cli.common import INTERRUPTED, failed, check_output
+from fermt.progress import ProgressDisplay
+from fermt_kernels.files import atomic_write
 
 from . import machine
 from .accuracy_data import LabelledSequence, Scores, find_sequences, score
@@ -50,14 +51,14 @@ def run(
     """Fills in `results` and prints a line a sequence; sequences that failed, with the reason."""
     failures: dict[str, str] = {}
     frames = 0
-    with Display(console, sum(len(each.truth) for each in sequences), len(sequences), 0) as display:
+    with ProgressDisplay(console, "tracking", sum(len(each.truth) for each in sequences), unit="frames") as display:
         for sequence in sequences:
             ahead = frames + len(sequence.truth)
 
             def tell() -> None:
                 nonlocal frames
                 frames += 1
-                display.show(frames, len(results) + len(failures))
+                display.update(frames, f"{len(results) + len(failures)}/{len(sequences)} sequences")
 
             try:
                 results[sequence.name] = follow(sequence, taking_part, tell)
@@ -67,9 +68,9 @@ def run(
                 continue
             finally:
                 frames = ahead
-            display.show(frames, len(results) + len(failures))
+            display.update(frames, f"{len(results) + len(failures)}/{len(sequences)} sequences")
             reached = "  ".join(f"{name} {scores.ao:.3f}" for name, scores in results[sequence.name].items())
-            display.say(f"{sequence.name} ({len(sequence.truth)} frames): AO  {reached}  {display.left(frames)}")
+            display.say(f"{sequence.name} ({len(sequence.truth)} frames): AO  {reached}  {display.left()}")
     return failures
 
 
@@ -142,7 +143,7 @@ def main(
 
     Example: python -m benchmarks.accuracy --sequences examples --peers nano --nano nanotrack/
     """
-    output_path(json_out, (".json",))
+    check_output(json_out, (".json",))
     forms, others = listed("dtypes", dtypes, FORMS), listed("peers", peers, PEERS)
     if not forms:
         raise typer.BadParameter(f"dtypes must be among {', '.join(FORMS)}; got {dtypes!r}")
@@ -175,7 +176,7 @@ def main(
             console.print(f"Not in the means: {', '.join(left_out)}", style="bold yellow", highlight=False)
         console.print(LEGEND, highlight=False)
         if json_out is not None and not interrupted:
-            write_aside(json_out, record(taking_part, results, averages, groups, failures, frames) + "\n")
+            atomic_write(json_out, record(taking_part, results, averages, groups, failures, frames) + "\n")
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if failures:

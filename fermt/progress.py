@@ -50,6 +50,13 @@ class ProgressDisplay:
         """Units per second since the start."""
         return (self._done - self._start) / max(time.perf_counter() - self._start_time, 1e-9)
 
+    def left(self) -> str:
+        """How long the rest takes at this rate, in words; nothing if that is unknown."""
+        if not self.total or not self.rate:
+            return ""
+        seconds = (self.total - self._done) / self.rate
+        return f"{seconds / 60:.0f} min left" if seconds >= 100 else f"{seconds:.0f} s left"
+
     def update(self, done: int, text: str = "") -> None:
         """Shows that `done` units are done; elsewhere than on a terminal, prints a line if one is due."""
         self._done = done
@@ -78,5 +85,4 @@ class ProgressDisplay:
         if self._console.is_terminal:
             return
         count = f"{self._done}" if self.total is None else f"{self._done}/{self.total}"
-        left = f"  {(self.total - self._done) / self.rate / 60:.0f} min left" if self.total and self.rate else ""
-        self.say(f"{self._label} {self._unit} {count}  {text}{left}")
+        self.say(f"{self._label} {self._unit} {count}  {text}  {self.left()}".rstrip())

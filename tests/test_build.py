@@ -67,11 +67,10 @@ def test_the_sdist_builds_a_wheel_for_every_python(tree: Path, wheel: Path) -> N
     assert not wheel.name.endswith("-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert archive.read("fermt/evaluation/paper_tables.json")
         assert archive.read("fermt_kernels/cpp/fermt.h") == (tree / "csrc" / "abi" / "fermt.h").read_bytes()
     assert any(name.startswith("fermt_kernels/cpp/libfermt_kernels.") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fermt", "fermt_kernels"}
-    lists = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fermt/evaluation/benchmarks/lists").glob("*.csv")}
+    lists = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fermt/datasets/lists").glob("*.csv")}
     assert lists
     assert lists <= set(names)
 

@@ -3,30 +3,35 @@
 A box is followed by NanoTrack (OpenCV's TrackerNano) to the end of its clip, and from there back; the frames in which
 both runs agree are kept. Where they part for good, the track ends.
 
-    python tools/follow_pool.py POOL --nano FOLDER_WITH_THE_TWO_ONNX_FILES
+    python -m tools.follow_pool POOL --nano FOLDER_WITH_THE_TWO_ONNX_FILES
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+
+from fermt.data.sequences import read_image
+from fermt_kernels.files import atomic_write
 
 AGREE = 0.6  # least IoU of the two runs in a frame that is kept
 SHORTEST = 12  # frames of a track
 SHARE = 0.7  # of a track's frames that must be kept
 
 
-def tracker(folder: Path) -> cv2.TrackerNano:
-    params = cv2.TrackerNano_Params()
+def tracker(folder: Path) -> Any:
+    """OpenCV's NanoTrack, whose types OpenCV's own declarations leave out."""
+    opencv: Any = cv2
+    params = opencv.TrackerNano_Params()
     params.backbone = str(folder / "nanotrack_backbone_sim.onnx")
     params.neckhead = str(folder / "nanotrack_head_sim.onnx")
-    return cv2.TrackerNano_create(params)
+    return opencv.TrackerNano_create(params)
 
 
 def follow(frames: list[np.ndarray], box: np.ndarray, nano: Path) -> np.ndarray:
@@ -74,7 +79,7 @@ def main() -> int:
         files = sorted((options.pool / "video" / seed["clip"]).glob("*.webp"))
         if len(files) <= seed["frame"]:
             raise SystemExit(f"{seed['clip']}: expected more than {seed['frame']} frames, found {len(files)}")
-        frames = [cv2.imread(str(file)) for file in files]
+        frames = [read_image(file)[..., ::-1].copy() for file in files]  # BGR
         for name, part, step in (("on", frames[seed["frame"] :], 1), ("back", frames[: seed["frame"] + 1][::-1], -1)):
             boxes = kept(part, np.array(seed["box"], np.float64), options.nano) if len(part) >= SHORTEST else None
             if boxes is not None:
@@ -84,9 +89,7 @@ def main() -> int:
                 f"{i + 1}/{len(seeds)} {seed['clip']} {name}: {0 if boxes is None else len(boxes)} frames", flush=True
             )
     target = options.pool / "video" / "tracks.json"
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_text(json.dumps(tracks))
-    os.replace(aside, target)
+    atomic_write(target, json.dumps(tracks))
     print(f"{len(tracks)} tracks, {sum(len(track['boxes']) for track in tracks)} frames in {target}")
     return 0
 
