@@ -26,7 +26,8 @@ class Ran(NamedTuple):
 
 
 def run(*arguments: str | Path) -> Ran:
-    result = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    wide = {"COLUMNS": "400", "TERMINAL_WIDTH": "400"}  # so that no name is broken within a word
+    result = CliRunner().invoke(app, ["train", *map(str, arguments)], env=wide)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Ran(result.exit_code, " ".join(result.output.replace("│", "").split()))
 
