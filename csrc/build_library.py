@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from toolchain import BuildError, Compiler, attempt, check_compiler, described, find_compiler, find_ninja, flags_of, say
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fermt_kernels/cpp"  # where the library and its header are installed
 LIBRARY = "libfermt_kernels" + (".dylib" if sys.platform == "darwin" else ".so")
@@ -47,19 +49,7 @@ ISAS: dict[str, tuple[str, ...]] = {
 }
 ONCE = ("abi", "isa")  # folders of csrc/ whose files are compiled once
 EACH_ISA = ("ops", "frame")  # folders whose files are compiled for each instruction set
-OLDEST = {"GCC": 10, "Clang": 12}  # versions that are known to work
 GO_ON = "To install without the compiled kernels (slower, same results), set FERMT_KERNELS_NO_CPP=1 and try again."
-
-
-class BuildError(Exception):
-    """The library cannot be built; the message says why and what to do."""
-
-
-class Compiler(NamedTuple):
-    """A C++ compiler: its command, and what it compiles for, as "x86_64-linux-gnu"."""
-
-    command: tuple[str, ...]
-    target: str
 
 
 class Unit(NamedTuple):
@@ -68,35 +58,6 @@ class Unit(NamedTuple):
     source: str
     name: str
     flags: tuple[str, ...]
-
-
-def find_compiler(environment: Mapping[str, str] = os.environ) -> Compiler:
-    """CXX if it is set, else g++ or clang++."""
-    given = environment.get("CXX", "").strip()
-    candidates = [(given,) if shutil.which(given) else tuple(shlex.split(given))] if given else [("g++",), ("clang++",)]
-    for command in candidates:
-        if not shutil.which(command[0]):
-            continue
-        asked = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, errors="replace")
-        if asked.returncode:
-            reason = asked.stderr.strip() or f"exit status {asked.returncode}"
-            raise BuildError(f"'{shlex.join(command)}' is no C++ compiler, its -dumpmachine failed: {reason}.")
-        return Compiler(command, asked.stdout.strip())
-    names = ", ".join(shlex.join(command) for command in candidates)
-    raise BuildError(
-        f"no C++ compiler found (looked for {names}). Install one (Debian, Ubuntu: apt install g++; "
-        f"Fedora: dnf install gcc-c++; macOS: xcode-select --install)."
-    )
-
-
-def find_ninja() -> str:
-    if found := shutil.which("ninja"):
-        return found
-    try:
-        import ninja
-    except ImportError:
-        raise BuildError("ninja not found. Install it (pip install ninja).") from None
-    return str(Path(ninja.BIN_DIR) / "ninja")
 
 
 def is_x86(target: str) -> bool:
@@ -142,13 +103,6 @@ def rows_define(isas: Mapping[str, tuple[str, ...]]) -> str:
     return f"-DFERMT_ROWS(ROW, HAS)={' '.join(rows)}"
 
 
-def flags_of(variable: str, environment: Mapping[str, str] = os.environ) -> list[str]:
-    try:
-        return shlex.split(environment.get(variable, ""))
-    except ValueError as error:
-        raise BuildError(f"{variable}={environment[variable]!r} cannot be read as flags: {error}.") from None
-
-
 def compile_flags(environment: Mapping[str, str] = os.environ) -> list[str]:
     return [*CXXFLAGS.split(), *flags_of("CPPFLAGS", environment), *flags_of("CXXFLAGS", environment)]
 
@@ -159,58 +113,13 @@ def link_flags(compiler: Compiler, environment: Mapping[str, str] = os.environ) 
     if "darwin" in compiler.target:
         return own
     static = STATIC_RUNTIME.split()
-    problem = _attempt(compiler, [*compile_flags(environment), "-shared", *static, *own])
+    problem = attempt(compiler, [*compile_flags(environment), "-shared", *static, *own])
     if problem is None:
         return [*static, *own]
-    if (shared := _attempt(compiler, [*compile_flags(environment), "-shared", *own])) is not None:
-        raise BuildError(f"{_described(compiler)} cannot link a shared library: {shared}")
-    _say("no static C++ runtime here (Fedora: libstdc++-static): the library will use the system's shared one")
+    if (shared := attempt(compiler, [*compile_flags(environment), "-shared", *own])) is not None:
+        raise BuildError(f"{described(compiler)} cannot link a shared library: {shared}")
+    say("no static C++ runtime here (Fedora: libstdc++-static): the library will use the system's shared one")
     return own
-
-
-def check_compiler(compiler: Compiler, flags: Sequence[str]) -> None:
-    """Raises BuildError with the compiler's own words if it cannot compile a small C++17 program with these flags."""
-    if (problem := _attempt(compiler, [*flags, "-c"])) is not None:
-        raise BuildError(f"{_described(compiler)} cannot compile a small C++17 program: {problem}")
-
-
-# Needs the C++ runtime, as parallel.cpp does, and the vector extensions.
-_SMALL_PROGRAM = """
-#include <atomic>
-#include <cstdlib>
-struct Kept { void* data = nullptr; ~Kept() { std::free(data); } };
-thread_local Kept t_kept;
-typedef float Vec __attribute__((vector_size(16)));
-std::atomic<int> g_count{0};
-extern "C" void* fermt_probe(Vec* v) { if constexpr (sizeof(Vec) == 16) *v += 1.0f; ++g_count; return t_kept.data; }
-"""
-
-
-def _attempt(compiler: Compiler, flags: Sequence[str]) -> str | None:
-    """None if the compiler makes something of the small program with these flags, else what it says."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "small.cpp", Path(folder) / "small"
-        source.write_text(_SMALL_PROGRAM)
-        command = [*compiler.command, *flags, str(source), "-o", str(out)]
-        tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
-        if tried.returncode == 0 and out.exists():
-            return None
-        return (tried.stderr or tried.stdout).strip() or f"exit status {tried.returncode}, no message"
-
-
-def _described(compiler: Compiler) -> str:
-    """The compiler's command and version, and whether that is an old one."""
-    asked = subprocess.run(
-        [*compiler.command, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, errors="replace"
-    )
-    macros = dict(re.findall(r"#define (__clang_major__|__GNUC__) (\d+)", asked.stdout))
-    kind = "Clang" if "__clang_major__" in macros else "GCC"
-    major = macros.get("__clang_major__") or macros.get("__GNUC__")
-    name = f"'{shlex.join(compiler.command)}'"
-    if major is None:
-        return name
-    old = f", older than {kind} {OLDEST[kind]}, the oldest known to work" if int(major) < OLDEST[kind] else ""
-    return f"{name} ({kind} {major}{old})"
 
 
 def _escaped(command: Sequence[str]) -> str:
@@ -283,12 +192,12 @@ def build(
         file = ROOT / folder / "build.ninja"
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")
-        _say(
-            f"building {out} with {_described(compiler)} for {', '.join(isas)}: {len(todo)} files, "
+        say(
+            f"building {out} with {described(compiler)} for {', '.join(isas)}: {len(todo)} files, "
             f"about {4 * len(todo)} s of CPU time if none is up to date"
         )
         _run_ninja([ninja, "-f", f"{folder}/build.ninja", *jobs], compiler)
-    _say(f"{out} is up to date, after {time.monotonic() - start:.0f} s")
+    say(f"{out} is up to date, after {time.monotonic() - start:.0f} s")
     return ROOT / out
 
 
@@ -313,7 +222,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            _say(f"waiting for another build in {path.parent}")
+            say(f"waiting for another build in {path.parent}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -336,7 +245,7 @@ def _run_ninja(command: Sequence[str], compiler: Compiler) -> None:
     reason = f": {reasons[0]}" if reasons else " (see above)"
     if reasons and "Killed" in reasons[0]:
         reason += ". It ran out of memory: MAX_JOBS=1 needs least"
-    raise BuildError(f"{_described(compiler)} failed at {what}{reason}.")
+    raise BuildError(f"{described(compiler)} failed at {what}{reason}.")
 
 
 def put(source: Path, target: Path) -> None:
@@ -357,10 +266,6 @@ def install(into: Path) -> None:
     library = build("build/library", f"build/library/{LIBRARY}")
     put(library, into / LIBRARY)
     put(ROOT / "csrc" / "abi" / HEADER, into / HEADER)
-
-
-def _say(text: str) -> None:
-    print(f"fermt-kernels: {text}", flush=True)
 
 
 if __name__ == "__main__":

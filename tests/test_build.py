@@ -122,7 +122,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         path = root / "csrc" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    shutil.copy(ROOT / "csrc" / "build_library.py", root / "csrc")
+    for name in ("build_library.py", "toolchain.py"):
+        shutil.copy(ROOT / "csrc" / name, root / "csrc")
+    monkeypatch.syspath_prepend(root / "csrc")
     spec = importlib.util.spec_from_file_location("small_build_library", root / "csrc" / "build_library.py")
     assert spec is not None
     assert spec.loader is not None

@@ -26,7 +26,7 @@ constexpr const char* kStatusText[] = {
 };
 static_assert(sizeof(kStatusText) / sizeof(kStatusText[0]) == FERMT_SMALL_WORKSPACE + 1, "a text for each status");
 
-constexpr int64_t kLargest = int64_t{1} << 40;  // elements of a tensor
+constexpr int64_t kMaxElements = int64_t{1} << 40;  // of a tensor
 
 // The product of `sizes`, or -1 if one is negative or the product is too large.
 template <int Count>
@@ -34,9 +34,9 @@ int64_t element_count(const int64_t (&sizes)[Count]) {
   int64_t elements = 1;
   bool empty = false;
   for (int64_t size : sizes) {
-    if (size < 0 || size > kLargest) return -1;
+    if (size < 0 || size > kMaxElements) return -1;
     empty = empty || size == 0;
-    if (size > 0 && elements > kLargest / size) return -1;
+    if (size > 0 && elements > kMaxElements / size) return -1;
     if (size > 0) elements *= size;
   }
   return empty ? 0 : elements;
@@ -67,7 +67,7 @@ fermt_status check_attention(const fermt_attention_shape& s, const fermt_tensor 
   return check_tensors(tensors, elements == 0);
 }
 
-bool odd(int64_t kernel) { return kernel > 0 && kernel < 1024 && kernel % 2 == 1; }
+bool is_odd_size(int64_t kernel) { return kernel > 0 && kernel < 1024 && kernel % 2 == 1; }
 
 template <int Count>
 fermt_status check_unit(const fermt_unit_shape& s, const fermt_tensor (&tensors)[Count], const float* const* weights,
@@ -75,7 +75,7 @@ fermt_status check_unit(const fermt_unit_shape& s, const fermt_tensor (&tensors)
   const int64_t elements = element_count({s.batch, s.channels, s.height, s.width});
   if (elements < 0 || s.channels == 0 || s.height == 0 || s.width == 0) return FERMT_BAD_SIZE;
   if (s.channels > 4096 || s.hidden < 1 || s.hidden > 4096) return FERMT_BAD_SIZE;
-  if (!odd(s.kernel) || !odd(s.dilated_kernel)) return FERMT_BAD_SIZE;
+  if (!is_odd_size(s.kernel) || !is_odd_size(s.dilated_kernel)) return FERMT_BAD_SIZE;
   if (s.dtype < FERMT_FLOAT32 || s.dtype > FERMT_FLOAT16) return FERMT_BAD_DTYPE;
   for (int i = 0; i < FERMT_UNIT_WEIGHTS; ++i)
     if (!weights[i] || (grad_weights && !grad_weights[i])) return FERMT_NULL_POINTER;
@@ -99,14 +99,14 @@ fermt_status check(const fermt_dual_attention_unit_backward_args& a) {
 }
 
 fermt_status check_linear(const fermt_linear_shape& s, int64_t grad_out_stride,
-                          std::initializer_list<const void*> needed) {
-  const int64_t most[] = {element_count({s.rows, s.inputs}), element_count({s.rows, s.outputs}),
-                          element_count({s.inputs, s.outputs})};
-  if (most[0] < 0 || most[1] < 0 || most[2] <= 0) return FERMT_BAD_SIZE;
+                          std::initializer_list<const void*> required) {
+  const int64_t counts[] = {element_count({s.rows, s.inputs}), element_count({s.rows, s.outputs}),
+                            element_count({s.inputs, s.outputs})};
+  if (counts[0] < 0 || counts[1] < 0 || counts[2] <= 0) return FERMT_BAD_SIZE;
   if (s.x_stride < 0 || grad_out_stride < 0) return FERMT_BAD_STRIDE;
   for (int64_t dtype : {s.dtype, s.x_dtype, s.weight_dtype, s.out_dtype})
     if (dtype < FERMT_FLOAT32 || dtype > FERMT_FLOAT16) return FERMT_BAD_DTYPE;
-  for (const void* pointer : needed)
+  for (const void* pointer : required)
     if (!pointer && s.rows > 0) return FERMT_NULL_POINTER;
   return FERMT_OK;
 }
@@ -115,8 +115,8 @@ fermt_status check(const fermt_linear_forward_args& a) { return check_linear(a.s
 
 fermt_status check(const fermt_linear_backward_args& a) {
   if (a.grad_bias && !a.grad_weight) return FERMT_NULL_POINTER;
-  const bool kept = a.shape.gelu || (a.grad_weight && a.shape.x_dtype != a.shape.dtype);
-  if (a.shape.rows > 0 && ((kept && !a.activated) || (a.shape.gelu && !a.grad_x))) return FERMT_NULL_POINTER;
+  const bool needs_activated = a.shape.gelu || (a.grad_weight && a.shape.x_dtype != a.shape.dtype);
+  if (a.shape.rows > 0 && ((needs_activated && !a.activated) || (a.shape.gelu && !a.grad_x))) return FERMT_NULL_POINTER;
   return check_linear(a.shape, a.grad_out_stride, {a.grad_out, a.x, a.weight});
 }
 
@@ -128,14 +128,14 @@ int32_t checked_call(const Args* args, fermt_status (*fermt::KernelTable::*kerne
   return (fermt::selected_table().*kernel)(*args);
 }
 
-constexpr int64_t kLargestBatch = 4096;
+constexpr int64_t kMaxBatch = 4096;
 
 bool misaligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 64 != 0; }
 
-// Whether a frame's buffers are there, aligned, and as large as the model asks for.
+// Checks that a frame's buffers are not null, aligned, and as large as the model needs.
 template <class Args>
 fermt_status check_frame(const fermt::PackedModel& model, const Args& a) {
-  if (a.batch < 0 || a.batch > kLargestBatch) return FERMT_BAD_SIZE;
+  if (a.batch < 0 || a.batch > kMaxBatch) return FERMT_BAD_SIZE;
   int64_t cache_bytes = 0, workspace_bytes = 0;
   fermt::selected_table().frame(model).info(model, a.batch, &cache_bytes, &workspace_bytes);
   if (a.cache_bytes < cache_bytes || a.workspace_bytes < workspace_bytes) return FERMT_SMALL_WORKSPACE;
@@ -213,7 +213,7 @@ int32_t fermt_frame_info(fermt_frame_info_args* args) {
   if (args->struct_size != static_cast<int64_t>(sizeof *args)) return FERMT_BAD_STRUCT_SIZE;
   fermt::PackedModel model;
   if (const fermt_status status = fermt::open_model(args->model, args->model_bytes, &model)) return status;
-  if (args->batch < 0 || args->batch > kLargestBatch) return FERMT_BAD_SIZE;
+  if (args->batch < 0 || args->batch > kMaxBatch) return FERMT_BAD_SIZE;
   if (args->verify)
     if (const fermt_status status = fermt::verify_model(model)) return status;
   args->map_channels = model.map_channels();
@@ -242,7 +242,7 @@ int32_t fermt_fma_peak(fermt_fma_peak_args* args) {
   if (!args) return FERMT_NULL_POINTER;
   if (args->struct_size != static_cast<int64_t>(sizeof *args)) return FERMT_BAD_STRUCT_SIZE;
   if (args->dtype != FERMT_FLOAT32 && args->dtype != FERMT_BFLOAT16) return FERMT_BAD_DTYPE;
-  if (args->threads < 1 || args->threads > 65536 || args->iterations < 1 || args->iterations > kLargest)
+  if (args->threads < 1 || args->threads > 65536 || args->iterations < 1 || args->iterations > kMaxElements)
     return FERMT_BAD_SIZE;
   return fermt::selected_table().fma_peak(args);
 }

@@ -1,7 +1,7 @@
-// The C functions of the library. Python reaches them through ctypes, C and C++ programs through this header.
+// The C API of the library, which Python calls through ctypes.
 //
-// Every call takes one plain struct whose first member is its size, checks what it is given, and returns a status;
-// nothing throws, nothing is kept between calls. Strides are in elements and the last dimension is contiguous.
+// Each call takes one plain struct whose first member is its size, checks its arguments, and returns a status; nothing
+// throws and nothing is kept between calls. Strides are in elements and the last dimension is contiguous.
 
 #pragma once
 
@@ -35,7 +35,7 @@ typedef enum {
   FERMT_SMALL_WORKSPACE,
 } fermt_status;
 
-// FERMT_INT8 is a packed model's: weights and activations of its products in bytes, the rest in bfloat16 and float32.
+// FERMT_INT8 is for packed models only: products in int8, the rest in bfloat16 and float32.
 typedef enum { FERMT_FLOAT32 = 0, FERMT_BFLOAT16 = 1, FERMT_FLOAT16 = 2, FERMT_INT8 = 3 } fermt_dtype;
 
 // The caller's threads: runs body over disjoint chunks that cover [begin, end), returns when all are done.
@@ -104,13 +104,13 @@ typedef struct {
   float* grad_weights[FERMT_UNIT_WEIGHTS];
 } fermt_dual_attention_unit_backward_args;
 
-// A linear layer on `rows` rows of x, `x_stride` elements apart, with a GELU before it or none. The rest is contiguous:
-// weight (outputs, inputs), bias (outputs) or null, out (rows, outputs). Values are rounded to `dtype` and multiplied.
+// A linear layer on `rows` rows of x, `x_stride` elements apart, optionally of GELU(x). The rest is contiguous: weight
+// (outputs, inputs), bias (outputs) or null, out (rows, outputs). Operands are rounded to `dtype` and multiplied.
 typedef struct {
   int64_t rows, inputs, outputs;
   int64_t x_stride;
-  int64_t gelu;                                     // whether GELU(x) is multiplied, not x
-  int64_t dtype, x_dtype, weight_dtype, out_dtype;  // fermt_dtype; weight_dtype is bias's, too
+  int64_t gelu;                                     // 1: of GELU(x); 0: of x
+  int64_t dtype, x_dtype, weight_dtype, out_dtype;  // fermt_dtype; weight_dtype is also bias's
 } fermt_linear_shape;
 
 typedef struct {
@@ -121,9 +121,8 @@ typedef struct {
   void* out;
 } fermt_linear_forward_args;
 
-// Gradients that are null are not computed; with a GELU the weight's takes x's. `activated` (rows, inputs) is room for
-// what is multiplied, in `dtype`: with a GELU, or if that is not x's. Gradients are of the dtypes of what they are
-// of.
+// Gradients whose pointer is null are not computed; if gelu, the weight's needs x's. `activated` is a buffer of (rows,
+// inputs) in `dtype`, required if gelu or dtype != x_dtype. Each gradient has its tensor's dtype.
 typedef struct {
   int64_t struct_size;
   fermt_parallel_for parallel_for;
@@ -134,20 +133,20 @@ typedef struct {
 } fermt_linear_backward_args;
 
 // Whole frames, by a packed model (`fk.frame.pack`, or the bytes of a file that it saved). All buffers are the caller's
-// and 64-byte aligned; nothing is kept between calls. Crops are (size, size, 3) bytes, RGB, one pointer a target.
+// and 64-byte aligned. Crops are (size, size, 3) bytes, RGB, one pointer for each target.
 typedef enum { FERMT_CENTER_HEAD = 0, FERMT_CORNER_HEAD = 1 } fermt_head;
 
 typedef struct {
   int64_t struct_size;
   const void* model;
   int64_t model_bytes;
-  int64_t verify;  // whether to check the model's checksum, too: once, after loading
+  int64_t verify;  // 1: check the model's checksum, too; once, after loading
   int64_t batch;   // targets in a frame
-  // What the call fills in. Caches and workspaces depend on the selected instruction set.
+  // Filled in by the call. Caches and workspaces depend on the selected instruction set.
   int64_t cache_bytes;  // of one target
   int64_t workspace_bytes;
   int64_t map_channels, grid, template_size, search_size, head, dtype, dim;
-  double template_factor, search_factor;  // side of a crop over the square root of the target's area
+  double template_factor, search_factor;  // crop side / sqrt(target area)
 } fermt_frame_info_args;
 
 typedef struct {
@@ -156,7 +155,7 @@ typedef struct {
   const void* model;
   int64_t model_bytes, batch;
   const uint8_t* const* crops;  // template crops
-  void* const* caches;          // one a target
+  void* const* caches;          // one for each target
   int64_t cache_bytes;
   void* workspace;
   int64_t workspace_bytes;
@@ -172,13 +171,13 @@ typedef struct {
   int64_t cache_bytes;
   void* workspace;
   int64_t workspace_bytes;
-  // (batch, map_channels, grid, grid). Centre head: score, width, height, offset x, offset y. Corner head: the
+  // (batch, map_channels, grid, grid). Center head: score, width, height, offset x, offset y. Corner head: the
   // probabilities of the top left and the bottom right corner.
   float* maps;
   float* tokens;  // (batch, grid^2, dim), search tokens after the last norm, or null
 } fermt_track_frame_args;
 
-// Multiply-adds and nothing else, `iterations` rounds on each of `threads` items: how fast this CPU can be.
+// Measures peak throughput: multiply-adds alone, `iterations` rounds on each of `threads` work items.
 typedef struct {
   int64_t struct_size;
   fermt_parallel_for parallel_for;
@@ -189,7 +188,7 @@ typedef struct {
 FERMT_EXPORT int32_t fermt_abi_version(void);
 FERMT_EXPORT const char* fermt_status_text(int32_t status);
 
-// Rows of the kernel table in order of preference; null past the last. A row may be more than this CPU can run.
+// Instruction sets in order of preference; null past the last. This CPU may not support all of them.
 FERMT_EXPORT const char* fermt_isa_name(int32_t row);
 FERMT_EXPORT int32_t fermt_isa_supported(int32_t row);
 FERMT_EXPORT const char* fermt_isa_selected(void);

@@ -10,83 +10,85 @@ namespace {
 static_assert(sizeof(PackedHeader) <= kHeaderBytes, "the header fits its place");
 
 constexpr char kMagic[8] = {'F', 'E', 'R', 'M', 'T', 'P', 'K', 0};
-constexpr int64_t kLargestSize = 8192;  // of any number in the header: no product of a few of them overflows
+constexpr int64_t kMaxSize = 8192;  // of a size in the header: products of a few of them cannot overflow
 
-bool within(int64_t value, int64_t least, int64_t largest) { return value >= least && value <= largest; }
+bool in_range(int64_t value, int64_t min, int64_t max) { return value >= min && value <= max; }
 
-bool multiple(int64_t value, int64_t of) { return within(value, of, kLargestSize) && value % of == 0; }
+bool is_multiple(int64_t value, int64_t of) { return in_range(value, of, kMaxSize) && value % of == 0; }
 
-bool plausible(const PackedHeader& h) {
+bool is_valid(const PackedHeader& h) {
   if (h.dtype != FERMT_FLOAT32 && h.dtype != FERMT_BFLOAT16 && h.dtype != FERMT_INT8) return false;
-  if (!within(h.head, FERMT_CENTER_HEAD, FERMT_CORNER_HEAD) || !within(h.reweight, 0, 1)) return false;
-  if (!multiple(h.dim, 16) || !multiple(h.hidden, 16) || !within(h.depth, 1, kMaxDepth)) return false;
-  if (!within(h.heads, 1, h.dim) || h.dim % h.heads != 0) return false;
-  if (!within(h.patch, 1, 64) || !multiple(h.template_size, h.patch) || !multiple(h.search_size, h.patch)) return false;
+  if (!in_range(h.head, FERMT_CENTER_HEAD, FERMT_CORNER_HEAD) || !in_range(h.reweight, 0, 1)) return false;
+  if (!is_multiple(h.dim, 16) || !is_multiple(h.hidden, 16) || !in_range(h.depth, 1, kMaxDepth)) return false;
+  if (!in_range(h.heads, 1, h.dim) || h.dim % h.heads != 0) return false;
+  if (!in_range(h.patch, 1, 64) || !is_multiple(h.template_size, h.patch) || !is_multiple(h.search_size, h.patch))
+    return false;
   if (h.template_size > 2048 || h.search_size > 2048) return false;
-  if (!within(h.dau, 0, 1)) return false;
-  if (h.dau && (!within(h.dau_hidden, 1, 64) || !within(h.kernel, 1, 31) || !within(h.dilated_kernel, 1, 31) ||
+  if (!in_range(h.dau, 0, 1)) return false;
+  if (h.dau && (!in_range(h.dau_hidden, 1, 64) || !in_range(h.kernel, 1, 31) || !in_range(h.dilated_kernel, 1, 31) ||
                 h.kernel % 2 == 0 || h.dilated_kernel % 2 == 0))
     return false;
   for (int64_t width : h.widths)
-    if (!multiple(width, 16)) return false;
+    if (!is_multiple(width, 16)) return false;
   for (int64_t layer = 0; layer < h.depth; ++layer)
-    if (!within(h.patterns[layer], 0, 15)) return false;
+    if (!in_range(h.patterns[layer], 0, 15)) return false;
   return std::isfinite(h.eps) && h.eps > 0 && std::isfinite(h.scale) && std::isfinite(h.template_factor) &&
          h.template_factor > 0 && std::isfinite(h.search_factor) && h.search_factor > 0;
 }
 
-// Takes section after section.
-struct Reader {
+// Assigns sections one after the other.
+struct SectionReader {
   const char* base;
-  int64_t values_per_word;
+  int64_t pack_factor;
   int64_t used = kHeaderBytes;
 
-  const char* take(int64_t bytes) {
+  const char* next(int64_t bytes) {
     const char* section = base + used;
     used += (bytes + 63) / 64 * 64;
     return section;
   }
-  const float* floats(int64_t count) { return reinterpret_cast<const float*>(take(count * 4)); }
+  const float* floats(int64_t count) { return reinterpret_cast<const float*>(next(count * 4)); }
   PackedMatrix matrix(int64_t outputs, int64_t inputs, int64_t panel_sets = 1) {
-    const int64_t words = (inputs + values_per_word - 1) / values_per_word;
+    const int64_t packed_k = (inputs + pack_factor - 1) / pack_factor;
     const float* bias = floats(outputs);
-    const float* scales = values_per_word == 4 ? floats(outputs) : nullptr;
-    const float* sums = values_per_word == 4 ? floats(outputs) : nullptr;
+    const float* scales = pack_factor == 4 ? floats(outputs) : nullptr;
+    const float* sums = pack_factor == 4 ? floats(outputs) : nullptr;
     const char* panels = base + used;
-    for (int64_t i = 0; i < panel_sets; ++i) take(outputs * words * 4);
+    for (int64_t i = 0; i < panel_sets; ++i) next(outputs * packed_k * 4);
     return {bias, scales, sums, panels, outputs, inputs};
   }
 };
 
-void read_head(Reader& reader, PackedModel* m) {
+void read_head(SectionReader& reader, PackedModel* m) {
   const PackedHeader& h = *m->header;
-  int64_t before = h.dim;
+  int64_t inputs = h.dim;
   if (h.dtype == FERMT_INT8) m->head_input = reader.floats(2);
   for (int layer = 0; layer < kHeadLayers; ++layer) {
     const int64_t outputs = h.widths[layer] * (layer == 0 ? m->branches : 1);
     for (int64_t group = 0; group < m->head_groups(layer); ++group)
       m->head[layer][group] =
-          h.dtype == FERMT_FLOAT32 ? reader.matrix(outputs, before, 16) : reader.matrix(outputs, 9 * before);
-    before = h.widths[layer];
+          h.dtype == FERMT_FLOAT32 ? reader.matrix(outputs, inputs, 16) : reader.matrix(outputs, 9 * inputs);
+    inputs = h.widths[layer];
   }
   for (int64_t branch = 0; branch < m->branches; ++branch) {
     const int64_t outputs = PackedModel::branch_outputs(h.head, branch);
-    m->last_weight[branch] = reader.floats(outputs * before);
+    m->last_weight[branch] = reader.floats(outputs * inputs);
     m->last_bias[branch] = reader.floats(outputs);
   }
 }
 
-// Which template tokens anything depends on, from the last layer back.
-void read_dependences(PackedModel* m) {
+// Finds the layers whose template tokens anything depends on, from the last layer back.
+void find_dependencies(PackedModel* m) {
   const int64_t depth = m->header->depth;
-  m->leading = 0;
-  while (m->leading < depth && !m->sees(static_cast<int>(m->leading), kTemplateSeesSearch)) ++m->leading;
+  m->first_dynamic_layer = 0;
+  while (m->first_dynamic_layer < depth && !m->sees(static_cast<int>(m->first_dynamic_layer), kTemplateSeesSearch))
+    ++m->first_dynamic_layer;
   m->template_input[depth] = m->header->reweight != 0;
   for (int layer = static_cast<int>(depth) - 1; layer >= 0; --layer)
     m->template_input[layer] = m->template_input[layer + 1] || m->sees(layer, kSearchSeesTemplate);
 }
 
-// The checksum of zlib and PNG, continued from `crc`.
+// CRC-32 as in zlib, continued from `crc`.
 uint32_t crc32(uint32_t crc, const unsigned char* data, int64_t bytes) {
   uint32_t table[256];
   for (uint32_t i = 0; i < 256; ++i) {
@@ -100,16 +102,16 @@ uint32_t crc32(uint32_t crc, const unsigned char* data, int64_t bytes) {
 
 }  // namespace
 
-int64_t lay_out(const PackedHeader& h, PackedModel* m) {
+int64_t lay_out_sections(const PackedHeader& h, PackedModel* m) {
   m->header = &h;
   m->grid = h.search_size / h.patch;
   m->num_template = (h.template_size / h.patch) * (h.template_size / h.patch);
   m->num_search = m->grid * m->grid;
   m->head_dim = h.dim / h.heads;
   m->branches = h.head == FERMT_CENTER_HEAD ? 3 : 2;
-  m->values_per_word = h.dtype == FERMT_INT8 ? 4 : h.dtype == FERMT_BFLOAT16 ? 2 : 1;
-  Reader reader{reinterpret_cast<const char*>(&h), m->values_per_word};
-  m->normalise = reader.floats(6);
+  m->pack_factor = h.dtype == FERMT_INT8 ? 4 : h.dtype == FERMT_BFLOAT16 ? 2 : 1;
+  SectionReader reader{reinterpret_cast<const char*>(&h), m->pack_factor};
+  m->image_norm = reader.floats(6);
   if (h.dau) {
     const int64_t sizes[FERMT_UNIT_WEIGHTS] = {9,
                                                3,
@@ -149,8 +151,8 @@ fermt_status open_model(const void* data, int64_t bytes, PackedModel* m) {
   const PackedHeader& h = *static_cast<const PackedHeader*>(data);
   if (std::memcmp(h.magic, kMagic, sizeof kMagic) != 0) return FERMT_BAD_MODEL;
   if (h.version != FERMT_MODEL_VERSION) return FERMT_BAD_MODEL_VERSION;
-  if (h.total_bytes != bytes || !plausible(h) || lay_out(h, m) != bytes) return FERMT_BAD_MODEL;
-  read_dependences(m);
+  if (h.total_bytes != bytes || !is_valid(h) || lay_out_sections(h, m) != bytes) return FERMT_BAD_MODEL;
+  find_dependencies(m);
   return FERMT_OK;
 }
 

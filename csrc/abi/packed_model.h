@@ -1,7 +1,6 @@
-// A packed model as it lies in memory or in a file, and what of it a frame computes.
+// The format of packed models, in memory and in files, and which parts of the model a frame has to compute.
 //
-// The model is one block: a header, then sections at multiples of 64 bytes whose order and sizes follow from the
-// header.
+// A packed model is one block: a header, then sections at multiples of 64 bytes whose order and sizes follow from it.
 
 #pragma once
 
@@ -13,7 +12,7 @@ constexpr int kMaxDepth = 64;
 constexpr int kHeadLayers = 4;
 constexpr int kMaxBranches = 3;
 constexpr int64_t kHeaderBytes = 1024;
-constexpr int64_t kPanel = 64;  // columns of a panel of weights; the last may be narrower
+constexpr int64_t kPanel = 64;  // outputs of a panel of weights; the last may be narrower
 
 struct PackedHeader {
   char magic[8];
@@ -24,17 +23,16 @@ struct PackedHeader {
   int64_t dau, kernel, dilated_kernel, dau_hidden;
   int64_t widths[kHeadLayers];
   double eps, scale;
-  double template_factor, search_factor;  // side of a crop over the square root of the target's area
+  double template_factor, search_factor;  // crop side / sqrt(target area)
   int64_t patterns[kMaxDepth];            // bits of PatternBit
 };
 
 enum PatternBit { kTemplateSeesTemplate = 1, kTemplateSeesSearch = 2, kSearchSeesTemplate = 4, kSearchSeesSearch = 8 };
 
-// The weights of a linear layer: panels of up to 64 outputs, each a row of that many 4-byte words for each word of
-// inputs.
+// The weights of a linear layer in panels of up to 64 outputs: for each packed element of inputs, one of each output.
 struct PackedMatrix {
   const float* bias;
-  const float *scales, *sums;  // of int8: a column's scale, and the sum of its bytes
+  const float *scales, *sums;  // int8: each output's scale, and the sum of its weights' bytes
   const char* panels;
   int64_t outputs, inputs;
 };
@@ -46,21 +44,21 @@ struct PackedLayer {
 struct PackedModel {
   const PackedHeader* header;
   int64_t grid, num_template, num_search, head_dim, branches;
-  int64_t values_per_word;
-  const float* normalise;  // factor[3], offset[3]
+  int64_t pack_factor;      // weights in a 4-byte element
+  const float* image_norm;  // factor[3], offset[3]
   const float* dau[FERMT_UNIT_WEIGHTS];
   const float *pos_template, *pos_search;
   PackedMatrix patch_embed;
   PackedLayer layers[kMaxDepth];
   const float *norm_weight, *norm_bias;
-  PackedMatrix head[kHeadLayers][kMaxBranches];  // float32: inputs are channels, 16 panel sets; else 9 x channels, one
-  const float* head_input;  // int8: what tokens are multiplied with, and the byte that stands for 0
+  PackedMatrix head[kHeadLayers][kMaxBranches];  // float32: 16 Winograd positions of channels; else 9 x channels
+  const float* head_input;                       // int8: 1 / scale and zero point of the head's input
   const float *last_weight[kMaxBranches], *last_bias[kMaxBranches];
 
-  int64_t leading;                     // layers before the first in which template queries see search keys
-  bool template_input[kMaxDepth + 1];  // whether template tokens are needed as input of a layer, or after the last
+  int64_t first_dynamic_layer;         // the first in which template queries see search keys; before it: cached
+  bool template_input[kMaxDepth + 1];  // whether anything depends on template tokens before a layer, or after the last
 
-  // Not inline: the linker would keep one copy of several, maybe one that was compiled for another CPU.
+  // Not inline: the linker keeps one copy of an inline function, maybe one compiled for another CPU.
   int64_t head_groups(int layer) const;
   int64_t map_channels() const;
   static int64_t branch_outputs(int64_t head, int64_t branch);
@@ -71,8 +69,8 @@ struct PackedModel {
   bool search_keys(int layer) const;
 };
 
-// Lays out the sections that follow a plausible header, and returns the bytes of header and sections.
-int64_t lay_out(const PackedHeader& header, PackedModel* model);
+// Lays out the sections that follow a valid header, and returns the bytes of header and sections.
+int64_t lay_out_sections(const PackedHeader& header, PackedModel* model);
 
 // Reads a packed model's header and lays out its sections; nothing outside [data, data + bytes) is touched.
 fermt_status open_model(const void* data, int64_t bytes, PackedModel* model);

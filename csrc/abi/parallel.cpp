@@ -18,7 +18,7 @@ thread_local Scratch t_scratch[2];
 void* thread_scratch(size_t bytes, ScratchSlot slot) {
   Scratch& scratch = t_scratch[slot];
 #if defined(__SANITIZE_ADDRESS__)
-  const size_t rounded = (bytes / 64 + 1) * 64;  // a new one each time, with nothing to spare
+  const size_t rounded = (bytes / 64 + 1) * 64;  // a new buffer each time, exactly as large as asked for
   const bool grow = true;
 #else
   const size_t rounded = (bytes / 4096 + 1) * 4096;

@@ -1,6 +1,11 @@
-"""Builds the driver with the library's own sources and instruction sets: `build.py OUTPUT [compiler flags]`."""
+"""Builds the driver with the library's own sources: `build.py OUTPUT [compiler flags]`.
+
+Of the instruction sets only those that this CPU can run are built, unless FERMT_BUILD_ISAS names some.
+"""
 
 import os
+import platform
+import re
 import sys
 from pathlib import Path
 
@@ -8,10 +13,40 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import build_library as native
 
-if __name__ == "__main__":
-    output = os.path.relpath(sys.argv[1], native.ROOT)
-    driver = native.Unit("csrc/driver/sanitize.cpp", "driver", ("-fexceptions",))
+
+def runnable() -> list[str]:
+    """The instruction sets of this CPU; all of them where the system does not say what it has."""
     try:
-        native.build(f"{output}.objects", output, extra_flags=sys.argv[2:], extra_units=[driver], shared=False)
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return list(native.ISAS)
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    flags = {flag.replace("_", "") for flag in found.group(1).split()} if found else set()
+    return (
+        [name for name, features in native.ISAS.items() if flags.issuperset(features)] if flags else list(native.ISAS)
+    )
+
+
+def main(output: str, *flags: str) -> None:
+    compiler = native.find_compiler()
+    environment = dict(os.environ)
+    if native.is_x86(compiler.target) and native.is_x86(platform.machine()):
+        environment.setdefault("FERMT_BUILD_ISAS", ",".join(runnable()))
+    out = Path(os.path.relpath(output, native.ROOT)).as_posix()
+    driver = native.Unit("csrc/driver/sanitize.cpp", "driver", ("-fexceptions",))
+    native.build(
+        f"{out}.objects",
+        out,
+        compiler=compiler,
+        extra_flags=flags,
+        extra_units=[driver],
+        shared=False,
+        environment=environment,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
     except native.BuildError as error:
         raise SystemExit(f"fermt-kernels: {error}") from None

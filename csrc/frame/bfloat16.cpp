@@ -1,3 +1,3 @@
-#include "frame/frame.h"
+#include "frame/kernels.h"
 
-const fermt::FrameKernels fermt::FERMT_ISA::frame_bfloat16 = kFrameKernels<BFloat16Products>;
+const fermt::FrameKernels fermt::FERMT_ISA::frame_bfloat16 = kFrameKernels<BFloat16Precision>;

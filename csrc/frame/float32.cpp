@@ -1,3 +1,3 @@
-#include "frame/frame.h"
+#include "frame/kernels.h"
 
-const fermt::FrameKernels fermt::FERMT_ISA::frame_float32 = kFrameKernels<Float32Products>;
+const fermt::FrameKernels fermt::FERMT_ISA::frame_float32 = kFrameKernels<Float32Precision>;

@@ -1,34 +1,37 @@
-// The head of a frame: four 3 x 3 conv-BN-ReLU layers in two or three branches, the first joined to one, then a 1 x 1.
+// The head of a frame: four 3 x 3 convolution-ReLU layers in two or three branches, whose first layers are one
+// convolution.
 //
-// A map lies (group, row, column, channel), a group a branch, with zeros around it, so that three neighbouring pixels
-// are one run of inputs. Work items are panels of outputs by blocks of rows: each weight is read by one core. float32
-// goes by Winograd, and each layer is two passes; other types directly, in one.
+// Feature maps are (group, row, column, channel), a group for each branch, with zero padding, so that three neighboring
+// pixels are contiguous inputs. A work item is a panel of outputs and a block of rows: each weight is read by one core.
+// float32 uses Winograd's algorithm in two passes for each layer; bfloat16 and int8 direct convolution in one.
 
 #pragma once
 
+#include "abi/arena.h"
 #include "abi/packed_model.h"
+#include "abi/parallel.h"
 #include "gemm/winograd.h"
 
 namespace {
 
-constexpr int64_t kLeastItems = 12;  // of a layer, if it has so many rows: enough for a few cores
+constexpr int64_t kMinItems = 12;  // work items of a layer, if it has as many rows
 
-// What the inputs of a layer are.
+// The type of a layer's inputs.
 template <class P>
 struct MapOf {
   typedef typename P::Value type;
 };
 template <>
-struct MapOf<Int8Products> {
+struct MapOf<Int8Precision> {
   typedef uint8_t type;
 };
 
 template <class P>
 struct HeadMaps {
-  typename MapOf<P>::type* maps[fermt::kHeadLayers];  // inputs of each layer
-  typename P::Value* last;                            // output of the last
-  float* inputs;                                      // Winograd: (group, position, tile, channel)
-  char* items;                                        // Winograd: outputs' positions of an item; directly: its sums
+  typename MapOf<P>::type* maps[fermt::kHeadLayers];  // each layer's inputs
+  typename P::Value* last;                            // the last layer's output
+  float* inputs;                                      // Winograd: transformed inputs (group, position, tile, channel)
+  char* items;                                        // each work item's sums
   size_t item_bytes;
 };
 
@@ -37,7 +40,7 @@ struct Head {
   static constexpr bool kWinograd = sizeof(typename P::Value) == sizeof(float);
   using Value = typename P::Value;
   using Map = typename MapOf<P>::type;
-  using Word = typename P::Word;
+  using Operand = typename P::Operand;
   const fermt::PackedModel& model;
   int64_t grid, tiles, pitch;  // tiles: along a side; pitch: pixels of a padded row
 
@@ -48,48 +51,48 @@ struct Head {
   int64_t groups(int layer) const { return layer == 0 ? 1 : model.branches; }
   int64_t map_size(int layer) const { return pitch * pitch * channels(layer); }
   template <class M>
-  M* pixel(M* map, int layer, int64_t group, int64_t y, int64_t x) const {  // of the image; -1 is the padding
+  M* pixel(M* map, int layer, int64_t group, int64_t y, int64_t x) const {  // -1: padding
     return map + group * map_size(layer) + ((y + 1) * pitch + x + 1) * channels(layer);
   }
 
-  // Rows of a layer that an item takes: of tiles, or of pixels.
+  // Rows of a layer (of tiles, or of pixels), and how many of them a work item takes.
   int64_t row_count() const { return kWinograd ? tiles : grid; }
   int64_t panels(int layer) const { return (model.head[layer][0].outputs + fermt::kPanel - 1) / fermt::kPanel; }
   int64_t block_rows(int layer) const {
     const int64_t items = model.head_groups(layer) * panels(layer);
-    const int64_t blocks = (kLeastItems + items - 1) / items;
+    const int64_t blocks = (kMinItems + items - 1) / items;
     const int64_t rows = (row_count() + blocks - 1) / blocks;
     return kWinograd || rows <= 4 ? rows : 4;
   }
   int64_t blocks(int layer) const { return (row_count() + block_rows(layer) - 1) / block_rows(layer); }
   int64_t items(int layer) const { return model.head_groups(layer) * panels(layer) * blocks(layer); }
 
-  HeadMaps<P> carve(fermt::Carver& carver) const {
+  HeadMaps<P> allocate(Arena& arena) const {
     HeadMaps<P> to{};
     size_t inputs = 0;
-    int64_t most_items = 0;
-    to.last = reinterpret_cast<Value*>(carver.bytes(model.branches * map_size(fermt::kHeadLayers) * sizeof(Value)));
+    int64_t max_items = 0;
+    to.last = reinterpret_cast<Value*>(arena.bytes(model.branches * map_size(fermt::kHeadLayers) * sizeof(Value)));
     for (int layer = 0; layer < fermt::kHeadLayers; ++layer) {
-      to.maps[layer] = reinterpret_cast<Map*>(carver.bytes(groups(layer) * map_size(layer) * sizeof(Map)));
+      to.maps[layer] = reinterpret_cast<Map*>(arena.bytes(groups(layer) * map_size(layer) * sizeof(Map)));
       const size_t floats = groups(layer) * 16 * tiles * tiles * channels(layer);
       if (floats > inputs) inputs = floats;
-      if (items(layer) > most_items) most_items = items(layer);
+      if (items(layer) > max_items) max_items = items(layer);
       const int64_t pixels = kWinograd ? 16 * block_rows(layer) * tiles : block_rows(layer) * grid;
       const size_t bytes = pixels * fermt::kPanel * sizeof(float);
       if (bytes > to.item_bytes) to.item_bytes = bytes;
     }
-    if (kWinograd) to.inputs = carver.floats(inputs);
-    to.items = carver.bytes(most_items * to.item_bytes);
+    if (kWinograd) to.inputs = arena.floats(inputs);
+    to.items = arena.bytes(max_items * to.item_bytes);
     return to;
   }
 
-  // Pixels around a layer's inputs: zeros, or the byte that stands for 0.
+  // Sets the padding around a layer's inputs to zero, or in int8 to the zero point.
   void clear_padding(Map* map, int layer, int64_t group, int64_t first, int64_t count) const {
-    const int zero = kQuantised<P> && layer == 0 ? static_cast<int>(model.head_input[1]) : 0;
+    const int zero = kQuantized<P> && layer == 0 ? static_cast<int>(model.head_input[1]) : 0;
     const auto clear = [&](int64_t y, int64_t x) {
       memset(static_cast<void*>(pixel(map, layer, group, y, x) + first), zero, count * sizeof(Map));
     };
-    const int64_t end = pitch - 1;  // beyond `grid` there is one more row and column where that is odd
+    const int64_t end = pitch - 1;  // one more row and column if `grid` is odd
     for (int64_t x = -1; x < end; ++x) {
       clear(-1, x);
       for (int64_t y = grid; y < end; ++y) clear(y, x);
@@ -100,24 +103,25 @@ struct Head {
     }
   }
 
-  // A vector of a token's channels as the first layer takes them.
+  // Stores a vector of a token's channels as an input of the first layer.
   void store_input(Vec v, Map* to) const {
-    if constexpr (kQuantised<P>)
+    if constexpr (kQuantized<P>)
       store_bytes(v * model.head_input[0] + model.head_input[1], to);
     else
       store_vector(v, to);
   }
 
-  // ReLU of a vector of a layer's outputs, from `column` of its matrix on.
+  // Bias and ReLU of a vector of a layer's outputs, from `column` of its matrix on.
   template <class Sum>
-  void finish(const HeadMaps<P>& maps, int layer, int64_t group, int64_t y, int64_t x, int64_t column, Sum sum) const {
+  void store_output(const HeadMaps<P>& maps, int layer, int64_t group, int64_t y, int64_t x, int64_t column,
+                    Sum sum) const {
     const fermt::PackedMatrix& matrix = model.head[layer][group];
     const int64_t width = channels(layer + 1);
     const int64_t branch = layer == 0 ? column / width : group;
     const int64_t channel = layer == 0 ? column - branch * width : column;
     Vec value;
-    if constexpr (kQuantised<P>)
-      value = as_floats(sum) * load(matrix.scales + column);
+    if constexpr (kQuantized<P>)
+      value = to_floats(sum) * load(matrix.scales + column);
     else
       value = sum;
     value += load(matrix.bias + column);
@@ -126,7 +130,7 @@ struct Head {
       return;
     }
     Map* to = pixel(maps.maps[layer + 1], layer + 1, branch, y, x) + channel;
-    if constexpr (kQuantised<P>)
+    if constexpr (kQuantized<P>)
       store_bytes(value, to);
     else
       store_vector(max(value, Vec{}), to);
@@ -163,7 +167,7 @@ struct Head {
         for (int64_t dy = 0; dy < 2; ++dy)
           for (int64_t dx = 0; dx < 2; ++dx) {
             const int64_t y = 2 * (first + tile / tiles) + dy, x = 2 * (tile % tiles) + dx;
-            if (y < grid && x < grid) finish(maps, layer, group, y, x, start + column, out[dy][dx]);
+            if (y < grid && x < grid) store_output(maps, layer, group, y, x, start + column, out[dy][dx]);
           }
       }
   }
@@ -171,20 +175,20 @@ struct Head {
   void direct_item(const HeadMaps<P>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
                    float* sums) const {
     const fermt::PackedMatrix& matrix = model.head[layer][group];
-    const int64_t inputs = channels(layer), words = numbers<Word>(3 * inputs);
+    const int64_t inputs = channels(layer), packed_k = packed_count<Operand>(3 * inputs);
     const int64_t start = panel * fermt::kPanel, width = panel_width(matrix.outputs, start);
-    const Word* weights = reinterpret_cast<const Word*>(matrix.panels) + start * 3 * words;
+    const Operand* weights = reinterpret_cast<const Operand*>(matrix.panels) + start * 3 * packed_k;
     for (int64_t ky = 0; ky < 3; ++ky)
       for (int64_t y = first; y < last; ++y)
-        gemm_panel(reinterpret_cast<const Word*>(pixel(maps.maps[layer], layer, group, y + ky - 1, -1)),
-                   numbers<Word>(inputs), grid, weights + ky * words * width, width, words,
-                   weights + (ky + 1) * words * width, [&](int64_t x, int64_t column, auto sum) {
-                     float* place = sums + ((y - first) * grid + x) * width + column;
-                     if (ky > 0) sum += load_as<decltype(sum)>(place);
+        gemm_panel(reinterpret_cast<const Operand*>(pixel(maps.maps[layer], layer, group, y + ky - 1, -1)),
+                   packed_count<Operand>(inputs), grid, weights + ky * packed_k * width, width, packed_k,
+                   weights + (ky + 1) * packed_k * width, [&](int64_t x, int64_t column, auto sum) {
+                     float* partial = sums + ((y - first) * grid + x) * width + column;
+                     if (ky > 0) sum += load_as<decltype(sum)>(partial);
                      if (ky < 2)
-                       store(place, sum);
+                       store(partial, sum);
                      else
-                       finish(maps, layer, group, y, x, start + column, sum);
+                       store_output(maps, layer, group, y, x, start + column, sum);
                    });
   }
 
@@ -209,7 +213,7 @@ struct Head {
       direct_item(maps, layer, group, panel, first, last, sums);
   }
 
-  // All four layers of one target's maps, from maps[0]. Targets go one by one: each one's maps stay in the cache.
+  // All four layers of one target, from maps[0]. Targets are taken one at a time, so that their maps stay in the cache.
   fermt_status run(fermt_parallel_for run, const HeadMaps<P>& maps) const {
     for (int layer = 0; layer < fermt::kHeadLayers; ++layer) {
       if constexpr (kWinograd) {

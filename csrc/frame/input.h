@@ -1,4 +1,4 @@
-// From a crop's bytes to the patch embedding's operand: normalisation, Dual Attention Unit, pixels in patches' order.
+// From a crop's bytes to the patch embedding's operand: normalization, Dual Attention Unit, reordering into patches.
 
 #pragma once
 
@@ -8,12 +8,12 @@
 
 namespace {
 
-// Room for one crop: its normalised planes, the unit's maps and output, and the patches, (tokens, 3 x patch x patch).
+// Buffers of one crop: normalized planes, the Dual Attention Unit's, and patches (tokens, 3 x patch x patch).
 template <class P>
 struct InputPlanes {
   float *image, *out;
-  UnitForwardPlanes unit;
-  char* strips;  // a StripScratch each
+  DauForwardPlanes dau;
+  char* strips;  // a StripScratch for each strip
   size_t strip_bytes;
   typename P::Value* patches;
 };
@@ -22,8 +22,8 @@ template <class P>
 struct Input {
   using Value = typename P::Value;
   const fermt::PackedModel& model;
-  UnitLayout layout;
-  int64_t size, patch, grid, inputs, stride;  // stride: from a patch to the next, whole words
+  DauLayout layout;
+  int64_t size, patch, grid, inputs, stride;  // stride: between patches, in values; whole packed elements
 
   Input(const fermt::PackedModel& m, int64_t crop_size)
       : model(m),
@@ -32,8 +32,8 @@ struct Input {
         patch(m.header->patch),
         grid(size / patch),
         inputs(3 * patch * patch),
-        stride(round_up(inputs, kValues<typename P::Word>)) {
-    // Whole rows of patches to a strip, so that a patch is written in one go.
+        stride(round_up(inputs, kPackFactor<typename P::Operand>)) {
+    // Strips are whole rows of patches, so that a patch is written at once.
     layout.strip_rows = patch * (1 + (layout.strip_rows - 1) / patch);
     layout.strips = (size + layout.strip_rows - 1) / layout.strip_rows;
   }
@@ -43,37 +43,37 @@ struct Input {
         1, 3, size, size, h.dau ? h.kernel : 1, h.dau ? h.dilated_kernel : 1, h.dau ? h.dau_hidden : 1, FERMT_FLOAT32};
   }
 
-  InputPlanes<P> carve(fermt::Carver& carver) const {
+  InputPlanes<P> allocate(Arena& arena) const {
     InputPlanes<P> planes{};
-    planes.image = carver.floats(3 * size * size);
-    StripScratch(fermt::Carver{}, layout, &planes.strip_bytes);
+    planes.image = arena.floats(3 * size * size);
+    StripScratch(Arena{}, layout, &planes.strip_bytes);
     if (model.header->dau) {
-      planes.out = carver.floats(3 * size * size);
-      size_t unit_bytes = 0;
-      UnitForwardPlanes(fermt::Carver{}, layout, &unit_bytes);
-      planes.unit = UnitForwardPlanes(fermt::Carver{carver.bytes(unit_bytes)}, layout);
-      planes.strips = carver.bytes(layout.strips * planes.strip_bytes);
+      planes.out = arena.floats(3 * size * size);
+      size_t dau_bytes = 0;
+      DauForwardPlanes(Arena{}, layout, &dau_bytes);
+      planes.dau = DauForwardPlanes(Arena{arena.bytes(dau_bytes)}, layout);
+      planes.strips = arena.bytes(layout.strips * planes.strip_bytes);
     } else {
       planes.out = planes.image;
     }
-    planes.patches = reinterpret_cast<Value*>(carver.bytes(grid * grid * stride * sizeof(Value)));
+    planes.patches = reinterpret_cast<Value*>(arena.bytes(grid * grid * stride * sizeof(Value)));
     return planes;
   }
 
   Image image(float* planes) const { return {{planes, {3 * size * size, size * size, size}}, FERMT_FLOAT32}; }
 
-  // Rows of bytes, RGB RGB ..., into normalised planes.
-  void read(const uint8_t* crop, const Strip& strip, const InputPlanes<P>& planes) const {
+  // Interleaved RGB bytes of a strip -> normalized planes.
+  void normalize(const uint8_t* crop, const Strip& strip, const InputPlanes<P>& planes) const {
     for (int64_t y = strip.start; y < strip.stop; ++y)
       for (int64_t c = 0; c < 3; ++c) {
         const uint8_t* from = crop + y * size * 3 + c;
         float* to = planes.image + (c * size + y) * size;
-        const float factor = model.normalise[c], offset = model.normalise[3 + c];
+        const float factor = model.image_norm[c], offset = model.image_norm[3 + c];
         for (int64_t x = 0; x < size; ++x) to[x] = static_cast<float>(from[3 * x]) * factor + offset;
       }
   }
 
-  // A strip of the unit's output (or of the image) in the order of patches.
+  // A strip of the Dual Attention Unit's output (or of the image), reordered into patches.
   void write_patches(const Strip& strip, const InputPlanes<P>& planes) const {
     for (int64_t y = strip.start; y < strip.stop; ++y)
       for (int64_t c = 0; c < 3; ++c) {
@@ -92,13 +92,13 @@ struct Input {
       }
   }
 
-  // body(planes, b, strip, scratch) for every strip of every crop, on the caller's threads. planes_of(b) are a crop's.
+  // body(planes, b, strip, scratch) for each strip of each crop, on the caller's threads; planes_of(b) is a crop's.
   template <class PlanesOf, class Body>
   fermt_status for_strips(fermt_parallel_for run, int64_t batch, PlanesOf&& planes_of, Body&& body) const {
     auto chunk = [&](int64_t begin, int64_t end) {
       const InputPlanes<P>& own = planes_of(begin / layout.strips);
-      const StripScratch scratch(
-          fermt::Carver{own.strips ? own.strips + begin % layout.strips * own.strip_bytes : nullptr}, layout);
+      const StripScratch scratch(Arena{own.strips ? own.strips + begin % layout.strips * own.strip_bytes : nullptr},
+                                 layout);
       for (int64_t i = begin; i < end; ++i)
         body(planes_of(i / layout.strips), i / layout.strips, Strip(layout, i % layout.strips), scratch);
     };
@@ -112,34 +112,34 @@ struct Input {
     if (!model.header->dau)
       return for_strips(run, batch, planes_of,
                         [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch&) {
-                          read(crops[b], strip, planes);
+                          normalize(crops[b], strip, planes);
                           write_patches(strip, planes);
                         });
     fermt_status status =
         for_strips(run, batch, planes_of,
                    [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch& scratch) {
                      if (strip.index == 0) {
-                       planes.unit.u.clear_margin_rows();
-                       planes.unit.a.clear_margin_rows();
+                       planes.dau.u.clear_pad_rows();
+                       planes.dau.a.clear_pad_rows();
                      }
-                     read(crops[b], strip, planes);
-                     compute_u<3, false>(image(planes.image), layout, w, 0, strip, planes.unit.u, {}, scratch);
-                     sum_u(layout, strip, planes.unit.u, planes.unit.strip_sums + strip.index * 3);
+                     normalize(crops[b], strip, planes);
+                     compute_u<3, false>(image(planes.image), layout, w, 0, strip, planes.dau.u, {}, scratch);
+                     sum_u(layout, strip, planes.dau.u, planes.dau.strip_sums + strip.index * 3);
                    });
     if (status) return status;
     status = for_strips(run, batch, planes_of,
                         [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch&) {
-                          compute_a(layout, w, strip, planes.unit.u, planes.unit.a);
+                          compute_a(layout, w, strip, planes.dau.u, planes.dau.a);
                         });
     if (status) return status;
     for (int64_t b = 0; b < batch; ++b) {
-      const UnitForwardPlanes& unit = planes_of(b).unit;
-      mean_of_u(layout, unit.strip_sums, unit.pooled);
-      channel_attention(layout, w, unit.pooled, unit.hidden, unit.s, unit.gate);
+      const DauForwardPlanes& dau = planes_of(b).dau;
+      mean_of_u(layout, dau.strip_sums, dau.pooled);
+      channel_attention(layout, w, dau.pooled, dau.hidden, dau.s, dau.gate);
     }
     return for_strips(run, batch, planes_of,
                       [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch& scratch) {
-                        compute_out<3>(image(planes.image), image(planes.out), layout, w, 0, strip, planes.unit,
+                        compute_out<3>(image(planes.image), image(planes.out), layout, w, 0, strip, planes.dau,
                                        scratch);
                         write_patches(strip, planes);
                       });

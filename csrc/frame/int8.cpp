@@ -1,3 +1,3 @@
-#include "frame/frame.h"
+#include "frame/kernels.h"
 
-const fermt::FrameKernels fermt::FERMT_ISA::frame_int8 = kFrameKernels<Int8Products>;
+const fermt::FrameKernels fermt::FERMT_ISA::frame_int8 = kFrameKernels<Int8Precision>;

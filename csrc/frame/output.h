@@ -1,4 +1,4 @@
-// From the head's last layer to its maps: the 1 x 1 convolutions, sigmoids or soft-maxes.
+// From the head's last layer to its maps: 1 x 1 convolutions, sigmoids or soft-maxes.
 
 #pragma once
 
@@ -6,25 +6,25 @@
 
 namespace {
 
-constexpr float kLeastScore = 1e-4f;  // the centre head's sigmoids are kept this far from 0 and 1
+constexpr float kMinScore = 1e-4f;  // the center head's sigmoids are clamped this far from 0 and 1
 
-inline float sigmoid_within_limits(float x) {
+inline float clamped_sigmoid(float x) {
   const float small = sum_of_lanes(exp2_nonpositive(splat(-fabsf(x) * static_cast<float>(kLog2E)))) / kLanes;
   const float of_positive = 1.0f / (1.0f + small);
   const float value = x < 0 ? small * of_positive : of_positive;
-  const float at_least = value > kLeastScore ? value : kLeastScore;
-  return value != value ? value : at_least < 1.0f - kLeastScore ? at_least : 1.0f - kLeastScore;
+  const float lower_bounded = value > kMinScore ? value : kMinScore;
+  return value != value ? value : lower_bounded < 1.0f - kMinScore ? lower_bounded : 1.0f - kMinScore;
 }
 
-// Soft-max in place, in double: two maps a frame.
+// In-place soft-max, in double.
 inline void softmax(float* values, int64_t count) {
-  double largest = -INFINITY, sum = 0;
-  for (int64_t i = 0; i < count; ++i) largest = values[i] > largest ? values[i] : largest;
-  for (int64_t i = 0; i < count; ++i) sum += exp(values[i] - largest);
-  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(exp(values[i] - largest) / sum);
+  double maximum = -INFINITY, sum = 0;
+  for (int64_t i = 0; i < count; ++i) maximum = values[i] > maximum ? values[i] : maximum;
+  for (int64_t i = 0; i < count; ++i) sum += exp(values[i] - maximum);
+  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(exp(values[i] - maximum) / sum);
 }
 
-// One branch of one target: from its last map to `out`, (outputs, grid, grid).
+// One branch of one target: from its last feature map to `out`, (outputs, grid, grid).
 template <class P>
 inline void write_branch(const Head<P>& head, const HeadMaps<P>& maps, int64_t branch, float* out) {
   const fermt::PackedModel& model = head.model;
@@ -40,13 +40,13 @@ inline void write_branch(const Head<P>& head, const HeadMaps<P>& maps, int64_t b
       out[o * cells + cell] = sum_of_lanes(sum) + model.last_bias[branch][o];
     }
   if (model.header->head == FERMT_CORNER_HEAD) return softmax(out, cells);
-  constexpr int64_t kOffset = 1;  // the branch whose outputs are plain numbers
+  constexpr int64_t kOffset = 1;  // the branch without a sigmoid
   if (branch == kOffset) return;
-  for (int64_t i = 0; i < outputs * cells; ++i) out[i] = sigmoid_within_limits(out[i]);
+  for (int64_t i = 0; i < outputs * cells; ++i) out[i] = clamped_sigmoid(out[i]);
 }
 
-// Where a branch's maps lie among a target's. Centre head: score, size, offset; its branches are score, offset, size.
-inline int64_t branch_place(const fermt::PackedModel& model, int64_t branch) {
+// The first channel of a branch's maps. Center head: channels are score, size, offset; branches score, offset, size.
+inline int64_t branch_channel(const fermt::PackedModel& model, int64_t branch) {
   constexpr int64_t kCenter[] = {0, 3, 1};
   return model.header->head == FERMT_CENTER_HEAD ? kCenter[branch] : branch;
 }

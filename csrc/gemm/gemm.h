@@ -1,8 +1,9 @@
 // Matrix products with packed weights: rows of activations times panels of up to 64 outputs.
 //
-// A panel holds, word of inputs after word, one 4-byte word for each of its outputs; activations are rows of such
-// words: a float, or two bfloat16. A tile of a few rows by up to 64 outputs keeps its sums in registers while it runs
-// down a panel. What becomes of the sums is the caller's `sink`: bias, GELU, residual, the next layer's layout.
+// Operands are packed along the reduction dimension K into 4-byte elements: one float, two bfloat16 or four int8. A
+// panel is K-major: for each packed k, one element for each of its outputs. A tile of a few rows by up to 64 outputs
+// keeps its sums in registers while it runs down a panel; the caller's `epilogue` takes the sums: bias, GELU, residual,
+// layout.
 
 #pragma once
 
@@ -13,146 +14,147 @@
 
 namespace {
 
-constexpr int kGemmVectors = kLanes == 16 ? 4 : 2;  // of outputs in a tile
-constexpr int64_t kWordBlock = 192;                 // inputs' words between two visits of a result
+constexpr int kGemmVectors = kLanes == 16 ? 4 : 2;  // vectors of outputs in a tile
+constexpr int64_t kBlockK = 192;                    // packed k of a count_k: its part of a panel stays in L1
 
-// Rows of a tile whose sums, beside Vectors weights and an activation, fit the registers; rows that are left go by 4, 2
+// Rows of a tile whose sums fit the registers beside Vectors weights and an activation. Remaining rows go by 4, 2
 // and 1.
 template <int Vectors>
 constexpr int kTileRows = kLanes == 16 ? (Vectors == 4 ? 6 : 8) : 6;
 
-// How a frame computes: Values are what lies between the products (attention's operands, too), Words what these take.
-template <class V, class W>
-struct Products {
+// The precision of a frame: Value is the type of activations between products (and of attention's operands), Operand
+// the packed type that products multiply.
+template <class V, class O>
+struct Precision {
   typedef V Value;
-  typedef W Word;
+  typedef O Operand;
 };
-using Float32Products = Products<float, float>;
-using BFloat16Products = Products<BFloat16, BFloat16Pair>;
-using Int8Products = Products<BFloat16, Int8Quad>;
+using Float32Precision = Precision<float, float>;
+using BFloat16Precision = Precision<BFloat16, BFloat16Pair>;
+using Int8Precision = Precision<BFloat16, Int8Quad>;
 
 template <class P>
-constexpr bool kQuantised = false;
+constexpr bool kQuantized = false;
 template <>
-constexpr bool kQuantised<Int8Products> = true;
+constexpr bool kQuantized<Int8Precision> = true;
 
-// Rows of activations, `stride` words apart; bytes have a scale each.
-template <class Word>
-struct Operand {
-  const Word* words;
+// Packed rows of activations, `stride` packed elements apart; rows of int8 have a scale and a zero point each.
+template <class Packed>
+struct PackedRows {
+  const Packed* data;
   int64_t stride;
-  const ByteScale* scales;
+  const QuantParams* quant;
 
-  Operand from(int64_t row) const { return {words + row * stride, stride, scales ? scales + row : nullptr}; }
+  PackedRows from_row(int64_t row) const { return {data + row * stride, stride, quant ? quant + row : nullptr}; }
 };
 
-// A sum of an operand's row as the number that it stands for; bytes' zeros and scales are taken out.
-template <class Word>
-inline Vec as_numbers(const Operand<Word>&, const fermt::PackedMatrix&, int64_t, int64_t, Vec sum) {
+// A sum as a float: of int8, with the zero point's share subtracted and scaled.
+template <class Packed>
+inline Vec dequantize(const PackedRows<Packed>&, const fermt::PackedMatrix&, int64_t, int64_t, Vec sum) {
   return sum;
 }
-inline Vec as_numbers(const Operand<Int8Quad>& a, const fermt::PackedMatrix& matrix, int64_t row, int64_t column,
+inline Vec dequantize(const PackedRows<Int8Quad>& a, const fermt::PackedMatrix& matrix, int64_t row, int64_t column,
                       VecInt sum) {
-  const ByteScale s = a.scales[row];
-  return (as_floats(sum) - s.zero * load(matrix.sums + column)) * (s.scale * load(matrix.scales + column));
+  const QuantParams q = a.quant[row];
+  return (to_floats(sum) - q.zero * load(matrix.sums + column)) * (q.scale * load(matrix.scales + column));
 }
 
-// The sums of a tile: out[r * Vectors + c] = sum over i of a[r][i] * panel[i][c]. What will be read next is fetched
-// from `line` on meanwhile, `line_step` bytes for each word. One copy serves all callers: what they do with the sums
-// differs, and is cheap beside making them.
-template <int Rows, int Vectors, class Word>
-__attribute__((noinline)) void gemm_tile(const Word* a, int64_t stride, const Word* panel, int64_t width, int64_t words,
-                                         const char* line, int64_t line_step, typename SumOf<Word>::type* out) {
+// The sums of a tile: out[r * Vectors + c] = sum over k of a[r][k] * panel[k][c]. Prefetches from `line` on,
+// `line_step` bytes for each k. Not inlined: one copy serves all epilogues, which are cheap beside it.
+template <int Rows, int Vectors, class Packed>
+__attribute__((noinline)) void gemm_tile(const Packed* a, int64_t stride, const Packed* panel, int64_t width,
+                                         int64_t packed_k, const char* line, int64_t line_step,
+                                         typename SumOf<Packed>::type* out) {
   product_tile<Rows, Vectors, 1>(
-      a, stride, 1, panel, width, words, [=](int r, int c, auto sum) { out[r * Vectors + c] = sum; },
+      a, stride, 1, panel, width, packed_k, [=](int r, int c, auto sum) { out[r * Vectors + c] = sum; },
       [=](int64_t i) { __builtin_prefetch(line + i * line_step, 0, 2); });
 }
 
-// What will be read after a panel. The panel's first tiles fetch it while they compute, a cache line a word.
+// What will be read after a panel. The panel's first tiles prefetch it, a cache line for each k.
 struct NextPanel {
   const char* line;
   int64_t bytes;
 };
 
-// sink(row, column, sum) for all rows of Vectors vectors of a panel's columns.
-template <int Rows, int Vectors, class Word, class Sink>
-inline void gemm_rows(const Word* a, int64_t stride, int64_t rows, const Word* panel, int64_t width, int64_t words,
-                      NextPanel& next, const Sink& sink) {
-  typename SumOf<Word>::type sums[Rows * Vectors];
+// epilogue(row, column, sum) for all rows of Vectors vectors of a panel's columns.
+template <int Rows, int Vectors, class Packed, class Epilogue>
+inline void gemm_rows(const Packed* a, int64_t stride, int64_t rows, const Packed* panel, int64_t width,
+                      int64_t packed_k, NextPanel& next, const Epilogue& epilogue) {
+  typename SumOf<Packed>::type sums[Rows * Vectors];
   for (int64_t first = 0; first < rows;) {
     const int64_t left = rows - first;
     const int count = left >= Rows ? Rows : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-    const auto tile = count == Rows ? gemm_tile<Rows, Vectors, Word>
-                      : count == 4  ? gemm_tile<4, Vectors, Word>
-                      : count == 2  ? gemm_tile<2, Vectors, Word>
-                                    : gemm_tile<1, Vectors, Word>;
+    const auto tile = count == Rows ? gemm_tile<Rows, Vectors, Packed>
+                      : count == 4  ? gemm_tile<4, Vectors, Packed>
+                      : count == 2  ? gemm_tile<2, Vectors, Packed>
+                                    : gemm_tile<1, Vectors, Packed>;
     const int64_t step = next.bytes > 0 ? 64 : 0;
-    tile(a + first * stride, stride, panel, width, words, next.line, step, sums);
-    next.line += step * words;
-    next.bytes -= step * words;
+    tile(a + first * stride, stride, panel, width, packed_k, next.line, step, sums);
+    next.line += step * packed_k;
+    next.bytes -= step * packed_k;
     FERMT_ROLLED
     for (int r = 0; r < count; ++r)
-      for (int c = 0; c < Vectors; ++c) sink(first + r, c * kLanes, sums[r * Vectors + c]);
+      for (int c = 0; c < Vectors; ++c) epilogue(first + r, c * kLanes, sums[r * Vectors + c]);
     first += count;
   }
 }
 
-// sink(row, column, sum over words of a[row] * panel[:, column]), a vector of columns at a time, for a panel's columns.
-// `after` is what will be read next, as many bytes.
-template <class Word, class Sink>
-inline void gemm_panel(const Word* a, int64_t stride, int64_t rows, const Word* panel, int64_t width, int64_t words,
-                       const Word* after, Sink sink) {
+// epilogue(row, column, sum over k of a[row][k] * panel[k][column]), a vector of columns at a time, for all of a panel.
+// `after` is what will be read next: as many bytes as the panel has.
+template <class Packed, class Epilogue>
+inline void gemm_panel(const Packed* a, int64_t stride, int64_t rows, const Packed* panel, int64_t width,
+                       int64_t packed_k, const Packed* after, Epilogue epilogue) {
   int64_t column = 0;
-  NextPanel next = {reinterpret_cast<const char*>(after), words * width * static_cast<int64_t>(sizeof(Word))};
-  const auto from = [&](int64_t first) {
-    return [&, first](int64_t row, int64_t c, auto sum) { sink(row, first + c, sum); };
+  NextPanel next = {reinterpret_cast<const char*>(after), packed_k * width * static_cast<int64_t>(sizeof(Packed))};
+  const auto shifted = [&](int64_t first) {
+    return [&, first](int64_t row, int64_t c, auto sum) { epilogue(row, first + c, sum); };
   };
   for (; column + kGemmVectors * kLanes <= width; column += kGemmVectors * kLanes)
-    gemm_rows<kTileRows<kGemmVectors>, kGemmVectors>(a, stride, rows, panel + column, width, words, next, from(column));
+    gemm_rows<kTileRows<kGemmVectors>, kGemmVectors>(a, stride, rows, panel + column, width, packed_k, next,
+                                                     shifted(column));
   if constexpr (kLanes == 16)
     for (; column < width; column += kLanes)
-      gemm_rows<kTileRows<1>, 1>(a, stride, rows, panel + column, width, words, next, from(column));
+      gemm_rows<kTileRows<1>, 1>(a, stride, rows, panel + column, width, packed_k, next, shifted(column));
 }
 
 inline int64_t panel_width(int64_t outputs, int64_t start) {
   return outputs - start < fermt::kPanel ? outputs - start : fermt::kPanel;
 }
 
-// sink(row, column, a[row] @ matrix[:, column]) for all of a matrix, without its bias. Matrices lie in the order in
-// which they are used, so what comes next is what lies behind.
-template <class Word, class Sink>
-inline void gemm(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix& matrix, Sink sink) {
-  const int64_t words = numbers<Word>(matrix.inputs);
+// epilogue(row, column, a[row] @ matrix[:, column]) for a whole matrix, without its bias. A model's matrices are stored
+// in the order in which they are used, so what follows in memory is prefetched.
+template <class Packed, class Epilogue>
+inline void gemm(const PackedRows<Packed>& a, int64_t rows, const fermt::PackedMatrix& matrix, Epilogue epilogue) {
+  const int64_t packed_k = packed_count<Packed>(matrix.inputs);
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
-    const Word* panel = reinterpret_cast<const Word*>(matrix.panels) + start * words;
+    const Packed* panel = reinterpret_cast<const Packed*>(matrix.panels) + start * packed_k;
     const int64_t width = panel_width(matrix.outputs, start);
-    gemm_panel(a.words, a.stride, rows, panel, width, words, panel + words * width,
+    gemm_panel(a.data, a.stride, rows, panel, width, packed_k, panel + packed_k * width,
                [=](int64_t row, int64_t column, auto sum) {
-                 sink(row, start + column, as_numbers(a, matrix, row, start + column, sum));
+                 epilogue(row, start + column, dequantize(a, matrix, row, start + column, sum));
                });
   }
 }
 
-// to[row] += a[row] @ matrix + bias. Many inputs are taken in blocks: their part of a panel stays in L1. (Bytes are so
-// many to a word that one block does, and their zeros want it so.)
-template <class Word>
-inline void gemm_add(const Operand<Word>& a, int64_t rows, const fermt::PackedMatrix& matrix, float* to,
+// to[row] += a[row] @ matrix + bias, in blocks of K. int8 takes all of K at once: its zero point is subtracted once.
+template <class Packed>
+inline void gemm_add(const PackedRows<Packed>& a, int64_t rows, const fermt::PackedMatrix& matrix, float* to,
                      int64_t to_stride) {
-  const int64_t words = numbers<Word>(matrix.inputs);
-  const int64_t most = kValues<Word> == 4 ? words : kWordBlock;
+  const int64_t packed_k = packed_count<Packed>(matrix.inputs);
+  const int64_t block_k = kPackFactor<Packed> == 4 ? packed_k : kBlockK;
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
     const int64_t width = panel_width(matrix.outputs, start);
-    for (int64_t word = 0; word < words; word += most) {
-      const int64_t block = words - word < most ? words - word : most;
-      const Word* panel = reinterpret_cast<const Word*>(matrix.panels) + start * words + word * width;
-      const bool with_bias = word == 0;
+    for (int64_t k = 0; k < packed_k; k += block_k) {
+      const int64_t count_k = packed_k - k < block_k ? packed_k - k : block_k;
+      const Packed* panel = reinterpret_cast<const Packed*>(matrix.panels) + start * packed_k + k * width;
+      const bool with_bias = k == 0;
       const auto add = [=](int64_t row, int64_t column, auto sum) {
-        float* place = to + row * to_stride + start + column;
-        Vec more = as_numbers(a, matrix, row, start + column, sum);
-        if (with_bias) more += load(matrix.bias + start + column);
-        store(place, load(place) + more);
+        float* out = to + row * to_stride + start + column;
+        Vec value = dequantize(a, matrix, row, start + column, sum);
+        if (with_bias) value += load(matrix.bias + start + column);
+        store(out, load(out) + value);
       };
-      gemm_panel(a.words + word, a.stride, rows, panel, width, block, panel + block * width, add);
+      gemm_panel(a.data + k, a.stride, rows, panel, width, count_k, panel + count_k * width, add);
     }
   }
 }

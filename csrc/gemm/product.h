@@ -1,4 +1,4 @@
-// The one inner loop of every matrix product here: a tile of sums that stays in registers.
+// The inner loop of every matrix product: a tile of sums that stays in registers.
 
 #pragma once
 
@@ -8,8 +8,8 @@
 
 namespace {
 
-// What products of Numbers are summed in.
-template <class Number>
+// The accumulator type of a packed type.
+template <class Packed>
 struct SumOf {
   typedef Vec type;
 };
@@ -18,13 +18,14 @@ struct SumOf<Int8Quad> {
   typedef VecInt type;
 };
 
-// For Rows rows and Vectors vectors: sink(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is made of Chains
-// interleaved ones, of which two keep float32's error smaller than one does. The sink is a copy: its pointers stay in
-// registers, where a compiler would otherwise fear that what it stores changes them. meanwhile(i) is called on the way.
-template <int Rows, int Vectors, int Chains, class Number, class Sink, class Meanwhile>
-inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_stride, const Number* columns,
-                         int64_t column_stride, int64_t inner, Sink sink, Meanwhile meanwhile) {
-  typename SumOf<Number>::type acc[Chains][Rows][Vectors] = {};
+// For Rows rows and Vectors vectors of columns: epilogue(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is
+// made of Chains interleaved ones; two keep float32's error smaller than one does. The epilogue is a copy, so that its
+// pointers stay in registers: the compiler would otherwise assume that its stores change them. prefetch(i) is called in
+// the loop.
+template <int Rows, int Vectors, int Chains, class Packed, class Epilogue, class Prefetch>
+inline void product_tile(const Packed* rows, int64_t row_stride, int64_t inner_stride, const Packed* columns,
+                         int64_t column_stride, int64_t inner, Epilogue epilogue, Prefetch prefetch) {
+  typename SumOf<Packed>::type acc[Chains][Rows][Vectors] = {};
   const auto step = [&](int64_t i, int chain) {
     decltype(load(columns)) column[Vectors];
     FERMT_UNROLL
@@ -37,7 +38,7 @@ inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_s
     }
   };
   for (int64_t i = 0; i + Chains <= inner; i += Chains) {
-    meanwhile(i);
+    prefetch(i);
     FERMT_UNROLL
     for (int chain = 0; chain < Chains; ++chain) step(i + chain, chain);
   }
@@ -45,7 +46,7 @@ inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_s
   FERMT_UNROLL
   for (int r = 0; r < Rows; ++r) {
     FERMT_UNROLL
-    for (int c = 0; c < Vectors; ++c) sink(r, c, Chains == 2 ? acc[0][r][c] + acc[Chains - 1][r][c] : acc[0][r][c]);
+    for (int c = 0; c < Vectors; ++c) epilogue(r, c, Chains == 2 ? acc[0][r][c] + acc[Chains - 1][r][c] : acc[0][r][c]);
   }
 }
 

@@ -1,6 +1,5 @@
-// 3 x 3 convolution by Winograd's F(2 x 2, 3 x 3): a tile of 4 x 4 inputs gives 2 x 2 outputs with 16 products where
-// the direct way has 36. Inputs B^T d B and outputs A^T m A are sums; the weights' G g G^T was computed when they were
-// packed.
+// Transforms of Winograd's F(2 x 2, 3 x 3) convolution: a tile of 4 x 4 inputs gives 2 x 2 outputs with 16 products
+// instead of 36. Inputs are transformed by B^T d B, outputs by A^T m A; weights were by G g G^T when they were packed.
 
 #pragma once
 

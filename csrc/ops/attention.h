@@ -1,11 +1,11 @@
-// Attention for every pattern: what forward and backward share.
+// What attention forward and backward share.
 //
-// A product's operands are Numbers: floats, which any input is converted to, or, where the instruction set multiplies
-// bfloat16 by pairs, the pairs of attention_bfloat16_pairs.h. Sums and scores are floats either way.
+// Operands are packed as floats or, where the instruction set has bfloat16 dot products, as the pairs of bfloat16 of
+// attention_bfloat16.h. Sums and scores are floats either way.
 //
-// Vector lanes are queries. A tile's scores are kept transposed, a key a row, so that the soft-max runs down the rows
-// without a horizontal step, and every matrix product broadcasts one number against vectors. Keys come in chunks whose
-// scores stay in L1. Nothing is ever tokens x tokens.
+// Vector lanes are queries. Scores of a query tile are stored transposed, one row for each key, so that the soft-max
+// needs no horizontal step and each product broadcasts one value against vectors. Keys are taken in chunks whose scores
+// stay in L1. There is no tokens x tokens buffer.
 
 #pragma once
 
@@ -15,6 +15,8 @@
 #include "abi/parallel.h"
 #include "gemm/pack.h"
 #include "gemm/product.h"
+#include "simd/dtypes.h"
+#include "simd/math.h"
 #include "simd/vector.h"
 
 namespace {
@@ -22,50 +24,50 @@ namespace {
 constexpr int kQueryVectors = 2;
 constexpr int kQueryTile = kQueryVectors * kLanes;
 constexpr int64_t kKeyChunk = 128;
-constexpr int64_t kSegment = 512;   // keys or queries over which sums are kept apart
-constexpr int64_t kScoreStep = 32;  // dimensions summed before a score joins what it was
+constexpr int64_t kSegment = 512;   // keys or queries whose sums are accumulated separately
+constexpr int64_t kScoreStep = 32;  // dimensions of a partial score
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
-// product_tile for `count` rows; sink's r counts from the first.
-template <int Vectors, int Chains, class Number, class Sink>
-inline void product(const Number* rows, int64_t count, int64_t row_stride, int64_t inner_stride, const Number* columns,
-                    int64_t column_stride, int64_t inner, Sink&& sink) {
+// product_tile for any `count` of rows: epilogue(row, c, sum).
+template <int Vectors, int Chains, class Packed, class Epilogue>
+inline void product(const Packed* rows, int64_t count, int64_t row_stride, int64_t inner_stride, const Packed* columns,
+                    int64_t column_stride, int64_t inner, Epilogue&& epilogue) {
   constexpr int kRows = kAccumulators / (Vectors * Chains);
   int64_t first = 0;
   for (; first + kRows <= count; first += kRows)
     product_tile<kRows, Vectors, Chains>(
         rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
-        [&](int64_t r, int c, Vec sum) { sink(first + r, c, sum); }, [](int64_t) {});
+        [&](int64_t r, int c, Vec sum) { epilogue(first + r, c, sum); }, [](int64_t) {});
   for (; first < count; ++first)
     product_tile<1, Vectors, Chains>(
         rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
-        [&](int64_t, int c, Vec sum) { sink(first, c, sum); }, [](int64_t) {});
+        [&](int64_t, int c, Vec sum) { epilogue(first, c, sum); }, [](int64_t) {});
 }
 
-// Sums that a product is made of: pairs add two products at a time already.
-template <class Number>
-constexpr int kChains = kValues<Number> == 1 ? 2 : 1;
+// Interleaved sums of a product: a pair's multiply-add already sums two products.
+template <class Packed>
+constexpr int kChains = kPackFactor<Packed> == 1 ? 2 : 1;
 
-// out[d] += values[:, d] @ scores over the keys of a chunk, `keys` of them in Numbers. A sum starts from 0 and joins
-// `out` at its end: short partial sums keep float32's error small.
-template <class Number>
-inline void add_product_over_keys(const Number* values, int64_t dim, const Number* scores, int64_t keys, float* out) {
-  product<kQueryVectors, kChains<Number>>(values, dim, 1, dim, scores, kQueryTile, keys,
+// out[d] += values[:, d] @ scores over a chunk of keys, `keys` packed elements. Each sum starts from 0 before it is
+// added to `out`: short partial sums keep float32's error small.
+template <class Packed>
+inline void add_product_over_keys(const Packed* values, int64_t dim, const Packed* scores, int64_t keys, float* out) {
+  product<kQueryVectors, kChains<Packed>>(values, dim, 1, dim, scores, kQueryTile, keys,
                                           [=](int64_t d, int c, Vec sum) {
                                             float* to = out + d * kQueryTile + c * kLanes;
                                             store(to, load(to) + sum);
                                           });
 }
 
-// scores[j] = rows[j] @ columns of `count` keys over the head dim, `dim` Numbers of it, in sums of at most 32;
-// last(j, c, score) sees each finished score vector. Dim > 0 is the head dim where the compiler may know it.
-template <int Dim, class Number, class Last>
-inline void product_over_dims(const Number* rows, int64_t count, const Number* columns, int64_t dim, float* scores,
+// scores[j] = rows[j] @ columns for `count` keys over the head dim (`dim` packed elements), in partial sums of at most
+// 32; last(j, c, score) sees each finished vector of scores. Dim > 0 is the head dim if it is known at compile time.
+template <int Dim, class Packed, class Last>
+inline void product_over_dims(const Packed* rows, int64_t count, const Packed* columns, int64_t dim, float* scores,
                               Last&& last) {
   if constexpr (Dim > 0 && Dim <= kScoreStep) {
-    constexpr int64_t kNumbers = numbers<Number>(Dim);
-    product<kQueryVectors, kChains<Number>>(rows, count, kNumbers, 1, columns, kQueryTile, kNumbers,
+    constexpr int64_t kNumbers = packed_count<Packed>(Dim);
+    product<kQueryVectors, kChains<Packed>>(rows, count, kNumbers, 1, columns, kQueryTile, kNumbers,
                                             [&](int64_t j, int c, Vec sum) {
                                               store(scores + j * kQueryTile + c * kLanes, sum);
                                               last(j, c, sum);
@@ -73,7 +75,7 @@ inline void product_over_dims(const Number* rows, int64_t count, const Number* c
   } else {
     for (int64_t start = 0; start < dim; start += kScoreStep) {
       const int64_t step = dim - start < kScoreStep ? dim - start : kScoreStep;
-      product<kQueryVectors, kChains<Number>>(rows + start, count, dim, 1, columns + start * kQueryTile, kQueryTile,
+      product<kQueryVectors, kChains<Packed>>(rows + start, count, dim, 1, columns + start * kQueryTile, kQueryTile,
                                               step, [&](int64_t j, int c, Vec sum) {
                                                 float* to = scores + j * kQueryTile + c * kLanes;
                                                 if (start > 0) sum += load(to);
@@ -84,7 +86,7 @@ inline void product_over_dims(const Number* rows, int64_t count, const Number* c
   }
 }
 
-// The sum of term(j) over `count` keys, in four sums that do not wait for each other.
+// The sum of term(j) over `count` keys, in four independent sums.
 template <class Term>
 inline Vec sum_over_keys(int64_t count, Term&& term) {
   Vec sums[4] = {};
@@ -95,8 +97,8 @@ inline Vec sum_over_keys(int64_t count, Term&& term) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// The probabilities of `keys` keys for both vectors of queries, one of which term(j, c) computes; their sums over keys
-// are added to `sums`. Where Numbers are pairs, these are of neighbouring keys.
+// Stores probabilities term(j, c) of `keys` keys and both vectors of queries, and adds their sums over keys to `sums`.
+// Pairs are of neighboring keys.
 template <class Term>
 inline void store_probabilities(int64_t keys, Term&& term, float* to, Vec (&sums)[kQueryVectors]) {
   for (int c = 0; c < kQueryVectors; ++c)
@@ -107,10 +109,10 @@ inline void store_probabilities(int64_t keys, Term&& term, float* to, Vec (&sums
     });
 }
 
-// P and dS of a chunk of keys as the products take them: a key a row, and once more dS in pairs of keys.
-template <class Number>
+// P and dS of a chunk of keys, packed: one row for each key; and dS once more, in pairs of keys.
+template <class Packed>
 struct ScoreGradients {
-  Number *p, *ds, *ds_over_keys;
+  Packed *p, *ds, *ds_over_keys;
 };
 
 // `count` rows of a tensor -> columns of a query tile (dim x kQueryTile), negated or not; missing queries are 0.
@@ -149,7 +151,7 @@ __attribute__((noinline)) void unpack_columns(const float* from, int64_t count, 
   }
 }
 
-// The queries of one group, and the keys that they see.
+// The queries of one token group, and the span of keys that they attend to.
 struct QueryGroup {
   int64_t query_start, query_stop, key_start, key_stop;
 };

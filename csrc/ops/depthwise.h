@@ -1,7 +1,7 @@
-// Depth-wise convolution of one channel, and the sums that its weights' gradient is made of.
+// Depth-wise convolution of one channel, and its weight gradient.
 //
-// Rows lie `pitch` floats apart with zeros around the image, so that no tap asks where the image ends. Taps lie `step`
-// apart in both directions; kernels of 5 x 5 are unrolled, others take the general path.
+// Rows are `pitch` floats apart with zero padding around the image, so that no tap needs a bounds check. `step` is the
+// dilation. 5 x 5 kernels are unrolled; others take a general path.
 
 #pragma once
 
@@ -9,22 +9,23 @@
 
 namespace {
 
-// A window of `rows` rows and `columns` columns, a whole number of vectors, of a larger image.
+// A window of a larger image; `columns` is a multiple of a vector.
 struct Window {
   const float* data;
   int64_t pitch, rows, columns;
 };
 
-constexpr int kDepthwiseRows = kAccumulators / 2;  // output rows of a tile, which share the rows that they read
+constexpr int kDepthwiseRows = kAccumulators / 2;  // output rows of a tile, which share input rows
 
-// One vector of Rows rows, `step` apart. Even and odd rows of the kernel are summed apart, for float32's sake. Not
-// inlined: GCC would broadcast all weights ahead of the caller's loop, and then has no registers left for the sums.
+// One vector of columns of Rows output rows, `step` apart. Even and odd kernel rows are summed separately, for
+// accuracy. Not inlined: GCC would hoist the broadcasts of all weights out of the caller's loop and run out of
+// registers.
 template <int Rows, int K, bool Add>
 __attribute__((noinline)) void depthwise_tile(const float* from, int64_t pitch, int64_t step, int64_t kernel,
                                               const float* weights, float bias, float* to, int64_t to_pitch) {
   if (K > 0) kernel = K;
   Vec acc[2][Rows] = {};
-  const auto add_tap = [&](int64_t t, int64_t kx) {  // t counts the rows that the tile reads, `from` is at row t
+  const auto add_tap = [&](int64_t t, int64_t kx) {  // t: input row of the tile, where `from` is
     const Vec value = load(from + kx * step);
     FERMT_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -52,7 +53,7 @@ __attribute__((noinline)) void depthwise_tile(const float* from, int64_t pitch, 
   }
 }
 
-// Rows first, first + step, ... of the window; what Rows at a time leave over goes to half as many.
+// Rows first, first + step, ... of the window, by tiles of Rows; remaining rows by tiles of half as many.
 template <int Rows, int K, bool Add>
 inline void depthwise_rows(const Window& in, int64_t first, int64_t step, int64_t kernel, const float* weights,
                            float bias, float* out, int64_t out_pitch) {
@@ -64,7 +65,7 @@ inline void depthwise_rows(const Window& in, int64_t first, int64_t step, int64_
   if constexpr (Rows > 1) depthwise_rows<Rows / 2, K, Add>(in, first, step, kernel, weights, bias, out, out_pitch);
 }
 
-// out = bias + the convolution of the window with kernel x kernel weights; Add adds it to `out` instead.
+// out = bias + convolution of the window with kernel x kernel weights; with Add it is added to `out`.
 template <bool Add>
 inline void depthwise(const Window& in, int64_t step, int64_t kernel, const float* weights, float bias, float* out,
                       int64_t out_pitch) {
@@ -73,8 +74,8 @@ inline void depthwise(const Window& in, int64_t step, int64_t kernel, const floa
     rows(in, first, step, kernel, weights, bias, out, out_pitch);
 }
 
-// For Taps rows of the kernel, and Rows rows of the gradient, `step` apart: the sums over those rows of
-// grad[y][x] * in[y + ky step][x + kx step], added to slots[ky][kx].
+// For Taps kernel rows and Rows gradient rows, `step` apart: adds the sums over those rows of
+// grad[y][x] * in[y + ky step][x + kx step] to slots[ky][kx].
 template <int Rows, int Taps, int K>
 inline void weight_sums_tile(const float* grad, int64_t grad_pitch, const float* in, int64_t in_pitch, int64_t columns,
                              int64_t step, float* slots) {
@@ -103,10 +104,10 @@ inline void weight_sums_tile(const float* grad, int64_t grad_pitch, const float*
   }
 }
 
-// The same for all rows of the kernel, and the rows of a window from `first` on, which is left at the first not taken.
+// The same for all kernel rows and the window's rows from `first` on; advances `first` past the rows that were taken.
 template <int Rows, int K>
 inline void weight_sums_rows(const Window& grad, const Window& in, int64_t* first, int64_t step, float* slots) {
-  constexpr int kTaps = kAccumulators > 8 ? K : 1;  // whose sums fit the registers
+  constexpr int kTaps = kAccumulators > 8 ? K : 1;  // kernel rows whose sums fit the registers
   const int64_t half = K / 2 * step;
   for (; *first + (Rows - 1) * step < grad.rows; *first += Rows * step)
     for (int ky = 0; ky < K; ky += kTaps)

@@ -1,11 +1,11 @@
 // The Dual Attention Unit backward: five passes over a sample. With g the gradient of out and y = s f u:
 //
-//   1, 2  u and a again
+//   1, 2  recompute u and a
 //   3     dy = proj_2^T g;  df = dy s u;  dd = conv1^T df;  ds = sum(dy f u);  du = dy s f
 //   4     da = conv_spatial^T dd
 //   5     du += conv0^T da + (gradient of the mean);  dp = du gelu'(p);  dx = proj_1^T dp + g
 //
-// Each pass adds to the weights' sums of its strip, in vectors; they are added up over strips and samples in double.
+// Each pass accumulates weight gradients of its strip in vectors; strips and samples are added up in double.
 
 #pragma once
 
@@ -13,13 +13,13 @@
 
 namespace {
 
-// Where the sums of each weight's gradient lie in a strip's slots, a vector each.
-struct UnitSums {
+// Layout of a strip's accumulators of weight gradients (slots of one vector each).
+struct DauGradSlots {
   int64_t offset[FERMT_UNIT_WEIGHTS], size[FERMT_UNIT_WEIGHTS];
-  int64_t channel, lost;  // the gradient of s, before the sigmoid's own; and what its additions lost
+  int64_t channel, compensation;  // the gradient of s, and the rounding errors of its sums
   int64_t count;
 
-  explicit UnitSums(const UnitLayout& l) : count(0) {
+  explicit DauGradSlots(const DauLayout& l) : count(0) {
     const int64_t c = l.channels, taps = l.kernel * l.kernel, dilated_taps = l.dilated_kernel * l.dilated_kernel;
     const int64_t sizes[FERMT_UNIT_WEIGHTS] = {
         c * c, c, c * taps, c, c * dilated_taps, c, c * c, c, l.hidden * c, c * l.hidden, c * c, c};
@@ -29,58 +29,58 @@ struct UnitSums {
       if (i != kFc0W && i != kFc2W) count += sizes[i];
     }
     channel = count;
-    lost = channel + c;
+    compensation = channel + c;
     count += 2 * c;
   }
 };
 
-struct UnitBackwardPlanes {
+struct DauBackwardPlanes {
   Planes u, slope, a, grad_d, grad_a, grad_u;  // slope: GELU's derivative at proj_1 x
   float *u_sums, *strip_sums, *grad_mean, *gate;
-  float *flipped_conv0, *flipped_spatial;  // kernels read backwards, which transposes their convolutions
+  float *flipped_conv0, *flipped_spatial;  // kernels flipped: their convolutions are the transposes
   double *pooled, *hidden, *s;
-  double* totals;        // of this sample's vectors
+  double* totals;        // of this sample, over strips and lanes
   double* grad_weights;  // of all samples
 
-  UnitBackwardPlanes(fermt::Carver carver, const UnitLayout& l, const UnitSums& sums, size_t* bytes = nullptr) {
+  DauBackwardPlanes(Arena arena, const DauLayout& l, const DauGradSlots& sums, size_t* bytes = nullptr) {
     Planes* const all[] = {&u, &slope, &a, &grad_d, &grad_a, &grad_u};
-    for (Planes* planes : all) *planes = {carver.floats(l.channels * l.plane), &l};
-    strip_sums = carver.floats(l.strips * sums.count * kLanes);
-    u_sums = carver.floats(l.strips * l.channels);
-    grad_mean = carver.floats(l.channels);
-    gate = carver.floats(l.channels);
-    flipped_conv0 = carver.floats(sums.size[kC0W]);
-    flipped_spatial = carver.floats(sums.size[kCsW]);
-    pooled = carver.doubles(l.channels);
-    hidden = carver.doubles(l.hidden);
-    s = carver.doubles(l.channels);
-    totals = carver.doubles(sums.count);
-    grad_weights = carver.doubles(sums.count + 2 * l.hidden * l.channels);
-    if (bytes) *bytes = carver.used;
+    for (Planes* planes : all) *planes = {arena.floats(l.channels * l.plane), &l};
+    strip_sums = arena.floats(l.strips * sums.count * kLanes);
+    u_sums = arena.floats(l.strips * l.channels);
+    grad_mean = arena.floats(l.channels);
+    gate = arena.floats(l.channels);
+    flipped_conv0 = arena.floats(sums.size[kC0W]);
+    flipped_spatial = arena.floats(sums.size[kCsW]);
+    pooled = arena.doubles(l.channels);
+    hidden = arena.doubles(l.hidden);
+    s = arena.doubles(l.channels);
+    totals = arena.doubles(sums.count);
+    grad_weights = arena.doubles(sums.count + 2 * l.hidden * l.channels);
+    if (bytes) *bytes = arena.used;
   }
 };
 
-// Each channel's `taps` weights in the opposite order.
+// Reverses each channel's `taps` weights.
 inline void flip(const float* weights, int64_t channels, int64_t taps, float* to) {
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t i = 0; i < taps; ++i) to[c * taps + i] = weights[(c + 1) * taps - 1 - i];
 }
 
-// Slot `sum` += the vectors of a row; what the additions round off goes to slot `lost`: terms of either sign cancel
-// here.
-inline void add_row_exactly(const float* row, int64_t columns, float* slots, int64_t sum, int64_t lost) {
-  Vec total = load(slots + sum * kLanes), rounded_off = load(slots + lost * kLanes);
+// Slot `sum` += the vectors of a row, and slot `compensation` += the rounding errors (two-sum): terms of either sign
+// cancel here.
+inline void add_row_compensated(const float* row, int64_t columns, float* slots, int64_t sum, int64_t compensation) {
+  Vec total = load(slots + sum * kLanes), errors = load(slots + compensation * kLanes);
   for (int64_t x = 0; x < columns; x += kLanes) {
     const Vec value = load(row + x), after = total + value;
     const Vec added = after - total;
-    rounded_off += (total - (after - added)) + (value - added);
+    errors += (total - (after - added)) + (value - added);
     total = after;
   }
   store(slots + sum * kLanes, total);
-  store(slots + lost * kLanes, rounded_off);
+  store(slots + compensation * kLanes, errors);
 }
 
-// Adds the sums over a row of a[o] * b[i] to weights' slots [o][i], and those of a[o] to the bias's.
+// Adds the sums over a row of a[o] * b[i] to weight slots [o][i], and of a[o] to bias slots [o].
 template <int Channels>
 inline void add_row_sums(const Row& a, const Row& b, int64_t columns, int64_t channels, float* weight_slots,
                          float* bias_slots) {
@@ -110,8 +110,8 @@ inline void add_row_sums(const Row& a, const Row& b, int64_t columns, int64_t ch
 
 // Pass 3 on a strip.
 template <int Channels>
-inline void backward_gate(const Image& grad_out, const UnitLayout& l, const float* const* w, const UnitSums& sums,
-                          int64_t b, const Strip& strip, const UnitBackwardPlanes& planes, const StripScratch& scratch,
+inline void backward_gate(const Image& grad_out, const DauLayout& l, const float* const* w, const DauGradSlots& sums,
+                          int64_t b, const Strip& strip, const DauBackwardPlanes& planes, const StripScratch& scratch,
                           float* slots) {
   const int64_t channels = Channels ? Channels : l.channels;
   Pixels<Channels> d(scratch.pixels[0]), g(scratch.pixels[1]), df(scratch.pixels[2]);
@@ -138,8 +138,8 @@ inline void backward_gate(const Image& grad_out, const UnitLayout& l, const floa
         store(grad_d.channel(c) + x, pointwise_transposed(w[kC1W], channels, c, df));
     }
     for (int64_t c = 0; c < channels; ++c) {
-      planes.grad_d.clear_sides(c, y);
-      add_row_exactly(terms.channel(c), l.columns, slots, sums.channel + c, sums.lost + c);
+      planes.grad_d.clear_pad_columns(c, y);
+      add_row_compensated(terms.channel(c), l.columns, slots, sums.channel + c, sums.compensation + c);
     }
     add_row_sums<Channels>(grad, gated, l.columns, channels, slots + sums.offset[kP2W] * kLanes,
                            slots + sums.offset[kP2B] * kLanes);
@@ -148,15 +148,15 @@ inline void backward_gate(const Image& grad_out, const UnitLayout& l, const floa
   }
 }
 
-// Pass 4 on a strip: da, and the sums of conv_spatial's weights.
-inline void backward_dilated(const UnitLayout& l, const UnitSums& sums, const Strip& strip,
-                             const UnitBackwardPlanes& planes, float* slots) {
+// Pass 4 on a strip: da, and conv_spatial's weight gradient.
+inline void backward_dilated(const DauLayout& l, const DauGradSlots& sums, const Strip& strip,
+                             const DauBackwardPlanes& planes, float* slots) {
   const int64_t taps = l.dilated_kernel * l.dilated_kernel;
   for (int64_t c = 0; c < l.channels; ++c) {
     const Window grad = window(planes.grad_d, c, strip);
     depthwise<false>(grad, l.dilation, l.dilated_kernel, planes.flipped_spatial + c * taps, 0.0f,
                      planes.grad_a.row(c, strip.start), l.pitch);
-    for (int64_t y = strip.start; y < strip.stop; ++y) planes.grad_a.clear_sides(c, y);
+    for (int64_t y = strip.start; y < strip.stop; ++y) planes.grad_a.clear_pad_columns(c, y);
     depthwise_weight_sums(grad, window(planes.a, c, strip), l.dilation, l.dilated_kernel,
                           slots + (sums.offset[kCsW] + c * taps) * kLanes);
     add_to(slots, sums.offset[kCsB] + c, sum_of_rows(grad));
@@ -165,9 +165,9 @@ inline void backward_dilated(const UnitLayout& l, const UnitSums& sums, const St
 
 // Pass 5 on a strip.
 template <int Channels>
-inline void backward_input(const Image& x, const Image& grad_out, const Image& grad_x, const UnitLayout& l,
-                           const float* const* w, const UnitSums& sums, int64_t b, const Strip& strip,
-                           const UnitBackwardPlanes& planes, const StripScratch& scratch, float* slots) {
+inline void backward_input(const Image& x, const Image& grad_out, const Image& grad_x, const DauLayout& l,
+                           const float* const* w, const DauGradSlots& sums, int64_t b, const Strip& strip,
+                           const DauBackwardPlanes& planes, const StripScratch& scratch, float* slots) {
   const int64_t channels = Channels ? Channels : l.channels, taps = l.kernel * l.kernel;
   for (int64_t c = 0; c < channels; ++c) {
     const Window grad = window(planes.grad_a, c, strip);
@@ -200,8 +200,8 @@ inline void backward_input(const Image& x, const Image& grad_out, const Image& g
   }
 }
 
-// The sums [first, last) of a sample over its strips.
-inline void total_sums(const UnitLayout& l, const UnitSums& sums, const UnitBackwardPlanes& planes, int64_t first,
+// Adds up slots [first, last) over strips and lanes.
+inline void total_sums(const DauLayout& l, const DauGradSlots& sums, const DauBackwardPlanes& planes, int64_t first,
                        int64_t last) {
   for (int64_t i = first; i < last; ++i) {
     planes.totals[i] = 0;
@@ -211,15 +211,15 @@ inline void total_sums(const UnitLayout& l, const UnitSums& sums, const UnitBack
   }
 }
 
-// The channel attention's gradients: fc0 and fc2, and, over the number of pixels, what the mean passes on to each u.
-inline void backward_channel(const UnitLayout& l, const UnitSums& sums, const float* const* w,
-                             const UnitBackwardPlanes& planes, double* grad_fc0, double* grad_fc2) {
+// Gradients of the channel attention: fc0, fc2, and of each channel's mean, divided by the number of pixels.
+inline void backward_channel(const DauLayout& l, const DauGradSlots& sums, const float* const* w,
+                             const DauBackwardPlanes& planes, double* grad_fc0, double* grad_fc2) {
   const double pixels = static_cast<double>(l.height) * static_cast<double>(l.width);
   for (int64_t c = 0; c < l.channels; ++c) planes.grad_mean[c] = 0.0f;
   for (int64_t i = 0; i < l.hidden; ++i) {
     double grad_hidden = 0;
     for (int64_t c = 0; c < l.channels; ++c) {
-      const double s = planes.s[c], grad_s = planes.totals[sums.channel + c] + planes.totals[sums.lost + c];
+      const double s = planes.s[c], grad_s = planes.totals[sums.channel + c] + planes.totals[sums.compensation + c];
       const double grad_logit = grad_s * s * (1 - s);
       if (planes.hidden[i] > 0) {
         grad_fc2[c * l.hidden + i] += grad_logit * planes.hidden[i];
@@ -235,18 +235,18 @@ inline void backward_channel(const UnitLayout& l, const UnitSums& sums, const fl
 
 template <int Channels>
 fermt_status dual_attention_unit_backward_as(const fermt_dual_attention_unit_backward_args& args) {
-  const UnitLayout l(args.shape);
-  const UnitSums sums(l);
+  const DauLayout l(args.shape);
+  const DauGradSlots sums(l);
   const float* const* w = args.weights;
   const int64_t dtype = args.shape.dtype;
   const Image x = {args.x, dtype}, grad_out = {args.grad_out, dtype}, grad_x = {args.grad_x, dtype};
   size_t bytes = 0;
-  UnitBackwardPlanes(fermt::Carver{}, l, sums, &bytes);
+  DauBackwardPlanes(Arena{}, l, sums, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kCallScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const UnitBackwardPlanes planes(fermt::Carver{base}, l, sums);
+  const DauBackwardPlanes planes(Arena{base}, l, sums);
   const Planes* const read_with_margins[] = {&planes.u, &planes.a, &planes.grad_d, &planes.grad_a};
-  for (const Planes* p : read_with_margins) p->clear_margin_rows();
+  for (const Planes* p : read_with_margins) p->clear_pad_rows();
   double* grad_fc0 = planes.grad_weights + sums.count;
   double* grad_fc2 = grad_fc0 + l.hidden * l.channels;
   memset(planes.grad_weights, 0, sizeof(double) * (sums.count + 2 * l.hidden * l.channels));

@@ -1,4 +1,4 @@
-// The Dual Attention Unit forward: three passes over a sample (u and its mean; conv0; all the rest).
+// The Dual Attention Unit forward: three passes over a sample (u and its mean; conv0; the rest).
 
 #pragma once
 
@@ -6,28 +6,28 @@
 
 namespace {
 
-struct UnitForwardPlanes {
+struct DauForwardPlanes {
   Planes u, a;
   float *strip_sums, *gate;  // gate: s in float
   double *pooled, *hidden, *s;
 
-  UnitForwardPlanes() = default;
-  UnitForwardPlanes(fermt::Carver carver, const UnitLayout& l, size_t* bytes = nullptr) {
-    u = {carver.floats(l.channels * l.plane), &l};
-    a = {carver.floats(l.channels * l.plane), &l};
-    strip_sums = carver.floats(l.strips * l.channels);
-    gate = carver.floats(l.channels);
-    pooled = carver.doubles(l.channels);
-    hidden = carver.doubles(l.hidden);
-    s = carver.doubles(l.channels);
-    if (bytes) *bytes = carver.used;
+  DauForwardPlanes() = default;
+  DauForwardPlanes(Arena arena, const DauLayout& l, size_t* bytes = nullptr) {
+    u = {arena.floats(l.channels * l.plane), &l};
+    a = {arena.floats(l.channels * l.plane), &l};
+    strip_sums = arena.floats(l.strips * l.channels);
+    gate = arena.floats(l.channels);
+    pooled = arena.doubles(l.channels);
+    hidden = arena.doubles(l.hidden);
+    s = arena.doubles(l.channels);
+    if (bytes) *bytes = arena.used;
   }
 };
 
 // out = proj_2(s conv1(d) u) + x on a strip.
 template <int Channels>
-inline void compute_out(const Image& x, const Image& out, const UnitLayout& l, const float* const* w, int64_t b,
-                        const Strip& strip, const UnitForwardPlanes& planes, const StripScratch& scratch) {
+inline void compute_out(const Image& x, const Image& out, const DauLayout& l, const float* const* w, int64_t b,
+                        const Strip& strip, const DauForwardPlanes& planes, const StripScratch& scratch) {
   const int64_t channels = Channels ? Channels : l.channels;
   Pixels<Channels> d(scratch.pixels[0]), gated(scratch.pixels[1]);
   compute_d(l, w, strip, planes.a, scratch);
@@ -47,16 +47,16 @@ inline void compute_out(const Image& x, const Image& out, const UnitLayout& l, c
 
 template <int Channels>
 fermt_status dual_attention_unit_forward_as(const fermt_dual_attention_unit_forward_args& args) {
-  const UnitLayout l(args.shape);
+  const DauLayout l(args.shape);
   const Image x = {args.x, args.shape.dtype}, out = {args.out, args.shape.dtype};
   const float* const* w = args.weights;
   size_t bytes = 0;
-  UnitForwardPlanes(fermt::Carver{}, l, &bytes);
+  DauForwardPlanes(Arena{}, l, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kCallScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const UnitForwardPlanes planes(fermt::Carver{base}, l);
-  planes.u.clear_margin_rows();
-  planes.a.clear_margin_rows();
+  const DauForwardPlanes planes(Arena{base}, l);
+  planes.u.clear_pad_rows();
+  planes.a.clear_pad_rows();
 
   const auto pass = [&](auto&& body) { return for_strips(args.parallel_for, l, body); };
   for (int64_t b = 0; b < args.shape.batch; ++b) {

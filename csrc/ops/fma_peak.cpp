@@ -1,4 +1,4 @@
-// Multiply-adds that wait for nothing: the peak that a frame's speed is a fraction of.
+// Peak throughput of multiply-adds, as a yardstick for kernels.
 
 #include "abi/parallel.h"
 #include "isa/kernel_table.h"
@@ -7,7 +7,7 @@
 
 namespace {
 
-// Each sum is a factor of its next product and starts from its own number, lest a compiler see that some are the same.
+// Each sum is a factor of its next product and starts from its own value, so that the compiler cannot merge them.
 template <class Operand>
 inline void multiply_add_rounds(int64_t iterations, Operand factor, float* result) {
   Vec sums[kAccumulators];
@@ -28,7 +28,7 @@ fermt_status fermt::FERMT_ISA::fma_peak(fermt_fma_peak_args* args) {
   const bool pairs = args->dtype == FERMT_BFLOAT16;
   auto chunk = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      volatile float seed = 0.0f;  // so that nothing is known of the operands
+      volatile float seed = 0.0f;  // hides the operands' values from the compiler
       float result;
       const Vec value = splat(seed);
       if (pairs)

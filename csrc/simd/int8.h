@@ -1,14 +1,16 @@
-// Four bytes in a 32-bit word: activations without a sign times weights with one, summed into a 32-bit integer.
+// Quads of bytes in 4-byte elements: unsigned activations times signed weights, accumulated in int32.
 
 #pragma once
 
+#include "simd/dtypes.h"
+#include "simd/math.h"
 #include "simd/vector.h"
 
 namespace {
 
 using Int8Quad = PackedWord<struct QuadKind>;
 
-// A word of its own beside VecInt, so that multiply_add knows it.
+// A type of its own beside VecInt, so that multiply_add knows activations from weights.
 struct QuadVec {
   VecInt bytes;
 };
@@ -25,7 +27,7 @@ inline VecInt multiply_add(VecInt sum, QuadVec a, VecInt b) {
 #endif
 }
 
-// Sums of either kind in a row of 4-byte places.
+// Accumulators of either type in a buffer of 4-byte elements.
 inline void store(float* p, VecInt v) { memcpy(p, &v, sizeof v); }
 
 template <class Sum>
@@ -35,47 +37,47 @@ inline Sum load_as(const float* p) {
   return v;
 }
 
-inline Vec as_floats(VecInt v) { return __builtin_convertvector(v, Vec); }
+inline Vec to_floats(VecInt v) { return __builtin_convertvector(v, Vec); }
 
-// Rounded to whole numbers from 0 to 255; NaN becomes 0.
+// Rounds to integers and clamps to [0, 255]; NaN becomes 0.
 inline void store_bytes(Vec v, uint8_t* to) {
-  const VecInt whole = __builtin_convertvector(round_to_whole(min(splat(255.0f), max(v, Vec{}))), VecInt);
+  const VecInt rounded = __builtin_convertvector(round_to_nearest(min(splat(255.0f), max(v, Vec{}))), VecInt);
 #if FERMT_VECTOR_BYTES == 64
-  const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)whole);
+  const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)rounded);
   memcpy(to, &bytes, sizeof bytes);
 #else
-  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<uint8_t>(whole[i]);
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<uint8_t>(rounded[i]);
 #endif
 }
 
-// value = (byte - zero) * scale.
-struct ByteScale {
+// Asymmetric quantization: value = (byte - zero) * scale.
+struct QuantParams {
   float scale, zero;
 };
 
-// A row of values to bytes over the range that it has, 0 included.
+// Quantizes a row over its own range, extended to include 0.
 template <class T>
-inline ByteScale quantise_row(const T* from, int64_t count, uint8_t* to) {
-  Vec low = {}, high = {};
+inline QuantParams quantize_row(const T* from, int64_t count, uint8_t* to) {
+  Vec minima = {}, maxima = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     const Vec v = load_vector(from + i);
-    low = min(v, low);
-    high = max(v, high);
+    minima = min(v, minima);
+    maxima = max(v, maxima);
   }
-  float least = 0, most = 0;
+  float lowest = 0, highest = 0;
   for (int lane = 0; lane < kLanes; ++lane) {
-    least = low[lane] < least ? low[lane] : least;
-    most = high[lane] > most ? high[lane] : most;
+    lowest = minima[lane] < lowest ? minima[lane] : lowest;
+    highest = maxima[lane] > highest ? maxima[lane] : highest;
   }
   for (int64_t j = i; j < count; ++j) {
     const float v = to_float(from[j]);
-    least = v < least ? v : least;
-    most = v > most ? v : most;
+    lowest = v < lowest ? v : lowest;
+    highest = v > highest ? v : highest;
   }
-  const float range = most - least;
+  const float range = highest - lowest;
   const float factor = range > 0 ? 255.0f / range : 0.0f;
-  const float zero = sum_of_lanes(round_to_whole(splat(-least * factor))) / kLanes;
+  const float zero = sum_of_lanes(round_to_nearest(splat(-lowest * factor))) / kLanes;
   for (i = 0; i + kLanes <= count; i += kLanes) store_bytes(load_vector(from + i) * factor + zero, to + i);
   if (i < count) {
     float rest[kLanes] = {};

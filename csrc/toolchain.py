@@ -1,0 +1,111 @@
+"""The C++ compiler and ninja: where they are, what they can do, and what to say where they cannot."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+OLDEST = {"GCC": 10, "Clang": 12}  # versions that are known to work
+
+
+class BuildError(Exception):
+    """The library cannot be built; the message says why and what to do."""
+
+
+class Compiler(NamedTuple):
+    """A C++ compiler: its command, and what it compiles for, as "x86_64-linux-gnu"."""
+
+    command: tuple[str, ...]
+    target: str
+
+
+def find_compiler(environment: Mapping[str, str] = os.environ) -> Compiler:
+    """CXX if it is set, else g++ or clang++."""
+    given = environment.get("CXX", "").strip()
+    candidates = [(given,) if shutil.which(given) else tuple(shlex.split(given))] if given else [("g++",), ("clang++",)]
+    for command in candidates:
+        if not shutil.which(command[0]):
+            continue
+        asked = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, errors="replace")
+        if asked.returncode:
+            reason = asked.stderr.strip() or f"exit status {asked.returncode}"
+            raise BuildError(f"'{shlex.join(command)}' is no C++ compiler, its -dumpmachine failed: {reason}.")
+        return Compiler(command, asked.stdout.strip())
+    names = ", ".join(shlex.join(command) for command in candidates)
+    raise BuildError(
+        f"no C++ compiler found (looked for {names}). Install one (Debian, Ubuntu: apt install g++; "
+        f"Fedora: dnf install gcc-c++; macOS: xcode-select --install)."
+    )
+
+
+def find_ninja() -> str:
+    if found := shutil.which("ninja"):
+        return found
+    try:
+        import ninja
+    except ImportError:
+        raise BuildError("ninja not found. Install it (pip install ninja).") from None
+    return str(Path(ninja.BIN_DIR) / "ninja")
+
+
+def flags_of(variable: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+    try:
+        return shlex.split(environment.get(variable, ""))
+    except ValueError as error:
+        raise BuildError(f"{variable}={environment[variable]!r} cannot be read as flags: {error}.") from None
+
+
+def check_compiler(compiler: Compiler, flags: Sequence[str]) -> None:
+    """Raises BuildError with the compiler's own words if it cannot compile a small C++17 program with these flags."""
+    if (problem := attempt(compiler, [*flags, "-c"])) is not None:
+        raise BuildError(f"{described(compiler)} cannot compile a small C++17 program: {problem}")
+
+
+# Needs the C++ runtime, as parallel.cpp does, and the vector extensions.
+_SMALL_PROGRAM = """
+#include <atomic>
+#include <cstdlib>
+struct Kept { void* data = nullptr; ~Kept() { std::free(data); } };
+thread_local Kept t_kept;
+typedef float Vec __attribute__((vector_size(16)));
+std::atomic<int> g_count{0};
+extern "C" void* fermt_probe(Vec* v) { if constexpr (sizeof(Vec) == 16) *v += 1.0f; ++g_count; return t_kept.data; }
+"""
+
+
+def attempt(compiler: Compiler, flags: Sequence[str]) -> str | None:
+    """None if the compiler makes something of the small program with these flags, else what it says."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "small.cpp", Path(folder) / "small"
+        source.write_text(_SMALL_PROGRAM)
+        command = [*compiler.command, *flags, str(source), "-o", str(out)]
+        tried = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if tried.returncode == 0 and out.exists():
+            return None
+        return (tried.stderr or tried.stdout).strip() or f"exit status {tried.returncode}, no message"
+
+
+def described(compiler: Compiler) -> str:
+    """The compiler's command and version, and whether that is an old one."""
+    asked = subprocess.run(
+        [*compiler.command, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, errors="replace"
+    )
+    macros = dict(re.findall(r"#define (__clang_major__|__GNUC__) (\d+)", asked.stdout))
+    kind = "Clang" if "__clang_major__" in macros else "GCC"
+    major = macros.get("__clang_major__") or macros.get("__GNUC__")
+    name = f"'{shlex.join(compiler.command)}'"
+    if major is None:
+        return name
+    old = f", older than {kind} {OLDEST[kind]}, the oldest known to work" if int(major) < OLDEST[kind] else ""
+    return f"{name} ({kind} {major}{old})"
+
+
+def say(text: str) -> None:
+    print(f"fermt-kernels: {text}", flush=True)
