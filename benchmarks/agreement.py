@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
-from fermt_kernels.backends import why_unsupported
+from fermt_kernels.backends import unsupported_reason
 from tests.support.tolerance import errors, inaccuracy
 
 from .cases import NUM_HEADS, NUM_TEMPLATE, AttentionCase, UnitCase
@@ -94,7 +94,7 @@ def main() -> None:
         for check in op_checks():
             truth, eager = (check.run("reference", dtype) for dtype in (torch.float64, torch.float32))
             for row in fk.backends():
-                if row.name == "reference" or why_unsupported(row.name, check.op, "cpu", torch.float32):
+                if row.name == "reference" or unsupported_reason(row.name, check.op, "cpu", torch.float32):
                     continue
                 add(check.name, row.name, check.run(row.name, torch.float32), eager, truth)
     for output, actual, eager, truth in model_outputs():

@@ -7,18 +7,18 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS, why_unsupported
+from fermt_kernels.backends import BACKENDS, unsupported_reason
 from tests.support.tolerance import assert_accurate
 
 from .cases import ATTENTION, UNITS, AttentionCase, UnitCase
 
 
 def skip_unless_supported(backend: str, op: str) -> None:
-    if reason := why_unsupported(backend, op, "cpu", torch.float32):
+    if reason := unsupported_reason(backend, op, "cpu", torch.float32):
         pytest.skip(f"backend {backend}: {reason}")
 
 
-@pytest.mark.parametrize("backend", ROOMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", ATTENTION, ids=lambda case: case.name)
 def bench_attention(benchmark: BenchmarkFixture, case: AttentionCase, backend: str) -> None:
     skip_unless_supported(backend, "attention_forward")
@@ -33,7 +33,7 @@ def bench_attention(benchmark: BenchmarkFixture, case: AttentionCase, backend: s
         benchmark(run)
 
 
-@pytest.mark.parametrize("backend", ROOMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", UNITS, ids=lambda case: case.name)
 def bench_dual_attention_unit(benchmark: BenchmarkFixture, case: UnitCase, backend: str) -> None:
     skip_unless_supported(backend, "dual_attention_unit_forward")

@@ -162,9 +162,9 @@ def _filters(rows: int, groups: int, inputs: int, outputs: int) -> str:
 
 def _maps(r: _Reader) -> Count:
     rows, width, inputs, outputs, maps = r.numbers("rows", "input_width", "INPUTS", "OUTPUTS", "maps")
-    groups, places = r.tensor("weight").shape[0], r.tensor("places")
-    sigmoids = int(((places[..., 0] >= 0) & (places[..., 1] > 0)).sum()) if r.values["SQUASHED"] else 0
-    moved = rows * (width * r.size("input") + FLOAT * maps) + places.nbytes + r.parameters()
+    groups, table = r.tensor("weight").shape[0], r.tensor("output_table")
+    sigmoids = int(((table[..., 0] >= 0) & (table[..., 1] > 0)).sum()) if r.values["APPLY_SIGMOID"] else 0
+    moved = rows * (width * r.size("input") + FLOAT * maps) + table.nbytes + r.parameters()
     flops = 2 * rows * outputs * (groups * 9 * inputs + maps)
     return f"{_filters(rows, groups, inputs, outputs)} to {maps} maps", Work(moved, flops, rows * sigmoids), 0
 

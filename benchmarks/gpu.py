@@ -15,7 +15,7 @@ import torch
 import typer
 from rich.console import Console
 
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 from fermt_kernels.cpp import library
 
 from . import (
@@ -55,7 +55,7 @@ def _parts(device: str, ceilings: roofline.Ceilings, console: Console, minutes: 
 def _wrong_ops(device: str, console: Console) -> list[str]:
     """What is wrong with the ops here."""
     dry, say = device != "cuda", partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    compared, found = gpu_checks.wrong(device, room.DTYPES, small=dry)
+    compared, found = gpu_checks.wrong(device, triton_backend.DTYPES, small=dry)
     say(f"ops: {compared} results compared with float64, {len(found)} faults")
     found += [f"opcheck: {fault}" for fault in gpu_checks.opcheck(device)]
     found += gpu_checks.wrong_crops(device)
@@ -68,7 +68,7 @@ def _wrong_ops(device: str, console: Console) -> list[str]:
 def _wrong_frames(device: str, console: Console) -> list[str]:
     """What is wrong with frames here."""
     dry, say = device != "cuda", partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    dtypes, runs = (room.DTYPES[:1], 1) if dry else (room.DTYPES, gpu_frame_checks.RUNS)
+    dtypes, runs = (triton_backend.DTYPES[:1], 1) if dry else (triton_backend.DTYPES, gpu_frame_checks.RUNS)
     compared, found = gpu_frame_checks.wrong(device, dtypes, say, small=dry)
     say(f"frames: {compared} maps and boxes compared with float64, {len(found)} faults")
     found += gpu_frame_checks.wrong_in_tf32(device, say, small=dry)
@@ -123,12 +123,12 @@ def main(
     if not dry_run and not torch.cuda.is_available():
         console.print("No CUDA GPU here. --plan prints floors; python -m benchmarks.triton_aot compiles the kernels.")
         raise typer.Exit(1)
-    if library.why_not() is not None and not dry_run:
+    if library.unavailable_reason() is not None and not dry_run:
         subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=ROOT, check=True)
     device = "cpu" if dry_run else "cuda"
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, for the peers' convolutions too
     name = "dry-run" if dry_run else torch.cuda.get_device_name()
-    facts = machine.facts() | {"gpu": name, "triton": room.describe()}
+    facts = machine.facts() | {"gpu": name, "triton": triton_backend.describe()}
     console.print(machine.headline(facts), facts["triton"], sep="\n", highlight=False, soft_wrap=True)
     found = [fault for each in CHECKS if each in chosen for fault in CHECKS[each](device, console)]
     for fault in found:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 
 from . import gpu_frame_cases, gpu_runners
 from .frame_report import Scene, dtype_name, in_dtype
@@ -42,14 +42,14 @@ class Subject(NamedTuple):
     """What everybody tracks: a model on the device in some dtype, ours of it, and crops on the CPU."""
 
     model: fermt.FERMT
-    packed: fk.frame.DeviceModel
+    packed: fk.frame.CudaPackedModel
     crops: Scene
 
     @classmethod
     def of(cls, dtype: torch.dtype, batch: int, device: str) -> Subject:
         exact = gpu_frame_cases.model(small=device != "cuda").to(device)
         packed = fk.frame.pack(exact, dtype, backend="triton")
-        assert isinstance(packed, fk.frame.DeviceModel)
+        assert isinstance(packed, fk.frame.CudaPackedModel)
         return cls(in_dtype(exact, dtype), packed, gpu_frame_cases.scene(exact.config, batch))
 
     def images(self) -> Iterator[Tensor]:
@@ -68,7 +68,7 @@ def _ours(subject: Subject) -> dict[str, Runner]:
     search, space = subject.crops.search.to(device), fk.frame.Workspace()
     track = partial(fk.frame.track_frame, packed, caches, workspace=space, boxes=True)
     pinned = subject.crops.search.pin_memory() if on_gpu else subject.crops.search
-    frame = room.make_frame(packed.weights, packed.sizes, len(search))
+    frame = triton_backend.make_frame(packed.weights, packed.sizes, len(search))
     for target, cache in enumerate(caches):
         frame.install(target, cache)
     frame.searches.copy_(search)

@@ -44,16 +44,16 @@ def _plan(small: bool) -> _Plan:
     return SMALL if small else FULL
 
 
-def _window(packed: fk.frame.DeviceModel) -> Tensor:
+def _window(packed: fk.frame.CudaPackedModel) -> Tensor:
     """One cell wins whatever the scores, which lie in [1e-4, 1]: a box at another cell would be no rounding error."""
     window = torch.full((packed.grid, packed.grid), 1e-5)
     window[packed.grid // 3, packed.grid // 2] = 1
     return window.to(packed.device)
 
 
-def _packed(model: fermt.FERMT, dtype: torch.dtype, device: str) -> fk.frame.DeviceModel:
+def _packed(model: fermt.FERMT, dtype: torch.dtype, device: str) -> fk.frame.CudaPackedModel:
     packed = fk.frame.pack(in_dtype(model, torch.float32).to(device), dtype, backend="triton")
-    assert isinstance(packed, fk.frame.DeviceModel)
+    assert isinstance(packed, fk.frame.CudaPackedModel)
     return packed
 
 
@@ -65,7 +65,7 @@ def _by_the_model(model: fermt.FERMT, scene: Scene, window: Tensor, dtype: torch
     return maps | {"boxes": fk.frame.decode(maps, window)}
 
 
-def _by_frames(packed: fk.frame.DeviceModel, scene: Scene, batch: int, window: Tensor) -> tuple[Maps, Tensor]:
+def _by_frames(packed: fk.frame.CudaPackedModel, scene: Scene, batch: int, window: Tensor) -> tuple[Maps, Tensor]:
     """Maps and boxes of whole batches of the scene's targets, in order and from the first again; and each's target."""
     known = len(scene.search)
     targets, space, results = torch.arange(-(-known // batch) * batch) % known, fk.frame.Workspace(), []
@@ -76,7 +76,7 @@ def _by_frames(packed: fk.frame.DeviceModel, scene: Scene, batch: int, window: T
     return {name: torch.cat([maps[name] for maps in results]) for name in results[0]}, targets
 
 
-def _misplaced(packed: fk.frame.DeviceModel, scene: Scene, batch: int) -> str | None:
+def _misplaced(packed: fk.frame.CudaPackedModel, scene: Scene, batch: int) -> str | None:
     """What is wrong with boxes by their own maps, without a window."""
     template, search = (crops[torch.arange(batch) % len(crops)].to(packed.device) for crops in scene)
     maps = fk.frame.track_frame(packed, fk.frame.encode_template(packed, template), search, boxes=True)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 import fermt_kernels as fk
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 from fermt_kernels.frame.fold import fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.launch import Launch, launch, recording
@@ -25,7 +25,7 @@ DTYPE = torch.bfloat16
 HEADINGS = ("kernel", "sizes", "launches", "MB", "GFLOP", "1e9 exp", "floor us", "by")
 
 
-def packed_model(device: str, dtype: torch.dtype, small: bool) -> fk.frame.DeviceModel:
+def packed_model(device: str, dtype: torch.dtype, small: bool) -> fk.frame.CudaPackedModel:
     """The default model for the Triton kernels, whether they can run on that device or not."""
     return for_device(fold(gpu_frame_cases.model(small)), dtype, torch.device(device))
 
@@ -33,7 +33,7 @@ def packed_model(device: str, dtype: torch.dtype, small: bool) -> fk.frame.Devic
 def launches(batch: int, dtype: torch.dtype = DTYPE, small: bool = False) -> list[Launch]:
     """What a frame of `batch` targets would launch; nothing runs."""
     packed = packed_model("cpu", dtype, small)
-    frame = room.make_frame(packed.weights, packed.sizes, batch)
+    frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
     with recording() as recorded:
         frame.track()
     return recorded
@@ -84,7 +84,7 @@ def measure(device: str, ceilings: roofline.Ceilings, console: Console) -> Itera
     dtype, batches = (torch.float32, (1,)) if small else (DTYPE, BATCHES)
     for batch in batches:
         packed = packed_model(device, dtype, small)
-        frame = room.make_frame(packed.weights, packed.sizes, batch)
+        frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
         template, search = gpu_frame_cases.scene(gpu_frame_cases.model(small).config, batch)
         frame.templates.copy_(template)
         frame.searches.copy_(search)

@@ -21,7 +21,7 @@ def facts() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "isa": library.load().isa if library.why_not() is None else None,
+        "isa": library.load().isa if library.unavailable_reason() is None else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -30,7 +30,10 @@ def _tokens(heads: Tensor) -> Tensor:
 
 
 def _by_group(attend: Callable[..., Tensor], qkv: Tensor, case: AttentionCase) -> Tensor:
-    """One dense attention a query group, as the authors write it; a group that sees nothing gets 0."""
+    """One dense attention for each query group, as the authors write it; 0 for a group that sees nothing.
+
+    Not the reference, which also computes `lse` and is slower.
+    """
     q, k, v = _heads(qkv, case)
     outputs = []
     for rows, span in zip(
@@ -106,17 +109,8 @@ def _our_unit(x: Tensor, *weights: Tensor) -> Tensor:
 
 
 def eager_unit(x: Tensor, *tensors: Tensor) -> Tensor:
-    """The unit as anyone would write it."""
-    weights, channels = fk.DAUWeights(*tensors), x.shape[1]
-    u = F.gelu(F.conv2d(x, weights.proj_1_weight, weights.proj_1_bias))
-    inner = F.conv2d(u, weights.conv0_weight, weights.conv0_bias, padding=2, groups=channels)
-    outer = F.conv2d(
-        inner, weights.conv_spatial_weight, weights.conv_spatial_bias, padding=6, dilation=3, groups=channels
-    )
-    spatial = F.conv2d(outer, weights.conv1_weight, weights.conv1_bias)
-    hidden = F.relu(F.linear(u.mean(dim=(2, 3)), weights.fc_0_weight))
-    channel = torch.sigmoid(F.linear(hidden, weights.fc_2_weight))[:, :, None, None]
-    return F.conv2d(channel * spatial * u, weights.proj_2_weight, weights.proj_2_bias) + x
+    """The unit in eager PyTorch: the reference, without the op around it."""
+    return fk.reference.dual_attention_unit(x, tensors)
 
 
 UNIT: dict[str, Callable[..., Tensor]] = {OURS: _our_unit, "eager": eager_unit}

@@ -21,7 +21,8 @@ from rich.table import Table
 from torch import Tensor
 
 import fermt
-from fermt_kernels import triton as room
+import fermt_kernels as fk
+from fermt_kernels import triton as triton_backend
 from fermt_kernels.frame.fold import Folded, fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.launch import Launch, recording
@@ -71,23 +72,23 @@ class Compiled(NamedTuple):
 def _attention_launches(dtype: torch.dtype, heads: int, n: int, m: int, dim: int) -> None:
     q, k, v = torch.empty(1, n + m, 3, heads, dim, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
     out, lse = torch.empty_like(q), torch.empty(1, heads, n + m)
-    room.attention_forward(q, k, v, out, lse, n, "mixed", dim**-0.5)
-    room.attention_backward(out, q, k, v, out, lse, q, k, v, n, "mixed", dim**-0.5)
+    triton_backend.attention_forward(q, k, v, out, lse, n, "mixed", dim**-0.5)
+    triton_backend.attention_backward(out, q, k, v, out, lse, q, k, v, n, "mixed", dim**-0.5)
 
 
 def _unit_launches(dtype: torch.dtype, size: int) -> None:
     case = cases.UnitCase(size, 1)
-    image, weights = case.image(dtype), case.weights(dtype)
-    room.dual_attention_unit_forward(image, weights, torch.empty_like(image))
-    grads = [torch.empty_like(weight) for weight in weights]
-    room.dual_attention_unit_backward(image, image, weights, torch.empty_like(image), grads)
+    image, weights = case.image(dtype), fk.DAUWeights(*case.weights(dtype))
+    triton_backend.dual_attention_unit_forward(image, weights, torch.empty_like(image))
+    grads = fk.DAUWeights(*map(torch.empty_like, weights))
+    triton_backend.dual_attention_unit_backward(image, image, weights, torch.empty_like(image), grads)
 
 
 def _crop_launches(size: int) -> None:
     image, planes = (torch.empty(shape, dtype=torch.uint8) for shape in ((720, 1280, 3), (3, 720, 1280)))
     out = torch.empty(2, size, size, 3, dtype=torch.uint8)
-    room.crop_forward(image, torch.empty(2, 3, dtype=torch.int32), out)
-    room.crop_forward(planes.permute(1, 2, 0), torch.empty(2, 3, dtype=torch.int64), out)
+    triton_backend.crop_forward(image, torch.empty(2, 3, dtype=torch.int32), out)
+    triton_backend.crop_forward(planes.permute(1, 2, 0), torch.empty(2, 3, dtype=torch.int64), out)
 
 
 @lru_cache
@@ -97,7 +98,7 @@ def _folded(config: str, reweight: bool) -> Folded:
 
 def _frame_launches(config: str, reweight: bool, dtype: torch.dtype, batch: int) -> None:
     packed = for_device(_folded(config, reweight), dtype, torch.device("cpu"))
-    frame = room.make_frame(packed.weights, packed.sizes, batch)
+    frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
     frame.encode()
     frame.track()
 

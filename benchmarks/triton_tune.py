@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 
 from . import gpu_timing, triton_tune_frame
 
@@ -31,10 +31,10 @@ def _runs(dtype: torch.dtype, dim: int, batch: int, device: str) -> dict[str, tu
     grad_q, grad_k, grad_v = torch.empty_like(packed).permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward() -> None:
-        room.attention_forward(q, k, v, out, lse, n, "mixed", dim**-0.5)
+        triton_backend.attention_forward(q, k, v, out, lse, n, "mixed", dim**-0.5)
 
     def backward() -> None:
-        room.attention_backward(out, q, k, v, out, lse, grad_q, grad_k, grad_v, n, "mixed", dim**-0.5)
+        triton_backend.attention_backward(out, q, k, v, out, lse, grad_q, grad_k, grad_v, n, "mixed", dim**-0.5)
 
     forward()
     one_program = (dtype.itemsize, dim) in launchers.BACKWARD
@@ -101,7 +101,7 @@ def main(
         raise typer.Exit(1)
     device, batch = ("cpu", 1) if dry_run else ("cuda", batch)
     if frame:
-        named = {str(each).removeprefix("torch."): each for each in room.DTYPES}
+        named = {str(each).removeprefix("torch."): each for each in triton_backend.DTYPES}
         only = tuple(filter(None, entries.split(",")))
         if dtype not in named or not set(only) <= triton_tune_frame.TRIED.keys():
             known = f"--dtype {', '.join(named)}; --entries {', '.join(triton_tune_frame.TRIED)}"

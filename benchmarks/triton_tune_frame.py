@@ -13,7 +13,7 @@ from torch import Tensor
 from triton import next_power_of_2
 from triton.errors import TritonError
 
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton import attention
 from fermt_kernels.triton.attention import Blocks
 from fermt_kernels.triton.frame_tiles import FEW, FEW_ROWS, MANY, Mode, Tiles
@@ -59,7 +59,7 @@ class _Subject(NamedTuple):
 
 def _subject(device: str, dtype: torch.dtype, batch: int, small: bool) -> _Subject:
     packed = packed_model(device, dtype, small)
-    frame = room.make_frame(packed.weights, packed.sizes, batch)
+    frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
     template, search = gpu_frame_cases.scene(gpu_frame_cases.model(small).config, batch)
     frame.templates.copy_(template)
     frame.searches.copy_(search)
@@ -72,7 +72,7 @@ def _seconds(subject: _Subject, on_gpu: bool) -> float | str:
     """Of a frame by the tables as they are; or why they have none."""
     batch = len(subject.searches)
     try:
-        frame = room.make_frame(subject.weights, subject.sizes, batch)
+        frame = triton_backend.make_frame(subject.weights, subject.sizes, batch)
         for target, cache in enumerate(subject.caches):
             frame.install(target, cache)
         frame.searches.copy_(subject.searches)

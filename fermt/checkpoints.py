@@ -19,13 +19,13 @@ from torch import Tensor
 from fermt_kernels.files import atomic_write
 from fermt_kernels.frame import PackedModel
 from fermt_kernels.frame import load as load_packed
+from fermt_kernels.spec.state_dict import UNUSED_KEYS
 
 from .config import ModelConfig
 from .model import FERMT, build_model
 
 PACKED = ".fermt"  # suffix of packed models
 CONFIG_KEY = "fermt_config"
-UNUSED = ("backbone.cls_token", "backbone.pos_embed")  # in the authors' state dict, but not used in forward passes
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
 
 
@@ -89,7 +89,7 @@ def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: keys are missing or unexpected, or shapes differ; all are named, and nothing is loaded.
     """
-    renamed = {key.replace(*RENAMED): value for key, value in state.items() if key not in UNUSED}
+    renamed = {key.replace(*RENAMED): value for key, value in state.items() if key not in UNUSED_KEYS}
     _load_exactly(model, renamed, "state dict")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fermt_kernels import PATTERNS
+from fermt_kernels import PATTERNS, spec
 
-HEADS = ("center", "corner")
+HEADS = tuple(spec.heads.HEADS)
 
 
 @dataclasses.dataclass(frozen=True)

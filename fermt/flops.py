@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 from fermt_kernels.flops import attention_macs, dual_attention_unit_macs
 from fermt_kernels.patterns import key_spans, score_pairs
+from fermt_kernels.spec.heads import HEADS
+from fermt_kernels.spec.schedule import TemplateSchedule
 
 from .config import ModelConfig, named_config
-from .model import center_head, corner_head
 from .model.layers import WIDTHS
-
-_BRANCHES = {"center": tuple(center_head.BRANCHES.values()), "corner": (1,) * len(corner_head.BRANCHES)}
-_DECODE_MACS_A_CELL = {"center": 0, "corner": 2 * len(corner_head.BRANCHES)}  # the mean x and y of each corner
 
 
 class LayerCount(NamedTuple):
@@ -81,7 +79,7 @@ def count_flops(config: str | ModelConfig = "fermt") -> FlopCount:
         position_parameters=tokens * c.dim,
         linear=sum(layer.linear for layer in layers),
         attention=sum(layer.attention for layer in layers),
-        head=c.num_search * (head_weights + _DECODE_MACS_A_CELL[c.head]),
+        head=c.num_search * (head_weights + _decode_macs(c.head)),
         patches=tokens * patch_weights,
         dau=sum(dual_attention_unit_macs(1, 3, side, side) for side in sides) if c.dau else 0,
         layers=layers,
@@ -102,8 +100,7 @@ def frame_macs(config: str | ModelConfig = "fermt", *, template: bool = False, w
     """
     c = named_config(config) if isinstance(config, str) else config
     n, m, hidden = c.num_template, c.num_search, int(c.dim * c.mlp_ratio)
-    spans = [key_spans(pattern, n, n + m) for pattern in c.patterns]
-    leading = next((i for i, (by_template, _) in enumerate(spans) if by_template[1] > n), len(spans))
+    schedule = TemplateSchedule(c.patterns, c.reweight)
 
     def update(keys: tuple[int, int]) -> int:
         """MACs of a token's query, attention and projection, if it sees any keys, and of its MLP."""
@@ -111,17 +108,18 @@ def frame_macs(config: str | ModelConfig = "fermt", *, template: bool = False, w
         return (2 * c.dim * (c.dim + seen) if seen else 0) + 2 * c.dim * hidden
 
     searched = encoded = 0
-    template_read = c.reweight  # whether the template's tokens are used after this layer
-    for i, (by_template, by_search) in reversed(list(enumerate(spans))):
-        live = (by_search, by_template) if template_read else (by_search,)
-        key_value = 2 * c.dim * c.dim
-        searched += m * (update(by_search) + (key_value if any(stop > n for _, stop in live) else 0))
-        macs = n * (update(by_template) if template_read else 0)
-        macs += n * (key_value if any(start < min(stop, n) for start, stop in live) else 0)
-        searched, encoded = (searched, encoded + macs) if i < leading else (searched + macs, encoded)
-        template_read = template_read or by_search[0] < n
+    key_value = 2 * c.dim * c.dim
+    for i, pattern in enumerate(c.patterns):
+        by_template, by_search = key_spans(pattern, n, n + m)
+        searched += m * (update(by_search) + (key_value if schedule.search_keys(i) else 0))
+        macs = n * (update(by_template) if schedule.template_updated(i) else 0)
+        macs += n * (key_value if schedule.template_keys(i) else 0)
+        if i < schedule.first_dynamic_layer:
+            encoded += macs
+        else:
+            searched += macs
     searched += _embedding(c, c.search_size) + _head_macs(c, winograd)
-    encoded += _embedding(c, c.template_size) if template_read else 0
+    encoded += _embedding(c, c.template_size) if schedule.last_template_layer >= 0 else 0
     return searched + encoded if template else searched
 
 
@@ -132,15 +130,19 @@ def _embedding(config: ModelConfig, side: int) -> int:
 
 def _head_macs(config: ModelConfig, winograd: bool) -> int:
     cells, tiles = config.search_grid**2, (-(-config.search_grid // 2)) ** 2
-    outputs = _BRANCHES[config.head]
-    weights, last = _head(config)[0], WIDTHS[-1] * sum(outputs)
+    weights, last = _head(config)[0], WIDTHS[-1] * HEADS[config.head].map_channels
     squares = (weights - last) // 9 * 16 * tiles if winograd else (weights - last) * cells
     return squares + cells * (last + (config.dim if config.reweight else 0))
 
 
 def _head(config: ModelConfig) -> tuple[int, int]:
-    """Weights of the head's convolutions, and its parameters, with biases and two for each normalized channel."""
-    outputs = _BRANCHES[config.head]
+    """Weights of the head's convolutions, and its parameters: with biases and two for each normalized channel."""
+    branches, outputs = len(HEADS[config.head].branches), HEADS[config.head].map_channels
     chain = sum(9 * before * after for before, after in zip((config.dim, *WIDTHS[:-1]), WIDTHS, strict=True))
-    weights = len(outputs) * chain + WIDTHS[-1] * sum(outputs)
-    return weights, weights + len(outputs) * 3 * sum(WIDTHS) + sum(outputs)
+    weights = branches * chain + WIDTHS[-1] * outputs
+    return weights, weights + branches * 3 * sum(WIDTHS) + outputs
+
+
+def _decode_macs(head: str) -> int:
+    """MACs of decoding for each cell: a softmax head takes the mean x and y of each map."""
+    return 2 * HEADS[head].map_channels if HEADS[head].softmax else 0

@@ -2,13 +2,12 @@
 
 import fermt_kernels as fk
 out = fk.mixed_attention(qkv, num_heads=12, num_template=64)   # (B, N, 3 C) -> (B, N, C)
-print(fk.backends())                                           # what can run here, and why not the rest
+print(fk.backends())                                           # usable backends; for the others, the reason
 """
 
-from . import flops, frame, modules, patterns, reference
+from . import flops, frame, modules, patterns, reference, spec
 from .backends import backends
 from .ops import (
-    DAUWeights,
     attention,
     attention_packed,
     cross_attention,
@@ -16,7 +15,8 @@ from .ops import (
     linear,
     mixed_attention,
 )
-from .patterns import PATTERNS
+from .spec.dual_attention_unit import DAUWeights
+from .spec.patterns import PATTERNS
 from .swap import swap
 
 __version__ = "0.1.0"
@@ -37,5 +37,6 @@ __all__ = [
     "modules",
     "patterns",
     "reference",
+    "spec",
     "swap",
 ]

@@ -1,50 +1,45 @@
-"""The table of backends: which can run here, why the others cannot, and which one an op takes.
+"""The table of backends, and the choice of one for an op.
 
-A room (`reference`, `cpp`, `triton`) says what it needs (`why_not()`), what it has (`SUPPORTS`: op -> dtypes), where
-(`DEVICES`), up to what size (`LARGEST`: op -> what is meant, and the largest), which ops PyTorch does faster here
-(`slower_than_pytorch()`), and holds one function for each op it has. Nothing else in the package asks about backends.
+Each backend is a package (`reference`, `cpp`, `triton`) with one function for each of its ops and these names:
+
+- `unavailable_reason()`: why it cannot run on this machine, or None;
+- `describe()`: what it runs on;
+- `DEVICES`: device types whose tensors it takes, or None for any;
+- `SUPPORTS`: op -> dtypes;
+- `LARGEST`: op -> the size that is limited, in words, and its largest value;
+- `slower_than_pytorch()`: ops that PyTorch's own kernels run faster on this machine.
+
+Only this module asks for them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 
 from . import cpp, reference, triton
+from .torch_private import constant_when_traced
 
 AUTO = "auto"
 BACKEND_VARIABLE = "FERMT_BACKEND"
-ROOMS: dict[str, ModuleType] = {
-    "triton": triton,
-    "cpp": cpp,
-    "reference": reference,
-}  # in order of preference
-NAMES = (AUTO, *ROOMS)
-
-
-Function = TypeVar("Function", bound=Callable)
-
-
-def _constant_when_traced(function: Function) -> Function:
-    """What torch.compiler.assume_constant_result does, which imports all of torch._dynamo: a second at every start."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+# In order of preference.
+BACKENDS: dict[str, ModuleType] = {"triton": triton, "cpp": cpp, "reference": reference}
+NAMES = (AUTO, *BACKENDS)
 
 
 class BackendStatus(NamedTuple):
-    """One row of `backends()`."""
+    """The state of one backend: a row of `backends()`."""
 
     name: str
     usable: bool
-    detail: str  # what it runs on; or, where it is not usable, why not and what to do about it
+    detail: str  # what it runs on; or why it is not usable, and what to do about it
 
 
 class BackendTable(tuple[BackendStatus, ...]):
-    """The rows of `backends()`; prints as a table."""
+    """The result of `backends()`: a tuple of `BackendStatus` that prints as a table."""
 
     __slots__ = ()
 
@@ -55,31 +50,43 @@ class BackendTable(tuple[BackendStatus, ...]):
 
 
 def backends() -> BackendTable:
-    """The backends in order of preference: name, whether usable here, and if not, why and what to do about it."""
+    """Lists the backends in order of preference: name, whether usable on this machine, and if not, the reason."""
     rows = []
-    for name, room in ROOMS.items():
-        reason = room.why_not()
-        rows.append(BackendStatus(name, reason is None, room.describe() if reason is None else reason))
+    for name, backend in BACKENDS.items():
+        reason = backend.unavailable_reason()
+        rows.append(BackendStatus(name, reason is None, backend.describe() if reason is None else reason))
     return BackendTable(rows)
 
 
-def why_unsupported(name: str, op: str, device_type: str, dtype: torch.dtype, size: int = 0) -> str | None:
-    """Why backend `name` cannot run `op` on such input, or None if it can; `size` is the head dim, or the channels."""
-    room = ROOMS[name]
-    if reason := room.why_not():
+def unsupported_reason(name: str, op: str, device_type: str, dtype: torch.dtype, size: int = 0) -> str | None:
+    """The reason why a backend cannot run an op on such input, or None if it can.
+
+    Args:
+        name: a key of `BACKENDS`.
+        op: a key of the backend's `SUPPORTS`, such as "attention_forward".
+        device_type: of the input, such as "cuda".
+        dtype: of the computation.
+        size: the head dim of attention, or the channels of the Dual Attention Unit.
+    """
+    backend = BACKENDS[name]
+    if reason := backend.unavailable_reason():
         return reason
-    if room.DEVICES is not None and device_type not in room.DEVICES:
-        return f"it runs on {', '.join(room.DEVICES)} tensors, not {device_type}"
-    if op not in room.SUPPORTS:
+    if backend.DEVICES is not None and device_type not in backend.DEVICES:
+        return f"it runs on {', '.join(backend.DEVICES)} tensors, not {device_type}"
+    if op not in backend.SUPPORTS:
         return f"it has no {op}"
-    if dtype not in room.SUPPORTS[op]:
-        return f"its {op} takes {', '.join(map(str, room.SUPPORTS[op]))}, not {dtype}"
-    what, largest = room.LARGEST.get(op, ("", size))
+    if dtype not in backend.SUPPORTS[op]:
+        return f"its {op} takes {', '.join(map(str, backend.SUPPORTS[op]))}, not {dtype}"
+    what, largest = backend.LARGEST.get(op, ("", size))
     return f"its {op} takes {what} up to {largest}, not {size}" if size > largest else None
 
 
 def requested(backend: str) -> str:
-    """The backend asked for: `backend` itself, or the default that the environment names where it is "auto"."""
+    """The requested backend: `backend` itself, or for "auto" the value of FERMT_BACKEND if it is set.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
     name = os.environ.get(BACKEND_VARIABLE, AUTO) if backend == AUTO else backend
     if name not in NAMES:
         origin = f"{BACKEND_VARIABLE}=" if backend == AUTO else "backend "
@@ -87,13 +94,13 @@ def requested(backend: str) -> str:
     return name
 
 
-@_constant_when_traced
+@constant_when_traced
 def _limits(op: str) -> tuple[int, ...]:
-    return tuple(sorted({room.LARGEST[op][1] for room in ROOMS.values() if op in room.LARGEST}))
+    return tuple(sorted({backend.LARGEST[op][1] for backend in BACKENDS.values() if op in backend.LARGEST}))
 
 
 def constant_size(op: str, size: int) -> int:
-    """`size`; where it is traced with shapes left open, a constant that the same backends take."""
+    """The size or, while `torch.compile` traces with dynamic shapes, a constant that the same backends support."""
     if not torch.compiler.is_compiling():
         return size
     constant = 0
@@ -103,32 +110,38 @@ def constant_size(op: str, size: int) -> int:
     return constant
 
 
-@_constant_when_traced
+@constant_when_traced
 def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_backward: bool, size: int = 0) -> str:
-    """Name of the backend that runs `op` ("attention", say) on inputs of `size` (head dim, or channels).
+    """Chooses the backend that runs an op. The name is a constant of a compiled graph.
 
-    It is a constant of the compiled graph.
+    "auto" takes the first backend that supports the input and is not slower than PyTorch's own kernels, and at last
+    the reference. An explicit name never falls back.
 
-    "auto" takes the first row that can and that is not slower than PyTorch's own, and ends at the reference. An
-    explicit name never falls back: it raises RuntimeError with the reason, also where the gradient will be needed and
-    only the forward pass is there.
+    Args:
+        op: name without `_forward`, such as "attention".
+        backend: "auto" or a key of `BACKENDS`.
+        device_type, dtype, size: as in `unsupported_reason`.
+        with_backward: whether the gradient will be needed.
+
+    Raises:
+        RuntimeError: the named backend cannot run the op, or not its gradient; the message has the reason.
     """
     name = requested(backend)
     if name == AUTO:
         return next(
             row
-            for row, room in ROOMS.items()
-            if why_unsupported(row, f"{op}_forward", device_type, dtype, size) is None
-            and op not in room.slower_than_pytorch()
+            for row, backend in BACKENDS.items()
+            if unsupported_reason(row, f"{op}_forward", device_type, dtype, size) is None
+            and op not in backend.slower_than_pytorch()
         )
-    for needed in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
-        if reason := why_unsupported(name, needed, device_type, dtype, size):
-            raise RuntimeError(f"backend {name!r} cannot run {needed}: {reason}")
+    for function in (f"{op}_forward", f"{op}_backward") if with_backward else (f"{op}_forward",):
+        if reason := unsupported_reason(name, function, device_type, dtype, size):
+            raise RuntimeError(f"backend {name!r} cannot run {function}: {reason}")
     return name
 
 
 def resolve_backward(op: str, forward_name: str, device_type: str, dtype: torch.dtype) -> str:
-    """The backend of the gradient: the forward's own if it has one, else (under "auto" only) the first that does."""
-    if why_unsupported(forward_name, f"{op}_backward", device_type, dtype) is None:
+    """Chooses the backend of an op's gradient: the forward's own or, if it has none, the first that supports it."""
+    if unsupported_reason(forward_name, f"{op}_backward", device_type, dtype) is None:
         return forward_name
-    return next(row for row in ROOMS if why_unsupported(row, f"{op}_backward", device_type, dtype) is None)
+    return next(row for row in BACKENDS if unsupported_reason(row, f"{op}_backward", device_type, dtype) is None)

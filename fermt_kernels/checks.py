@@ -1,4 +1,7 @@
-"""One copy of every input error. Each carries the value it met and the form it expected."""
+"""Checks of the ops' arguments. Every error message has the value and the expected form.
+
+The first argument, `op`, is the function's name for the message.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,20 @@ from collections.abc import Sequence
 
 import torch
 
-from .patterns import PATTERNS
+from .spec.dual_attention_unit import DAUWeights
+from .spec.patterns import PATTERNS
 
 FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def pattern(op: str, value: str) -> None:
+    """Checks that the pattern exists."""
     if value not in PATTERNS:
         raise ValueError(f"{op}: unknown pattern {value!r}; expected one of {', '.join(PATTERNS)}")
 
 
 def num_template(op: str, value: int, tokens: int) -> None:
+    """Checks that the number of template tokens is an int from 0 to the number of tokens."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{op}: num_template must be an int, got {value!r}")
     if not 0 <= value <= tokens:
@@ -24,12 +30,13 @@ def num_template(op: str, value: int, tokens: int) -> None:
 
 
 def scale(op: str, value: float | None) -> None:
+    """Checks that the scale is a number or None."""
     if value is not None and not isinstance(value, (int, float, torch.SymFloat)):
         raise TypeError(f"{op}: scale must be a number or None for head_dim ** -0.5, got {value!r}")
 
 
 def float_tensor(op: str, name: str, value: torch.Tensor, layout: str) -> None:
-    """`layout` names the dimensions, such as "(B, H, N, D)"; their number is what is checked."""
+    """Checks type, dtype and number of dimensions; `layout` names the dimensions, such as "(B, H, N, D)"."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{op}: {name} must be a tensor of shape {layout}, got {type(value).__name__}")
     if value.dim() != layout.count(",") + 1:
@@ -38,13 +45,14 @@ def float_tensor(op: str, name: str, value: torch.Tensor, layout: str) -> None:
 
 
 def float_dtype(op: str, name: str, value: torch.Tensor) -> None:
+    """Checks that the tensor has one of `FLOAT_DTYPES`."""
     if value.dtype not in FLOAT_DTYPES:
         expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
         raise TypeError(f"{op}: {name} must be one of {expected}, got {value.dtype}")
 
 
 def same_kind(op: str, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
-    """All tensors share the first one's dtype and device."""
+    """Checks that all tensors have the first one's dtype and device."""
     first = tensors[0]
     for name, tensor in zip(names, tensors, strict=True):
         if tensor.dtype != first.dtype:
@@ -62,6 +70,7 @@ def attention(
     pattern_name: str,
     scale_value: float | None,
 ) -> None:
+    """Checks the arguments of `attention`."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         float_tensor(op, name, tensor, "(B, H, N, D)")
         if tensor.shape != q.shape:
@@ -77,6 +86,7 @@ def attention(
 def attention_packed(
     op: str, qkv: torch.Tensor, num_heads: int, n: int, pattern_name: str, scale_value: float | None
 ) -> None:
+    """Checks the arguments of `attention_packed`."""
     float_tensor(op, "qkv", qkv, "(B, N, 3 C)")
     if isinstance(num_heads, bool) or not isinstance(num_heads, int) or num_heads < 1:
         raise ValueError(f"{op}: num_heads must be a positive int, got {num_heads!r}")
@@ -90,8 +100,9 @@ def attention_packed(
     scale(op, scale_value)
 
 
-def dual_attention_unit(op: str, x: torch.Tensor, names: Sequence[str], weights: Sequence[torch.Tensor]) -> None:
-    """`weights` in the order of `DAUWeights`; their shapes must agree with x and with one another."""
+def dual_attention_unit(op: str, x: torch.Tensor, weights: DAUWeights) -> None:
+    """Checks that the image has pixels, and that all weights have its dtype, its device and shapes that fit."""
+    names = weights._fields
     float_tensor(op, "x", x, "(B, C, H, W)")
     channels = x.shape[1]
     if x.shape[2] * x.shape[3] == 0 or channels == 0:
@@ -115,7 +126,7 @@ def dual_attention_unit(op: str, x: torch.Tensor, names: Sequence[str], weights:
 
 
 def linear(op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Shapes that agree; dtypes are left to autocast, or must agree."""
+    """Checks the arguments of `linear`: shapes that fit, and without autocast one dtype and device."""
     named = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
     for name, tensor in named.items():
         if not isinstance(tensor, torch.Tensor):

@@ -1,6 +1,6 @@
-"""How much an op computes, in closed form; and the same formulas for `torch.utils.flop_counter`.
+"""Operation counts of the ops in closed form, also registered with `torch.utils.flop_counter`.
 
-A MAC is one multiply and one add; a FLOP is half of it. What is counted is the matrix and convolution products.
+Only matrix and convolution products are counted. A MAC is one multiply and one add, two FLOPs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from . import ops  # noqa: F401  (the formulas below are for registered ops)
-from .patterns import score_pairs
+from .spec.dual_attention_unit import DAUWeights
+from .spec.patterns import score_pairs
 
 
 def attention_macs(
@@ -24,7 +25,7 @@ def attention_macs(
     *,
     backward: bool = False,
 ) -> int:
-    """MACs of q k^T and p v; backward has five products (the scores again, then dp, dv, dq, dk) for the two."""
+    """MACs of attention: the products q k^T and p v; backward has five (the scores again, then dp, dv, dq, dk)."""
     products = 5 if backward else 2
     return batch * heads * score_pairs(pattern, num_template, tokens) * head_dim * products
 
@@ -40,10 +41,10 @@ def dual_attention_unit_macs(
     hidden: int = 1,
     backward: bool = False,
 ) -> int:
-    """MACs of three 1x1 convolutions, two depth-wise ones and the channel attention's two small products.
+    """MACs of the Dual Attention Unit: three 1x1 and two depth-wise convolutions, and the channel attention.
 
-    Padded borders count as the rest does, as usual. Backward has two products for each of the forward's, and
-    computes the forward again.
+    Products with padding are counted too, as is usual. Backward has two products for each of the forward's, and
+    recomputes the forward.
     """
     per_pixel = 3 * channels * channels + channels * (kernel**2 + dilated_kernel**2)
     forward = batch * (height * width * per_pixel + 2 * channels * hidden)
@@ -51,7 +52,7 @@ def dual_attention_unit_macs(
 
 
 def linear_macs(rows: int, inputs: int, outputs: int, *, products: int = 1) -> int:
-    """MACs of `products` products: one forward, and one for each of x's and the weight's gradients."""
+    """MACs of a linear layer: one product forward, and one for each of the gradients of x and the weight."""
     return rows * inputs * outputs * products
 
 
@@ -121,15 +122,17 @@ def _attention_packed_backward(
 
 
 def _unit_macs(x: tuple, weights: tuple, backward: bool) -> int:
+    """`weights` has the shapes of `DAUWeights`, and then the backend's name."""
     batch, channels, height, width = x
+    shape = dict(zip(DAUWeights._fields, weights, strict=False))
     return dual_attention_unit_macs(
         batch,
         channels,
         height,
         width,
-        kernel=weights[2][-1],
-        dilated_kernel=weights[4][-1],
-        hidden=weights[8][0],
+        kernel=shape["conv0_weight"][-1],
+        dilated_kernel=shape["conv_spatial_weight"][-1],
+        hidden=shape["fc_0_weight"][0],
         backward=backward,
     )
 

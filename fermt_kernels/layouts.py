@@ -1,4 +1,4 @@
-"""Layouts of tensors that compiled rooms read by strides."""
+"""Memory layouts that the compiled backends can read."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def last_contiguous(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy where its last dimension is not contiguous."""
+    """Returns the tensor, or a contiguous copy if its last dimension is not contiguous."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

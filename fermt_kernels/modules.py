@@ -1,4 +1,4 @@
-"""Drop-in modules: parameters and state-dict keys as in the authors' release, computation through the ops."""
+"""Modules with the parameters and state-dict keys of the authors' release that compute with this package's ops."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from torch import Tensor
 
 from . import checks
 from .backends import requested
-from .ops import STATE_KEYS, DAUWeights, attention_packed, dual_attention_unit, linear
+from .ops import attention_packed, dual_attention_unit, linear
+from .spec.dual_attention_unit import STATE_KEYS, DAUWeights
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` through `fermt_kernels.linear`; called with `gelu=True`, the GELU before it as well.
+    """A `torch.nn.Linear` that computes with `fermt_kernels.linear`, and on request with the GELU before it.
 
     Args:
-        in_features, out_features, bias: as `torch.nn.Linear`'s.
-        out_dtype: of the result under autocast; None for autocast's.
+        in_features, out_features, bias: as of `torch.nn.Linear`.
+        out_dtype: dtype of the result under autocast; None for autocast's.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
     State-dict keys: `weight`, `bias`.
@@ -36,7 +37,7 @@ class Linear(nn.Linear):
         self.out_dtype, self.backend = out_dtype, backend
 
     def forward(self, input: Tensor, gelu: bool = False) -> Tensor:
-        """(..., in_features) -> (..., out_features), of GELU(input) with `gelu`: no GELU is then stored, or a pass."""
+        """Input (..., in_features) -> (..., out_features); with `gelu` of GELU(input), which is not stored."""
         out_dtype = self.out_dtype if torch.is_autocast_enabled(input.device.type) else None
         return linear(input, self.weight, self.bias, gelu=gelu, out_dtype=out_dtype, backend=self.backend)
 
@@ -45,16 +46,16 @@ class Linear(nn.Linear):
 
 
 class PatchEmbed(nn.Module):
-    """Images (B, 3, H, W) -> tokens (B, HW / P^2, C), row by row.
+    """Patch embedding: images (B, 3, H, W) -> tokens (B, HW / P^2, C), row by row.
 
-    Patches do not overlap, so the convolution that the weights belong to is one product.
+    Patches do not overlap, so that the convolution is computed as one matrix product.
 
     Args:
-        patch_size: P, which divides H and W.
-        dim: C.
+        patch_size: P, which must divide H and W.
+        dim: C, channels of a token.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
-    State-dict keys: `proj.weight`, `proj.bias`, of a convolution.
+    State-dict keys: `proj.weight`, `proj.bias`, with a convolution's shapes.
     """
 
     def __init__(self, patch_size: int, dim: int, *, backend: str = "auto") -> None:
@@ -79,10 +80,10 @@ class TemplateSearchAttention(nn.Module):
     Args:
         dim: C, channels of a token.
         num_heads: H; the head dim is C / H.
-        pattern: who sees whom; see `fermt_kernels.attention`.
+        pattern: which keys each group of queries sees; see `fermt_kernels.attention`.
         qkv_bias: whether the joint projection has a bias.
         scale: factor of the scores; head_dim ** -0.5 if None.
-        out_dtype: of the result under autocast; None for autocast's.
+        out_dtype: dtype of the result under autocast; None for autocast's.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
     State-dict keys: `qkv.weight`, `qkv.bias`, `proj.weight`, `proj.bias`.
@@ -112,7 +113,7 @@ class TemplateSearchAttention(nn.Module):
         self.proj = Linear(dim, dim, out_dtype=out_dtype, backend=backend)
 
     def forward(self, x: Tensor, num_template: int) -> Tensor:
-        """Tokens (B, N, C), template first -> (B, N, C). A query that sees nothing gets the projection's bias."""
+        """Tokens (B, N, C), template first -> (B, N, C). For a query that sees nothing it is the projection's bias."""
         heads = attention_packed(
             self.qkv(x), self.num_heads, num_template, self.pattern, scale=self.scale, backend=self.backend
         )
@@ -123,7 +124,7 @@ class TemplateSearchAttention(nn.Module):
 
 
 class _SpatialGatingUnit(nn.Module):
-    """Holds the parameters of the two attentions under the authors' names."""
+    """Container of the parameters of spatial and channel attention under the authors' names."""
 
     def __init__(self, channels: int, reduction_channels: int) -> None:
         super().__init__()
@@ -139,11 +140,11 @@ class _SpatialGatingUnit(nn.Module):
 
 
 class DualAttentionUnit(nn.Module):
-    """The Dual Attention Unit, (B, C, H, W) -> (B, C, H, W) (the authors' `DAU`; Eq. 4 of the paper).
+    """Dual Attention Unit, (B, C, H, W) -> (B, C, H, W) (the authors' `DAU`; Eq. 4 of the paper).
 
     Args:
         channels: C; the model applies the unit to the image itself, C = 3.
-        hidden: width of the channel attention's bottle-neck.
+        hidden: width of the channel attention's bottleneck.
         backend: "auto" or a name from `fermt_kernels.backends()`.
 
     State-dict keys: `proj_1.*`, `spatial_gating_unit.{conv0,conv_spatial,conv1,fc.0,fc.2}.*`, `proj_2.*`.
@@ -158,7 +159,7 @@ class DualAttentionUnit(nn.Module):
         self.proj_2 = nn.Conv2d(channels, channels, 1)
 
     def weights(self) -> DAUWeights:
-        """The module's parameters in the form that the op takes."""
+        """The module's parameters as the op takes them."""
         return DAUWeights(*(self.get_parameter(key) for key in STATE_KEYS.values()))
 
     def forward(self, x: Tensor) -> Tensor:

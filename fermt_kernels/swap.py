@@ -13,7 +13,8 @@ from torch import Tensor
 from . import checks
 from .backends import requested
 from .modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
-from .ops import STATE_KEYS, attention_packed
+from .ops import attention_packed
+from .spec.dual_attention_unit import STATE_KEYS
 
 _UNUSABLE = ("mask", "attn_mask", "return_attention")  # arguments that ask for what a fused kernel does not have
 _GRID = ("Hz", "Wz")  # the template's patches along its sides, as trackers of this family pass them

@@ -1,4 +1,4 @@
-"""Options and fixtures that several rooms' tests share."""
+"""Options and fixtures that several test files share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 
-from fermt_kernels.backends import ROOMS
+from fermt_kernels.backends import BACKENDS
 from fermt_kernels.cpp import library
 from fermt_kernels.triton.launch import INTERPRETED
 
@@ -23,7 +23,7 @@ from .support.tracking import save_steady
 ROOT = Path(__file__).parents[1]
 collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs them, in a process of their own
 # Those that take CPU tensors; Triton's kernels have lanes of their own (test_triton.py), and benchmarks.gpu on a GPU.
-COMPILED = [name for name, room in ROOMS.items() if name != "reference" and "cpu" in room.DEVICES]
+COMPILED = [name for name, module in BACKENDS.items() if name != "reference" and "cpu" in module.DEVICES]
 
 ISA_ROWS = ("avx512_bf16", "avx512", "avx2", "generic")
 
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that has kernels for the CPU and is not the reference."""
     name = request.param
-    if reason := ROOMS[name].why_not():
+    if reason := BACKENDS[name].unavailable_reason():
         required = name in request.config.getoption("--require-backend")
         (pytest.fail if required else pytest.skip)(f"backend {name} is not usable: {reason}")
     return name
@@ -84,7 +84,7 @@ def fresh_python() -> Callable[..., str]:
 
 @pytest.fixture
 def loaded(request: pytest.FixtureRequest) -> library.Library:
-    if reason := library.why_not():
+    if reason := library.unavailable_reason():
         required = "cpp" in request.config.getoption("--require-backend")
         (pytest.fail if required else pytest.skip)(reason)
     return library.load()

@@ -36,7 +36,7 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 def test_every_form_of_a_model(tmp_path: Path, form: str) -> None:
     fermt.save(model(), tmp_path / "small.safetensors")
     if "packed" in form:
-        if reason := fk.frame.why_not(torch.float32):
+        if reason := fk.frame.unavailable_reason(torch.float32):
             pytest.skip(f"no packed frame: {reason}")
         fk.frame.pack(model()).save(tmp_path / "small.fermt")
     tracker = pytracking.Tracker(FORMS[form](tmp_path))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS
+from fermt_kernels.backends import BACKENDS
 
 from .support.inputs import LAYOUTS, attention_inputs
 from .support.tolerance import assert_accurate, over_draws
@@ -100,7 +100,7 @@ def of_reference(shape: tuple, n: int, pattern: str, dtype: torch.dtype, compute
 
 
 def assert_backend_is_accurate(shape: tuple, n: int, pattern: str, backend: str, scale: float = 0.3) -> None:
-    for dtype in ROOMS[backend].SUPPORTS["attention_forward"]:
+    for dtype in BACKENDS[backend].SUPPORTS["attention_forward"]:
         actual = everything(shape, n, pattern, backend, dtype, dtype, scale)
         eager = of_reference(shape, n, pattern, dtype, dtype, scale)
         truth = of_reference(shape, n, pattern, dtype, torch.float64, scale)
@@ -122,7 +122,7 @@ def test_backend_is_accurate_for_any_scale(scale: float, backend: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @by_pattern
 def test_layouts(layout: str, pattern: str, backend: str) -> None:
-    for dtype in ROOMS[backend].SUPPORTS["attention_forward"]:
+    for dtype in BACKENDS[backend].SUPPORTS["attention_forward"]:
         odd = attention_inputs((3, 4, 50, 16), layout, dtype)
         grad = attention_inputs((3, 4, 50, 16), layout, dtype, seed=1)[0]
         dense = [t.clone(memory_format=torch.contiguous_format) for t in (*odd, grad)]
@@ -194,7 +194,7 @@ def test_large_scores_do_not_overflow(backend: str) -> None:
 
 
 def test_threads_do_not_change_a_bit(backend: str, two_threads: None) -> None:
-    for dtype in ROOMS[backend].SUPPORTS["attention_forward"]:
+    for dtype in BACKENDS[backend].SUPPORTS["attention_forward"]:
         q, k, v = attention_inputs((2, 5, 320, 16), "packed", dtype)
         results = []
         for threads in (2, 1):

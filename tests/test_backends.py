@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS, resolve
+from fermt_kernels.backends import BACKENDS, resolve
 
 WITHOUT_LIBRARY = """
 from pathlib import Path
@@ -51,6 +52,19 @@ def test_import_loads_neither_triton_nor_the_library_nor_a_gpu(fresh_python: Cal
     assert printed.split() == ["False", "0", "False"]
 
 
+def test_a_triton_that_cannot_be_imported_is_reported(tmp_path: Path, fresh_python: Callable[..., str]) -> None:
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text("raise ImportError('libtriton.so is damaged')")
+    printed = fresh_python(
+        "import torch, fermt_kernels as fk; print(fk.backends());"
+        "print(fk.mixed_attention(torch.randn(1, 9, 96), 2, 4).shape)",
+        PYTHONPATH=str(tmp_path),
+        TRITON_INTERPRET="1",
+    )
+    assert "triton cannot be imported (ImportError: libtriton.so is damaged)" in printed
+    assert "torch.Size([1, 9, 32])" in printed
+
+
 def test_a_name_never_falls_back(fresh_python: Callable[..., str]) -> None:
     printed = fresh_python(
         WITHOUT_LIBRARY
@@ -69,13 +83,13 @@ def test_a_name_says_why_it_cannot() -> None:
     qkv = torch.randn(1, 9, 96)
     with pytest.raises(RuntimeError, match="backend 'triton' cannot run attention_forward: "):
         fk.mixed_attention(qkv, 2, 4, backend="triton")
-    if ROOMS["cpp"].why_not() is None:
+    if BACKENDS["cpp"].unavailable_reason() is None:
         with pytest.raises(RuntimeError, match="'cpp' cannot run attention_forward: .*not torch.float64"):
             fk.mixed_attention(qkv.double(), 2, 4, backend="cpp")
 
 
 def test_auto_takes_the_first_that_can() -> None:
-    cpp = "cpp" if ROOMS["cpp"].why_not() is None else "reference"
+    cpp = "cpp" if BACKENDS["cpp"].unavailable_reason() is None else "reference"
     assert resolve("attention", "auto", "cpu", torch.float32, False) == cpp
     assert resolve("attention", "auto", "cpu", torch.float64, False) == "reference"
     assert resolve("attention", "auto", "meta", torch.float32, False) == "reference"

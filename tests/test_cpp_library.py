@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import fermt_kernels as fk
-from fermt_kernels.cpp import abi, library
+from fermt_kernels.cpp import abi, library, torch_threads
 
 from .conftest import ISA_ROWS
 from .support.inputs import unit_inputs
@@ -75,32 +77,50 @@ def test_a_damaged_library_is_reported(tmp_path: Path, fresh_python: Callable[..
     assert "libfermt_kernels.so cannot be loaded" in printed
 
 
-def attention_fields() -> tuple[list[float], list[torch.Tensor]]:
+def attention_fields() -> tuple[dict[str, Any], list[torch.Tensor]]:
     """Good fields of the backward call for one head of four tokens, and the tensors that they point to."""
-    tensors = [torch.zeros(1, 1, 4, 16) for _ in range(8)]
-    lse = torch.zeros(1, 1, 4)
-    shape = (1, 1, 4, 16, 2, 0, 2, 0, 4, 0.25, 0)
-    before, after = ([x for t in part for x in abi.tensor_fields(t)] for part in (tensors[:5], tensors[5:]))
-    return [*shape, *before, lse.data_ptr(), *after], [*tensors, lse]
+    names = ("grad_out", "q", "k", "v", "out", "grad_q", "grad_k", "grad_v")
+    tensors, lse = {name: torch.zeros(1, 1, 4, 16) for name in names}, torch.zeros(1, 1, 4)
+    fields = {
+        "batch": 1,
+        "heads": 1,
+        "tokens": 4,
+        "head_dim": 16,
+        "num_template": 2,
+        "template_keys": (0, 2),
+        "search_keys": (0, 4),
+        "scale": 0.25,
+        "dtype": 0,
+        **{name: abi.tensor_fields(tensor) for name, tensor in tensors.items()},
+        "lse": lse.data_ptr(),
+    }
+    return fields, [*tensors.values(), lse]
 
 
-def unit_fields() -> tuple[list[float], list[torch.Tensor]]:
+def unit_fields() -> tuple[dict[str, Any], list[torch.Tensor]]:
     """Good fields of the unit's backward call for one image of 4 x 5 pixels, and the tensors that they point to."""
     x, weights = unit_inputs((1, 3, 4, 5))
-    grads, images = [torch.zeros_like(w) for w in weights], [torch.zeros_like(x) for _ in range(2)]
-    fields = [1, 3, 4, 5, 5, 5, 1, 0, *abi.tensor_fields(images[0]), *abi.tensor_fields(x)]
-    fields += [*(w.data_ptr() for w in weights), *abi.tensor_fields(images[1]), *(g.data_ptr() for g in grads)]
-    return fields, [x, *weights, *grads, *images]
+    grads, grad_out, grad_x = [torch.zeros_like(w) for w in weights], torch.zeros_like(x), torch.zeros_like(x)
+    fields = {
+        "batch": 1,
+        "channels": 3,
+        "height": 4,
+        "width": 5,
+        "kernel": 5,
+        "dilated_kernel": 5,
+        "hidden": 1,
+        **{name: abi.tensor_fields(tensor) for name, tensor in (("grad_out", grad_out), ("x", x), ("grad_x", grad_x))},
+        "dtype": 0,
+        "weights": tuple(w.data_ptr() for w in weights),
+        "grad_weights": tuple(g.data_ptr() for g in grads),
+    }
+    return fields, [x, *weights, *grads, grad_out, grad_x]
 
 
 CALLS = {
     "fermt_attention_backward": attention_fields,
     "fermt_dual_attention_unit_backward": unit_fields,
 }
-BATCH, HEADS, TOKENS, HEAD_DIM, NUM_TEMPLATE, TEMPLATE_KEYS, SEARCH_KEYS, DTYPE = 0, 1, 2, 3, 4, 5, 7, 10
-GRAD_OUT, LSE, GRAD_V = 11, 31, 40  # four fields a tensor: data, then strides
-CHANNELS, HEIGHT, WIDTH, KERNEL, DILATED_KERNEL, HIDDEN, UNIT_DTYPE = 1, 2, 3, 4, 5, 6, 7
-X, WEIGHTS, GRAD_X, GRAD_WEIGHTS = 12, 16, 28, 32
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -111,57 +131,66 @@ def test_good_arguments_pass_with_threads_and_without(
     if not parallel:
         monkeypatch.setattr(loaded, "parallel_for", 0)
     fields, _keep = CALLS[name]()
-    loaded.call(name, *fields)
+    loaded.call(name, **fields)
 
 
 @pytest.mark.parametrize(
-    ("name", "position", "value", "message"),
+    ("name", "field", "value", "message"),  # "field[i]" is element i of an array, or of a tensor's address and strides
     [
         *(
             ("fermt_attention_backward", *row)
             for row in (
-                (GRAD_OUT, 0, "null"),
-                (LSE, 0, "null"),
-                (GRAD_V, 0, "null"),
-                (BATCH, -1, "too large"),
-                (TOKENS, 2**62, "too large"),
-                (HEADS, 2**39, "too large"),
-                (HEAD_DIM, 0, "too large"),
-                (NUM_TEMPLATE, 5, "span of keys"),
-                (NUM_TEMPLATE, -1, "span of keys"),
-                (TEMPLATE_KEYS + 1, 5, "span of keys"),
-                (SEARCH_KEYS, 5, "span of keys"),
-                (SEARCH_KEYS, -1, "span of keys"),
-                (DTYPE, 7, "no such dtype"),
-                (GRAD_OUT + 3, -16, "stride is negative"),
-                (GRAD_V + 1, -1, "stride is negative"),
+                ("grad_out[0]", 0, "null"),
+                ("lse", 0, "null"),
+                ("grad_v[0]", 0, "null"),
+                ("batch", -1, "too large"),
+                ("tokens", 2**62, "too large"),
+                ("heads", 2**39, "too large"),
+                ("head_dim", 0, "too large"),
+                ("num_template", 5, "span of keys"),
+                ("num_template", -1, "span of keys"),
+                ("template_keys[1]", 5, "span of keys"),
+                ("search_keys[0]", 5, "span of keys"),
+                ("search_keys[0]", -1, "span of keys"),
+                ("dtype", 7, "no such dtype"),
+                ("grad_out[3]", -16, "stride is negative"),
+                ("grad_v[1]", -1, "stride is negative"),
             )
         ),
         *(
             ("fermt_dual_attention_unit_backward", *row)
             for row in (
-                (X, 0, "null"),
-                (WEIGHTS, 0, "null"),
-                (GRAD_WEIGHTS + 11, 0, "null"),
-                (CHANNELS, 0, "too large"),
-                (WIDTH, 0, "too large"),
-                (HEIGHT, 2**50, "too large"),
-                (KERNEL, 4, "too large"),
-                (DILATED_KERNEL, -5, "too large"),
-                (HIDDEN, 0, "too large"),
-                (UNIT_DTYPE, -1, "no such dtype"),
-                (GRAD_X + 2, -1, "stride is negative"),
+                ("x[0]", 0, "null"),
+                ("weights[0]", 0, "null"),
+                ("grad_weights[11]", 0, "null"),
+                ("channels", 0, "too large"),
+                ("width", 0, "too large"),
+                ("height", 2**50, "too large"),
+                ("kernel", 4, "too large"),
+                ("dilated_kernel", -5, "too large"),
+                ("hidden", 0, "too large"),
+                ("dtype", -1, "no such dtype"),
+                ("grad_x[2]", -1, "stride is negative"),
             )
         ),
     ],
 )
-def test_bad_arguments_become_errors(
-    loaded: library.Library, name: str, position: int, value: int, message: str
-) -> None:
+def test_bad_arguments_become_errors(loaded: library.Library, name: str, field: str, value: int, message: str) -> None:
     fields, _keep = CALLS[name]()
-    fields[position] = value
+    field, _, index = field.rstrip("]").partition("[")
+    before = fields[field]
+    fields[field] = (*before[: int(index)], value, *before[int(index) + 1 :]) if index else value
     with pytest.raises(RuntimeError, match=f"{name}: .*{message}"):
-        loaded.call(name, *fields)
+        loaded.call(name, **fields)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_fields_go_by_their_names(loaded: library.Library, name: str) -> None:
+    fields, _keep = CALLS[name]()
+    first = next(iter(fields))
+    for wrong in ({key: value for key, value in fields.items() if key != first}, fields | {"bach": 1}):
+        with pytest.raises(TypeError, match="expected the fields"):
+            loaded.call(name, **wrong)
 
 
 @pytest.mark.parametrize("name", abi.LAYOUTS)
@@ -169,6 +198,45 @@ def test_a_struct_of_another_size_is_refused(loaded: library.Library, name: str)
     function, layout = loaded._kernels[name]
     assert function(bytes(layout.size)) == 1  # struct_size 0
     assert function(None) == 2
+
+
+WITHOUT_THREADS = {
+    "torch does not export it": 'torch_threads.FUNCTION = "torch_parallel_for_of_another_version"',
+    "torch's libraries are elsewhere": (
+        "torch_threads.LIBRARIES = {sys.platform: 'nowhere.so'};"
+        "torch_threads.torch_private.extension_path = lambda: 'nowhere either.so'"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_THREADS)
+def test_without_torchs_threads_the_reference_runs(
+    case: str, loaded: library.Library, fresh_python: Callable[..., str]
+) -> None:
+    printed = fresh_python(
+        "import sys, torch, fermt_kernels as fk; from fermt_kernels.cpp import torch_threads;"
+        f"{WITHOUT_THREADS[case]};"
+        "print(fk.backends()); print(fk.mixed_attention(torch.randn(1, 9, 96), 2, 4).shape)"
+    )
+    assert f"torch {torch.__version__} does not export torch_parallel_for" in printed
+    assert "torch.Size([1, 9, 32])" in printed
+
+
+def test_torchs_threads_are_found_where_its_libraries_are(
+    loaded: library.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = torch_threads.parallel_for()
+    assert usual == loaded.parallel_for
+    monkeypatch.setitem(torch_threads.LIBRARIES, sys.platform, "nowhere.so")
+    assert torch_threads.parallel_for() == usual
+
+
+def test_another_library_of_that_name_is_reported(monkeypatch: pytest.MonkeyPatch, loaded: library.Library) -> None:
+    monkeypatch.setattr(library, "LAYOUTS", {**abi.LAYOUTS, "fermt_of_the_future": abi.LAYOUTS["fermt_fma_peak"]})
+    opened = library._open.__wrapped__()
+    assert isinstance(opened, str)
+    assert "is not this package's library" in opened
+    assert "fermt_of_the_future" in opened
 
 
 def test_it_runs_on_torchs_threads(loaded: library.Library) -> None:

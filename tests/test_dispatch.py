@@ -8,22 +8,22 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS
+from fermt_kernels.backends import BACKENDS
 
 from .conftest import COMPILED
 from .support.inputs import attention_inputs, unit_inputs
 
-BACKENDS = ["reference", *COMPILED]
+NAMES = ["reference", *COMPILED]
 
 
 def usable(backend: str, op: str) -> str:
-    reason = ROOMS[backend].why_not() or (None if op in ROOMS[backend].SUPPORTS else f"it has no {op}")
+    reason = BACKENDS[backend].unavailable_reason() or (None if op in BACKENDS[backend].SUPPORTS else f"it has no {op}")
     if reason:
         pytest.skip(f"backend {backend}: {reason}")
     return backend
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("layout", ["contiguous", "packed"])
 def test_opcheck_attention(name: str, layout: str) -> None:
     usable(name, "attention_forward")
@@ -33,7 +33,7 @@ def test_opcheck_attention(name: str, layout: str) -> None:
     torch.library.opcheck(torch.ops.fermt.attention_packed, (qkv, 2, 7, "cross", 0.25, name))
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_opcheck_attention_backward(name: str) -> None:
     usable(name, "attention_backward")
     q, k, v = attention_inputs((2, 3, 20, 16))
@@ -45,7 +45,7 @@ def test_opcheck_attention_backward(name: str) -> None:
     torch.library.opcheck(torch.ops.fermt.attention_packed_backward, (grad, qkv, out, lse, 2, 7, "mixed", 0.25, name))
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_opcheck_dual_attention_unit(name: str) -> None:
     usable(name, "dual_attention_unit_forward")
     x, weights = unit_inputs((2, 3, 12, 10))

@@ -24,8 +24,9 @@ APART = {
     "modules",
     "patterns",
     "reference",
+    "spec",
 }
-CONSTANTS = {"MEAN", "DEVIATION", "MapError"}
+CONSTANTS = {"MEAN", "STD", "MapError"}
 BY_NAME = ("got10k", "vot")  # adapters that are imported by name, where their toolkits are
 
 

@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS
+from fermt_kernels.backends import BACKENDS
 
 from .support.inputs import unit_inputs
 from .support.tolerance import assert_accurate, over_draws
@@ -95,7 +95,7 @@ def of_reference(shape: tuple, hidden: int, kernel: int, dtype: torch.dtype, com
 
 
 def assert_unit_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str) -> None:
-    for dtype in ROOMS[backend].SUPPORTS["dual_attention_unit_forward"]:
+    for dtype in BACKENDS[backend].SUPPORTS["dual_attention_unit_forward"]:
         actual = everything(shape, hidden, kernel, backend, dtype, dtype)
         eager = of_reference(shape, hidden, kernel, dtype, dtype)
         truth = of_reference(shape, hidden, kernel, dtype, torch.float64)
@@ -111,7 +111,7 @@ def test_backend_is_accurate(shape: tuple, hidden: int, kernel: int, backend: st
 
 
 def test_threads_do_not_change_a_bit(backend: str, two_threads: None) -> None:
-    for dtype in ROOMS[backend].SUPPORTS["dual_attention_unit_forward"]:
+    for dtype in BACKENDS[backend].SUPPORTS["dual_attention_unit_forward"]:
         x, weights = unit_inputs((2, 3, 50, 40), dtype=dtype)
         results = []
         for threads in (2, 1):

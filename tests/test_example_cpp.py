@@ -16,7 +16,7 @@ import pytest
 import fermt
 import fermt_kernels as fk
 from fermt.tracking.sources import open_source
-from fermt_kernels.backends import ROOMS
+from fermt_kernels.backends import BACKENDS
 
 from .conftest import ROOT
 from .support import golden
@@ -34,7 +34,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The built example."""
-    if reason := ROOMS["cpp"].why_not():
+    if reason := BACKENDS["cpp"].unavailable_reason():
         required = "cpp" in request.config.getoption("--require-backend")
         (pytest.fail if required else pytest.skip)(f"the compiled library is not usable: {reason}")
     pytest.importorskip("setuptools", reason="setup.py, which looks for the compiler, needs setuptools")

@@ -194,7 +194,7 @@ def test_standard_operators_and_metadata(
             assert (found["template_size"], found["search_size"]) == ("16", "32")
             assert (found["template_factor"], found["search_factor"]) == ("2.0", "4.0")
             assert json.loads(found["mean"]) == list(fk.frame.MEAN)
-            assert json.loads(found["deviation"]) == list(fk.frame.DEVIATION)
+            assert json.loads(found["deviation"]) == list(fk.frame.STD)
             assert found["images"].startswith("(B, S, S, 3) uint8" if report is center else "(B, 3, S, S) float32")
             assert (found["fermt_version"], found["opset"]) == (fermt.__version__, str(files.OPSET))
             assert str(ROOT).encode() not in file.read_bytes(), "a path of this machine"

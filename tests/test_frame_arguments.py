@@ -26,32 +26,34 @@ class StandIn:
     isa, parallel_for = "stand-in", 7
 
     def __init__(self) -> None:
-        self.queries: list[tuple] = []
+        self.queries: list[tuple[str, dict[str, int]]] = []
         self.calls: list[dict[str, Any]] = []
         self.map_channels, self.clock = 5, 0.0
 
-    def query(self, name: str, *fields: float) -> tuple[float, ...]:
-        self.queries.append((name, *fields))
+    def query(self, name: str, **fields: int) -> dict[str, Any]:
+        abi.LAYOUTS[name].pack(abi.LAYOUTS[name].zeros() | fields)
+        self.queries.append((name, fields))
         if name == "fermt_fma_peak":
-            _, _, threads, iterations, _ = fields
-            self.clock += iterations * 1e-6
-            return (*fields[:-1], 1000 * threads * iterations)
-        return (*fields[:4], CACHE, WORKSPACE * fields[3], self.map_channels, GRID, 16, 32, 0, 0, DIM, 2.0, 4.0)
+            self.clock += fields["iterations"] * 1e-6
+            return fields | {"operations": 1000 * fields["threads"] * fields["iterations"]}
+        sizes = {"cache_bytes": CACHE, "workspace_bytes": WORKSPACE * fields["batch"], "dim": DIM, "grid": GRID}
+        return abi.LAYOUTS[name].zeros() | fields | sizes | {"map_channels": self.map_channels}
 
-    def call(self, name: str, *fields: int) -> None:
-        model, _, batch, crops, caches, cache_bytes, workspace, workspace_bytes, *outputs = fields
-        assert cache_bytes == CACHE
-        assert workspace_bytes >= WORKSPACE * batch
-        assert not any(address % 64 for address in (model, workspace, *outputs))
-        crops, caches = ((ctypes.c_uint64 * batch).from_address(address)[:] for address in (crops, caches))
+    def call(self, name: str, **fields: Any) -> None:
+        abi.LAYOUTS[name].pack(fields | {"parallel_for": self.parallel_for})
+        batch, workspace = fields["batch"], fields["workspace"]
+        assert fields["cache_bytes"] == CACHE
+        assert fields["workspace_bytes"] >= WORKSPACE * batch
+        assert not any(fields.get(field, 0) % 64 for field in ("model", "workspace", "maps", "tokens"))
+        crops, caches = ((ctypes.c_uint64 * batch).from_address(fields[name])[:] for name in ("crops", "caches"))
         assert not any(address % 64 for address in caches)
         size = {"fermt_encode_template": TEMPLATE, "fermt_track_frame": SEARCH}[name]
         seen = [ctypes.string_at(address, torch.Size(size).numel()) for address in crops]
-        if outputs:
-            maps = (ctypes.c_float * (batch * self.map_channels * GRID**2)).from_address(outputs[0])
+        if "maps" in fields:
+            maps = (ctypes.c_float * (batch * self.map_channels * GRID**2)).from_address(fields["maps"])
             maps[:] = range(len(maps))
             cached = [ctypes.string_at(address, CACHE) for address in caches]
-            self.calls.append({"crops": seen, "caches": cached, "tokens": outputs[1], "workspace": workspace})
+            self.calls.append({"crops": seen, "caches": cached, "tokens": fields["tokens"], "workspace": workspace})
         else:
             for i, address in enumerate(caches):
                 ctypes.memset(address, i + 1, CACHE)
@@ -146,8 +148,8 @@ def test_sizes_are_asked_for_once(stand_in: StandIn) -> None:
     packed = fk.frame.pack(small_model("center"))
     for batch in (1, 2, 1, 2):
         fk.frame.encode_template(packed, draw(batch, *TEMPLATE))
-    asked = [("fermt_frame_info", packed.blob.data_ptr(), packed.nbytes, False, batch, *[0] * 11) for batch in (1, 2)]
-    assert stand_in.queries == asked
+    asked = {"model": packed.blob.data_ptr(), "model_bytes": packed.nbytes, "verify": 0}
+    assert stand_in.queries == [("fermt_frame_info", asked | {"batch": batch}) for batch in (1, 2)]
     stand_in.isa = "another"
     fk.frame.encode_template(packed, draw(1, *TEMPLATE))
     assert len(stand_in.queries) == 3
@@ -196,7 +198,7 @@ def test_caches_that_are_refused(
 
 
 def test_other_arguments_that_are_refused(center: fk.frame.PackedModel, stand_in: StandIn) -> None:
-    with pytest.raises(TypeError, match="packed must be what fermt_kernels.frame.pack gives, got FERMT"):
+    with pytest.raises(TypeError, match="packed must come from .* got FERMT"):
         fk.frame.encode_template(small_model("center"), draw(*TEMPLATE))
     with pytest.raises(TypeError, match="workspace must be a Workspace or None, got Tensor"):
         fk.frame.encode_template(center, draw(*TEMPLATE), workspace=draw(WORKSPACE))
@@ -214,8 +216,12 @@ def test_the_peak_is_operations_over_seconds(stand_in: StandIn, monkeypatch: pyt
     monkeypatch.setattr(peak, "time", SimpleNamespace(perf_counter=lambda: stand_in.clock))
     threads = torch.get_num_threads()
     assert fk.frame.peak_flops(torch.bfloat16) == pytest.approx(1e9 * threads)
-    *_, iterations, _ = stand_in.queries[-1]
-    assert stand_in.queries[-1] == ("fermt_fma_peak", 7, 1, threads, iterations, 0)
+    name, fields = stand_in.queries[-1]
+    iterations = fields["iterations"]
+    assert (name, fields) == (
+        "fermt_fma_peak",
+        {"parallel_for": 7, "dtype": 1, "threads": threads, "iterations": iterations},
+    )
     assert iterations * 1e-6 == pytest.approx(peak.PEAK_SECONDS, rel=1e-3)
 
 
@@ -223,7 +229,7 @@ def test_a_query_returns_what_the_library_wrote() -> None:
     layout = abi.LAYOUTS["fermt_frame_info"]
 
     @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
-    def answer(address: int) -> int:
+    def fill_in(address: int) -> int:
         fields = (ctypes.c_int64 * 14).from_address(address)
         assert fields[:5] == [layout.size, 64, 128, 1, 3]
         fields[5:14] = range(1, 10)
@@ -231,5 +237,9 @@ def test_a_query_returns_what_the_library_wrote() -> None:
         return 0
 
     loaded = object.__new__(library.Library)
-    loaded._kernels = {"fermt_frame_info": (answer, layout)}
-    assert loaded.query("fermt_frame_info", 64, 128, True, 3, *[0] * 11)[4:] == (*range(1, 10), 10.5, 11.5)
+    loaded._kernels = {"fermt_frame_info": (fill_in, layout)}
+    answer = loaded.query("fermt_frame_info", model=64, model_bytes=128, verify=1, batch=3)
+    assert next(iter(answer)) == "struct_size"
+    assert list(answer.values())[5:] == [*range(1, 10), 10.5, 11.5]
+    with pytest.raises(TypeError, match="batches"):
+        loaded.query("fermt_frame_info", model=64, model_bytes=128, verify=1, batches=3)

@@ -10,8 +10,8 @@ import torch
 
 import fermt
 import fermt_kernels as fk
-from fermt_kernels import triton as room
-from fermt_kernels.frame import DEVIATION, MEAN
+from fermt_kernels import triton as triton_backend
+from fermt_kernels.frame import MEAN, STD
 from fermt_kernels.frame.fold import fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.frame_weights import FrameSizes
@@ -30,11 +30,11 @@ SEEN = {
     "one_way_cross": ("", "t"),
     "cross": ("s", "t"),
 }
-PLANS = {  # patterns, reweight, and the `frozen` and `needed` that follow
+PLANS = {  # patterns, reweight, and the last cached layer and last template layer that follow
     "the model": (fermt.CONFIGS["fermt"].patterns, False, 6, 11),
     "all mixed": (("mixed",) * 3, False, 2, 2),
     "all mixed, reweight": (("mixed",) * 3, True, 2, 3),
-    "never read": (("self", "self"), False, 0, 0),
+    "never read": (("self", "self"), False, 0, -1),
     "read by reweight alone": (("self", "self"), True, 1, 2),
     "read at once": (("full", "mixed", "self"), False, 0, 1),
     "one_way_cross": (("one_way_cross", "mixed", "one_way_cross"), False, 2, 2),
@@ -44,7 +44,7 @@ PLANS = {  # patterns, reweight, and the `frozen` and `needed` that follow
     "every pattern": (fk.PATTERNS, False, 2, 4),
     "every pattern, reweight": (fk.PATTERNS, True, 2, 5),
     "one layer": (("full",), False, 0, 0),
-    "one layer of its own": (("self",), False, 0, 0),
+    "one layer of its own": (("self",), False, 0, -1),
 }
 Value = tuple[str, int, str]  # "tokens" before a layer or its "keys" (and queries, values), of t or s
 
@@ -74,29 +74,30 @@ def reached(table: dict[Value, list[Value]], wanted: list[Value]) -> set[Value]:
 
 
 def sizes_of(patterns: tuple[str, ...], reweight: bool) -> FrameSizes:
-    return FrameSizes(32, 2, 48, 8, 16, 24, patterns, "center", reweight, 5, 1e-6, 0.25, 1e-4)
+    return FrameSizes(32, 2, 48, 8, 16, 24, patterns, "center", reweight, 1e-6, 0.25)
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_frame_computes_what_depends_on_it_and_is_needed(plan: str) -> None:
     patterns, reweight, *numbers = PLANS[plan]
     sizes, table, depth = sizes_of(patterns, reweight), made_of(patterns), len(patterns)
-    assert [sizes.frozen, sizes.needed] == numbers
+    last = sizes.schedule.last_template_layer
+    assert [sizes.last_cached_layer, last] == numbers
     needed = reached(table, [("tokens", depth, "s")] + [("tokens", depth, "t")] * reweight)
     depends = {value for value in table if ("tokens", 0, "s") in reached(table, [value])}
     for layer in range(depth):
         in_a_frame = ("keys", layer, "t") in needed & depends
         kept = ("keys", layer, "t") in needed - depends
         # As `Layers.run` and `Layers.encode` have it. A cache holds one layer at least, read or not.
-        assert (sizes.frozen < layer <= sizes.needed) == in_a_frame, layer
-        assert (layer < sizes.cached) == (kept or layer == 0), layer
+        assert (sizes.last_cached_layer < layer <= last) == in_a_frame, layer
+        assert (layer < sizes.cached_layers) == (kept or layer == 0), layer
     for layer in range(depth):
         after = ("tokens", layer + 1, "t")
         # With nothing but a reweighting to come, the last layer's template rows are computed anew in every frame.
         in_a_frame = after in needed and (after in depends or layer == depth - 1)
-        assert (sizes.frozen <= layer < sizes.needed) == in_a_frame, layer
+        assert (sizes.last_cached_layer <= layer < last) == in_a_frame, layer
     for dtype in (torch.float32, torch.bfloat16):
-        assert sizes.cache_bytes(dtype) == 4 * 32 * (4 + 3 * dtype.itemsize * sizes.cached)
+        assert sizes.cache_bytes(dtype) == 4 * 32 * (4 + 3 * dtype.itemsize * sizes.cached_layers)
 
 
 # Layers' launches, the embedding with the unit, the last norm, the head's three and one convolutions, the box.
@@ -111,10 +112,10 @@ LAUNCHES = {
 }
 
 
-def launches_of(packed: fk.frame.DeviceModel, batch: int) -> tuple[list[Launch], list[Launch]]:
+def launches_of(packed: fk.frame.CudaPackedModel, batch: int) -> tuple[list[Launch], list[Launch]]:
     """Of a template, and of a frame."""
     with recording() as encoding:
-        frame = room.make_frame(packed.weights.to(torch.device("meta")), packed.sizes, batch)
+        frame = triton_backend.make_frame(packed.weights.to(torch.device("meta")), packed.sizes, batch)
         frame.encode()
     with recording() as tracking:
         frame.track()
@@ -161,7 +162,7 @@ def test_a_models_weights(head: str) -> None:
     model = small_model(head)
     packed = for_device(fold(model), torch.bfloat16, CPU)
     weights, branches = packed.weights, {"center": 3, "corner": 2}[head]
-    assert repr(packed) == f"DeviceModel({head} head, bfloat16, template 16, search 32, cpu)"
+    assert repr(packed) == f"CudaPackedModel({head} head, bfloat16, template 16, search 32, cpu)"
     assert [(layer.weight.shape, layer.weight.dtype) for layer in weights.convolutions] == [
         (torch.Size(shape), torch.bfloat16)
         for shape in (
@@ -171,12 +172,12 @@ def test_a_models_weights(head: str) -> None:
             (branches, 9 * 16, 16),
         )
     ]
-    for branch, places, squashed in {
+    for branch, channels, sigmoid in {
         "center": [("ctr", (0, -1), 1), ("offset", (3, 4), 0), ("size", (1, 2), 1)],
         "corner": [("tl", (0, -1), 0), ("br", (1, -1), 0)],
     }[head]:
         group = list(fold(model).head).index(branch)
-        assert weights.places[group].tolist() == [[place, squashed] for place in places]
+        assert weights.output_table[group].tolist() == [[channel, sigmoid] for channel in channels]
         own = getattr(model.box_head, f"conv5_{branch}")
         assert torch.equal(weights.last.weight[group, : len(own.weight)], own.weight.flatten(1))
         assert torch.equal(weights.last.bias[group, : len(own.bias)], own.bias)
@@ -193,17 +194,17 @@ def test_a_models_weights(head: str) -> None:
 
 def test_the_embedding_takes_bytes_where_no_unit_does() -> None:
     pixels = torch.randint(256, (5, 3, 8, 8))
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     normal = (pixels / 255 - mean) / deviation
     for head in ("center", "corner"):
         model = small_model(head)
         weights = for_device(fold(model), torch.float32, CPU).weights
         if head == "center":
-            scale, shift = weights.normalise.view(2, 3, 1, 1)
+            scale, shift = weights.normalize.view(2, 3, 1, 1)
             torch.testing.assert_close(pixels * scale + shift, normal)
             inputs = normal
         else:
-            assert weights.normalise is None
+            assert weights.normalize is None
             assert weights.unit is None
             inputs = pixels.float()
         expected = model.backbone.patch_embed.proj(normal).flatten(1)

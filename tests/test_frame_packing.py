@@ -15,9 +15,10 @@ import fermt
 import fermt_kernels as fk
 from fermt.data import crops
 from fermt.model import vit
-from fermt_kernels.frame import DEVIATION, MEAN
-from fermt_kernels.frame.fold import BATCH_NORM_EPS, LAYER_NORM_EPS, fold_batch_norm, fold_norm
+from fermt_kernels.frame import MEAN, STD
+from fermt_kernels.frame.fold import fold_batch_norm, fold_norm
 from fermt_kernels.frame.pack import pattern_bits, winograd_filters
+from fermt_kernels.spec.normalization import BATCH_NORM_EPS, LAYER_NORM_EPS
 
 from .support import packed
 
@@ -72,7 +73,7 @@ def test_a_packed_model_computes_what_the_model_does(head: str, dtype: torch.dty
 
 def test_patterns_and_constants_are_the_models() -> None:
     assert {pattern_bits(pattern): pattern for pattern in fk.PATTERNS} == packed.PATTERNS
-    assert (MEAN, DEVIATION, LAYER_NORM_EPS) == (crops.MEAN, crops.DEVIATION, vit.LAYER_NORM_EPS)
+    assert (MEAN, STD, LAYER_NORM_EPS) == (crops.MEAN, crops.STD, vit.LAYER_NORM_EPS)
 
 
 def test_packing_leaves_the_model_as_it_is_and_takes_any_float_dtype(model: fermt.FERMT) -> None:

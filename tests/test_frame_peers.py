@@ -157,7 +157,7 @@ def test_only_a_peer_may_be_inaccurate(capsys: pytest.CaptureFixture[str]) -> No
     assert lines["ours"]["gflops"] == pytest.approx(2e-9 * macs / lines["ours"]["median"])
 
 
-@pytest.mark.skipif(library.why_not() is not None, reason="ours is the compiled library's")
+@pytest.mark.skipif(library.unavailable_reason() is not None, reason="ours is the compiled library's")
 def test_frame_command(tmp_path: Path) -> None:
     options = ("--only", "eager", "--batch", "1,2", "--seconds", "0.01", "--out", str(tmp_path / "r.jsonl"))
     finished = subprocess.run(

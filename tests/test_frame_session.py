@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fermt_kernels as fk
-from fermt_kernels.frame import device_run, graph
+from fermt_kernels.frame import cuda_graph, cuda_run
 
 from .support.streams import HOST, Cuda, Memory, kernel
 
@@ -18,7 +18,7 @@ from .support.streams import HOST, Cuda, Memory, kernel
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     made = Cuda()
-    monkeypatch.setattr(graph, "torch", made.torch())
+    monkeypatch.setattr(cuda_graph, "torch", made.torch())
     return made
 
 
@@ -31,7 +31,7 @@ def test_a_graph_is_captured_once_after_a_run_beside_it(cuda: Cuda) -> None:
         runs.append((cuda.stack[-1], cuda.capturing is not None))
         launch()
 
-    captured = graph.Captured(run, "cuda:1")
+    captured = cuda_graph.Captured(run, "cuda:1")
     assert not runs
     for calls in range(1, 4):
         launch()  # of a caller, before and after
@@ -46,7 +46,7 @@ def test_uploads_are_in_order_and_wait_for_nothing_else(cuda: Cuda) -> None:
     target = Memory(cuda, (2, 4, 4, 3))
     frame = kernel(cuda, [target], [])
     kernel(cuda, [], [])()  # whatever ran before
-    upload = graph.Upload(target)
+    upload = cuda_graph.Upload(target)
     slots = upload._slots
     for turn in range(7):
         crops = Memory(cuda, on=HOST)
@@ -54,13 +54,13 @@ def test_uploads_are_in_order_and_wait_for_nothing_else(cuda: Cuda) -> None:
         host = dict(cuda.clocks[HOST])
         before = cuda.clocks["default"]["default"]
         upload(crops)
-        slot = slots[turn % graph.SLOTS]
+        slot = slots[turn % cuda_graph.SLOTS]
         assert [memory.value for memory in (slot.host, slot.device, target)] == [turn + 1] * 3
         # It runs beside the last frame, and the host waits for no frame and not for the last copy.
-        if turn >= graph.SLOTS:
+        if turn >= cuda_graph.SLOTS:
             assert slot.copied.clock["default"] < before
             assert cuda.clocks[HOST]["default"] < before
-            assert cuda.clocks[HOST][upload._stream.name] == turn + 1 - graph.SLOTS
+            assert cuda.clocks[HOST][upload._stream.name] == turn + 1 - cuda_graph.SLOTS
         assert host.get(HOST, 0) + 1 == cuda.clocks[HOST][HOST]
         frame()
         crops.value = -1  # the caller's again
@@ -108,9 +108,9 @@ class Recorded:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Of graphs and uploads."""
     log: list[Any] = []
-    monkeypatch.setattr(device_run.room, "make_frame", StandIn)
-    monkeypatch.setattr(device_run, "Captured", lambda run, device: Recorded(f"graph on {device}", log, run))
-    monkeypatch.setattr(device_run, "Upload", lambda target: Recorded("upload", log, target))
+    monkeypatch.setattr(cuda_run.triton_backend, "make_frame", StandIn)
+    monkeypatch.setattr(cuda_run, "Captured", lambda run, device: Recorded(f"graph on {device}", log, run))
+    monkeypatch.setattr(cuda_run, "Upload", lambda target: Recorded("upload", log, target))
     return log
 
 
@@ -125,8 +125,8 @@ def bytes_of(*shape: int) -> Tensor:
 @pytest.mark.usefixtures("calls")
 def test_a_cache_is_installed_when_it_is_another() -> None:
     packed, workspace = model_on("cpu"), fk.frame.Workspace()
-    encoded = device_run.encode(packed, bytes_of(2, 2, 2, 3), workspace)
-    log = device_run._session(packed, 2, workspace).frame.log
+    encoded = cuda_run.encode(packed, bytes_of(2, 2, 2, 3), workspace)
+    log = cuda_run._session(packed, 2, workspace).frame.log
     other, row, crops = bytes_of(2, 12), bytes_of(1, 12), bytes_of(2, 4, 4, 3)
     log.clear()
     for caches, installed in (
@@ -139,11 +139,11 @@ def test_a_cache_is_installed_when_it_is_another() -> None:
         (encoded, []),
         (encoded.clone(), [(0, encoded[0]), (1, encoded[1])]),
     ):
-        device_run.track(packed, caches, crops, workspace, tokens=False, window=None)
+        cuda_run.track(packed, caches, crops, workspace, tokens=False, window=None)
         assert log == [*((target, cache.tolist()) for target, cache in installed), "track"]
         log.clear()
-    device_run.encode(packed, bytes_of(2, 2, 2, 3), workspace)
-    device_run.track(packed, other, crops, workspace, tokens=False, window=None)
+    cuda_run.encode(packed, bytes_of(2, 2, 2, 3), workspace)
+    cuda_run.track(packed, other, crops, workspace, tokens=False, window=None)
     assert log == ["encode", (0, other[0].tolist()), (1, other[1].tolist()), "track"]
 
 
@@ -151,9 +151,9 @@ def test_a_cache_is_installed_when_it_is_another() -> None:
 def test_the_window_is_set_when_it_is_another() -> None:
     packed, workspace, crops = model_on("cpu"), fk.frame.Workspace(), bytes_of(1, 4, 4, 3)
     cache = bytes_of(1, 12)
-    frame = device_run._session(packed, 1, workspace).frame
+    frame = cuda_run._session(packed, 1, workspace).frame
     for window in (None, torch.rand(4, 4), torch.rand(4, 4).double(), None):
-        device_run.track(packed, cache, crops, workspace, tokens=False, window=window)
+        cuda_run.track(packed, cache, crops, workspace, tokens=False, window=window)
         assert torch.equal(frame.head.window, torch.ones(4, 4) if window is None else window.float())
 
 
@@ -161,11 +161,11 @@ def test_on_a_gpu_a_workspace_keeps_graphs(calls: list[Any]) -> None:
     packed, workspace, cache = model_on("cuda:1"), fk.frame.Workspace(), bytes_of(1, 12)
     for turn in range(2):
         template, search = bytes_of(1, 2, 2, 3), bytes_of(1, 4, 4, 3)
-        device_run.encode(packed, template, workspace)
+        cuda_run.encode(packed, template, workspace)
         assert calls == ["graph on cuda:1"]
-        device_run.track(packed, cache, search, workspace, tokens=False, window=None)
+        cuda_run.track(packed, cache, search, workspace, tokens=False, window=None)
         assert calls == ["graph on cuda:1", "upload", "graph on cuda:1"]
-        session = device_run._session(packed, 1, workspace)
+        session = cuda_run._session(packed, 1, workspace)
         assert session.frame.log == ["encode", (0, cache[0].tolist()), "track"] * (turn + 1)
         assert torch.equal(session.frame.templates, template)
         assert torch.equal(session.frame.searches, search)
@@ -174,16 +174,16 @@ def test_on_a_gpu_a_workspace_keeps_graphs(calls: list[Any]) -> None:
     session.track([(cache, 0)], torch.empty_like(there), None)
     assert calls == ["graph on cuda:1"]  # crops that are on the GPU already are not uploaded
     calls.clear()
-    device_run.track(packed, cache, bytes_of(1, 4, 4, 3), None, tokens=False, window=None)
-    device_run.encode(packed, bytes_of(1, 2, 2, 3), None)
+    cuda_run.track(packed, cache, bytes_of(1, 4, 4, 3), None, tokens=False, window=None)
+    cuda_run.encode(packed, bytes_of(1, 2, 2, 3), None)
     assert calls == []  # without a workspace a graph would be captured for one call
 
 
 @pytest.mark.usefixtures("calls")
 def test_a_workspace_knows_models_and_batches_apart() -> None:
     workspace, models = fk.frame.Workspace(), [model_on("cpu"), model_on("cpu")]
-    sessions = [device_run._session(packed, batch, workspace) for packed in models for batch in (1, 2)]
-    again = [device_run._session(packed, batch, workspace) for packed in models for batch in (1, 2)]
+    sessions = [cuda_run._session(packed, batch, workspace) for packed in models for batch in (1, 2)]
+    again = [cuda_run._session(packed, batch, workspace) for packed in models for batch in (1, 2)]
     assert sessions == again
     assert len(set(sessions)) == 4
-    assert device_run._session(models[0], 1, None) not in sessions
+    assert cuda_run._session(models[0], 1, None) not in sessions

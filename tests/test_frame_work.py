@@ -17,7 +17,7 @@ import fermt_kernels as fk
 from benchmarks import gpu_frame_plan
 from benchmarks.frame_work import Counted, joined, total
 from fermt.flops import frame_macs
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 from fermt_kernels.frame.fold import fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.frame_tiles import FEW
@@ -45,12 +45,12 @@ def model(name: str) -> fermt.FERMT:
 
 
 @cache
-def packed(name: str, dtype: torch.dtype) -> fk.frame.DeviceModel:
+def packed(name: str, dtype: torch.dtype) -> fk.frame.CudaPackedModel:
     return for_device(fold(model(name)), dtype, torch.device("cpu"))
 
 
-def kinds(found: fk.frame.DeviceModel, batch: int) -> dict[Counted, int]:
-    frame = room.make_frame(found.weights, found.sizes, batch)
+def kinds(found: fk.frame.CudaPackedModel, batch: int) -> dict[Counted, int]:
+    frame = triton_backend.make_frame(found.weights, found.sizes, batch)
     with recording() as launches:
         frame.track()
     return joined(launches)
@@ -87,7 +87,7 @@ def test_weights_are_read_once() -> None:
         linears = [weights.embedding, weights.norm, *weights.convolutions, weights.last]
         linears += [linear for layer in weights.layers for linear in layer]
         tensors = [tensor for linear in linears for tensor in linear]
-        tensors += [*weights.unit, weights.search_positions, weights.places, torch.ones(16, 16)]
+        tensors += [*weights.unit, weights.search_positions, weights.output_table, torch.ones(16, 16)]
         assert 2 * one - two == sum(tensor.nbytes for tensor in tensors)
 
 

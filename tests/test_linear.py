@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fermt
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS
+from fermt_kernels.backends import BACKENDS
 
 from .support.tolerance import assert_accurate, over_draws
 
@@ -62,7 +62,7 @@ of_reference = cache(lambda *case: everything(case[0], case[1], "reference", *ca
 
 
 def assert_linear_is_accurate(sizes: tuple, gelu: bool, backend: str) -> None:
-    for dtype in ROOMS[backend].SUPPORTS["linear_forward"]:
+    for dtype in BACKENDS[backend].SUPPORTS["linear_forward"]:
         actual = everything(sizes, gelu, backend, dtype, dtype)
         eager = of_reference(sizes, gelu, dtype, dtype)
         truth = of_reference(sizes, gelu, dtype, torch.float64)
@@ -232,7 +232,7 @@ def test_flops_are_counted(loaded: object) -> None:
 
 def test_backends_without_one_take_pytorchs() -> None:
     x, weight, bias, _ = inputs(6, 5, 4, torch.float32)
-    for name in (name for name, room in ROOMS.items() if "linear_forward" not in room.SUPPORTS):
+    for name in (name for name, backend in BACKENDS.items() if "linear_forward" not in backend.SUPPORTS):
         assert torch.equal(fk.linear(x, weight, bias, gelu=True, backend=name), F.linear(F.gelu(x), weight, bias))
     with pytest.raises(RuntimeError, match=r"its linear_forward takes .*, not torch.float64"):
         fk.linear(x.double(), weight.double(), backend="cpp")

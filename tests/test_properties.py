@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fermt_kernels as fk
-from fermt_kernels.backends import ROOMS
+from fermt_kernels.backends import BACKENDS
 
 from .support.inputs import LAYOUTS, attention_inputs, unit_inputs
 
@@ -92,6 +92,6 @@ def test_attention_accepts_what_is_valid_and_nothing_else(
 
 
 def test_the_properties_cover_every_dtype() -> None:
-    for name, room in ROOMS.items():
-        if name != "reference" and room.SUPPORTS:
-            assert set(room.SUPPORTS["attention_forward"]) <= set(LOOSE)
+    for name, backend in BACKENDS.items():
+        if name != "reference" and backend.SUPPORTS:
+            assert set(backend.SUPPORTS["attention_forward"]) <= set(LOOSE)

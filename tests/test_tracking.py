@@ -109,7 +109,7 @@ def test_bench_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     speeds = found["rows"]
-    packed = fk.frame.why_not(torch.float32) is None
+    packed = fk.frame.unavailable_reason(torch.float32) is None
     expected = [("cpp", "float32"), ("cpp", "bfloat16")] if packed else []
     plain = [("reference", "float32"), ("reference", "bfloat16")]
     assert [(row["backend"], row["dtype"]) for row in speeds] == [*expected, *plain]

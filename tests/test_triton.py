@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import fermt_kernels.triton as room
+import fermt_kernels.triton as triton_backend
 from benchmarks import triton_aot
 
 ROOT = Path(__file__).parents[1]
@@ -41,10 +41,10 @@ def test_the_interpreter_lane() -> None:
 
 
 def kernels() -> Iterator[str]:
-    """Every function of the room that is decorated and launched: those whose name ends in `_kernel`."""
+    """Every function of the Triton backend that is decorated and launched: those whose name ends in `_kernel`."""
     from triton import JITFunction
 
-    for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+    for module in pkgutil.walk_packages(triton_backend.__path__, triton_backend.__name__ + "."):
         for name, value in inspect.getmembers(importlib.import_module(module.name)):
             if isinstance(value, JITFunction) and value.fn.__module__ == module.name and name.endswith("_kernel"):
                 yield name

@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fermt_kernels import __version__
 from fermt_kernels.files import atomic_path
-from fermt_kernels.frame import DEVIATION, MEAN
+from fermt_kernels.frame import MEAN, STD
 
 from ..model import FERMT
 from .check import ONNX_RUNTIMES, PT2_RUNTIMES, Check, ExportError, Runtime, check
@@ -157,7 +157,7 @@ def _metadata(graph: Graph, uint8: bool) -> dict[str, str]:
         "fermt_version": __version__,
         **{name: getattr(config, name) for name in repeated},  # also in the configuration; repeated for deployment
         "mean": MEAN,
-        "deviation": DEVIATION,
+        "deviation": STD,
         "images": images,
         "inputs": graph.inputs,
         "outputs": graph.outputs,

@@ -7,30 +7,23 @@ the graph normalizes them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from fermt_kernels.frame import DEVIATION, MEAN
-from fermt_kernels.patterns import key_spans
+from fermt_kernels.frame import MEAN, STD
+from fermt_kernels.spec.heads import HEADS
+from fermt_kernels.spec.schedule import TemplateSchedule
 
 from ..config import ModelConfig
 from ..model import FERMT
 from .plain import plain_model
 
 QUERY, ALL, KEY_VALUE = (0, 1), (0, 3), (1, 3)  # parts of the joint projection
-MAPS = {"center": ("score_map", "size_map", "offset_map"), "corner": ("prob_tl", "prob_br")}  # in the heads' order
-
-
-class Seen(NamedTuple):
-    """The groups of keys that the queries of one layer see."""
-
-    template_by_itself: bool
-    template_by_search: bool
-    search_by_itself: bool
+MAPS = {name: head.outputs for name, head in HEADS.items()}
 
 
 class Split:
@@ -42,12 +35,10 @@ class Split:
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        n, m = config.num_template, config.num_search
-        spans = [key_spans(pattern, n, n + m) for pattern in config.patterns]
-        self.layers = [Seen(t[0] < t[1], x[0] < n, x[1] > n) for t, x in spans]
-        self.leading = next((i for i, (t, _) in enumerate(spans) if t[1] > n), len(spans))
-        readers = [i for i, seen in enumerate(self.layers) if seen.template_by_search]
-        self.last = len(spans) if config.reweight else max(readers, default=-1)
+        self.schedule = TemplateSchedule(config.patterns, config.reweight)
+        self.layers, self.leading = self.schedule.layers, self.schedule.first_dynamic_layer
+        self.last = self.schedule.last_template_layer
+        readers = [i for i, layer in enumerate(self.layers) if layer.search_sees_template]
         self.keeps_tokens = self.leading <= self.last  # whether a frame needs template tokens besides keys and values
         names = [f"{part}_{i}" for i in readers if i < self.leading for part in ("keys", "values")]
         self.cache = (*names, "template_tokens") if self.keeps_tokens else (*names,)
@@ -57,7 +48,7 @@ def normalized(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Crops, (B, S, S, 3) uint8 RGB -> normalized images, (B, 3, S, S) in `dtype`; other images are not changed."""
     if images.dtype != torch.uint8:
         return images
-    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, STD))
     return ((images.to(dtype) / 255 - mean) / deviation).permute(0, 3, 1, 2)
 
 
@@ -118,13 +109,13 @@ class TemplateGraph(_Graph):
         tokens = self._embed(template, self.backbone.pos_embed_z)
         cache: list[Tensor] = []
         for i in range(len(self.backbone.blocks)):
-            seen, updated, attended = split.layers[i], i < split.last, None
-            if seen.template_by_itself and updated:
+            seen, updated, attended = split.layers[i], split.schedule.template_updated(i), None
+            if split.schedule.template_queries(i):
                 q, k, v = self._project(i, tokens, ALL)
                 attended = self._attend(i, q, k, v)
-            elif seen.template_by_search:
+            elif seen.search_sees_template:
                 k, v = self._project(i, tokens, KEY_VALUE)
-            cache += [k, v] if seen.template_by_search else []
+            cache += [k, v] if seen.search_sees_template else []
             if updated:
                 tokens = self._finish(i, tokens, attended)
         return (*cache, tokens) if split.keeps_tokens else (*cache,)
@@ -145,7 +136,7 @@ class FrameGraph(_Graph):
 
     def _search_layer(self, layer: int, search: Tensor, template: Iterable[Tensor]) -> Tensor:
         """Applies a layer to search tokens only; `template` has the template's keys and values, if they are seen."""
-        q, *own = self._project(layer, search, ALL if self.split.layers[layer].search_by_itself else QUERY)
+        q, *own = self._project(layer, search, ALL if self.split.layers[layer].search_sees_search else QUERY)
         seen = [*template]
         k, v = (torch.cat(pair, dim=2) for pair in zip(seen, own, strict=True)) if seen and own else seen or own
         return self._finish(layer, search, self._attend(layer, q, k, v))
@@ -154,7 +145,7 @@ class FrameGraph(_Graph):
         split, n, taken = self.split, self.config.num_template, 0
         tokens = self._embed(search, self.backbone.pos_embed_x)
         for i in range(split.leading):
-            count = 2 if split.layers[i].template_by_search else 0
+            count = 2 if split.layers[i].search_sees_template else 0
             tokens = self._search_layer(i, tokens, cache[taken : taken + count])
             taken += count
         template = cache[-1] if split.keeps_tokens else None
@@ -164,7 +155,7 @@ class FrameGraph(_Graph):
                 both = block(both, n)
             template, tokens = both[:, :n], both[:, n:]
         for i in range(max(split.leading, split.last), len(split.layers)):
-            read = template if split.layers[i].template_by_search else None
+            read = template if split.layers[i].search_sees_template else None
             tokens = self._search_layer(i, tokens, () if read is None else self._project(i, read, KEY_VALUE))
         if self.config.reweight and template is not None:
             tokens = torch.cat((template, tokens), dim=1)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
+from fermt_kernels import reference
 from fermt_kernels.modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 from fermt_kernels.patterns import key_spans
 
@@ -17,7 +17,10 @@ from ..model import FERMT
 
 
 class PlainAttention(nn.Module):
-    """The attention module in eager PyTorch, with a dense softmax for each group of queries."""
+    """The attention module with a dense softmax for each group of queries.
+
+    The reference keeps the logarithm of each sum for its gradient; runtimes are faster with a plain softmax.
+    """
 
     def __init__(self, ours: TemplateSearchAttention) -> None:
         super().__init__()
@@ -47,13 +50,10 @@ class PlainDualAttentionUnit(nn.Module):
 
     def __init__(self, ours: DualAttentionUnit) -> None:
         super().__init__()
-        self.proj_1, self.gate, self.proj_2 = ours.proj_1, ours.spatial_gating_unit, ours.proj_2
+        self.unit = ours
 
     def forward(self, x: Tensor) -> Tensor:
-        u = F.gelu(self.proj_1(x))
-        spatial = self.gate.conv1(self.gate.conv_spatial(self.gate.conv0(u)))
-        channel = self.gate.fc(u.mean(dim=(2, 3)))[:, :, None, None]
-        return self.proj_2(channel * spatial * u) + x
+        return reference.dual_attention_unit(x, self.unit.weights())
 
 
 def plain_linear(ours: Linear) -> nn.Linear:

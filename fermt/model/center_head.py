@@ -7,12 +7,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from fermt_kernels.frame import decode
+from fermt_kernels.spec.heads import HEADS, SIGMOID_LIMIT
 
 from ..config import ModelConfig
 from .layers import add_branch, init_head, run_branch, to_map
 
-BRANCHES = {"ctr": 1, "offset": 2, "size": 2}
-LIMIT = 1e-4  # distance that is kept between sigmoids and 0 or 1
+HEAD = HEADS["center"]
 
 
 class CenterHead(nn.Module):
@@ -26,20 +26,19 @@ class CenterHead(nn.Module):
         super().__init__()
         self.grid = config.search_grid
         self.num_search = config.num_search
-        for name, outputs in BRANCHES.items():
-            add_branch(self, name, config.dim, outputs)
+        for branch in HEAD.branches:
+            add_branch(self, branch.name, config.dim, branch.channels)
         init_head(self)
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         features = to_map(tokens[:, -self.num_search :], self.grid)
         # In bfloat16 the upper limit of the clamp would round to 1, and the loss would be infinite.
         wide = torch.promote_types(features.dtype, torch.float32)
-        score, offset, size = (run_branch(self, name, features).to(wide) for name in BRANCHES)
-        return {
-            "score_map": score.sigmoid().clamp(LIMIT, 1 - LIMIT),
-            "size_map": size.sigmoid().clamp(LIMIT, 1 - LIMIT),
-            "offset_map": offset,
-        }
+        maps = {}
+        for branch in HEAD.branches:
+            value = run_branch(self, branch.name, features).to(wide)
+            maps[branch.output] = value.sigmoid().clamp(SIGMOID_LIMIT, 1 - SIGMOID_LIMIT) if branch.sigmoid else value
+        return {output: maps[output] for output in HEAD.outputs}
 
     @staticmethod
     def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:

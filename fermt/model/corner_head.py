@@ -7,11 +7,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from fermt_kernels.frame import decode
+from fermt_kernels.spec.heads import HEADS
 
 from ..config import ModelConfig
 from .layers import add_branch, init_head, run_branch, to_map
 
-BRANCHES = ("tl", "br")
+HEAD = HEADS["corner"]
 
 
 class CornerHead(nn.Module):
@@ -29,8 +30,8 @@ class CornerHead(nn.Module):
         self.grid = config.search_grid
         self.num_search = config.num_search
         self.reweight = config.reweight
-        for name in BRANCHES:
-            add_branch(self, name, config.dim, 1)
+        for branch in HEAD.branches:
+            add_branch(self, branch.name, config.dim, branch.channels)
         init_head(self)
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
@@ -39,10 +40,10 @@ class CornerHead(nn.Module):
             search = search * (search @ template.mean(dim=1, keepdim=True).mT)  # (B, m, C) * (B, m, 1)
         features = to_map(search, self.grid)
         wide = torch.promote_types(features.dtype, torch.float32)  # softmax in bfloat16 is less precise than a cell
-        top_left, bottom_right = (
-            run_branch(self, name, features).to(wide).flatten(1).softmax(dim=1) for name in BRANCHES
-        )
-        return {"prob_tl": top_left, "prob_br": bottom_right}
+        return {
+            branch.output: run_branch(self, branch.name, features).to(wide).flatten(1).softmax(dim=1)
+            for branch in HEAD.branches
+        }
 
     @staticmethod
     def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:

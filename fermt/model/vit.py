@@ -7,10 +7,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from fermt_kernels.modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
+from fermt_kernels.spec.normalization import LAYER_NORM_EPS
 
 from ..config import ModelConfig
 
-LAYER_NORM_EPS = 1e-6
 RESIDUAL = torch.float32  # dtype of the residual stream under autocast
 
 

@@ -14,7 +14,7 @@ import fermt_kernels as fk
 from ..data import normalize
 from ..model import FERMT
 
-Packed = fk.frame.PackedModel | fk.frame.DeviceModel
+Packed = fk.frame.PackedModel | fk.frame.CudaPackedModel
 BOX = 5  # numbers of a result: cx, cy, w, h and the score
 TWO = "a packed frame has one template for each target, and refresh_every needs two"
 OTHERS = "the model's attention and Dual Attention Unit are not all of this package and on one backend"
@@ -117,7 +117,9 @@ def network_for(
     if second_template:
         reason: str | None = TWO
     else:
-        reason = OTHERS if model.backend is None else fk.frame.why_not(wanted, parameter.device, model.backend)
+        reason = (
+            OTHERS if model.backend is None else fk.frame.unavailable_reason(wanted, parameter.device, model.backend)
+        )
     if reason is None:
         return PackedNetwork(fk.frame.pack(model, wanted, backend=model.backend or "auto"))
     if wanted != parameter.dtype:

@@ -1,4 +1,4 @@
-"""The CPU room: compiled kernels from csrc/, reached through ctypes. Importing it loads nothing."""
+"""The CPU backend: compiled kernels from csrc/, called through ctypes. Importing it loads nothing."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ SUPPORTS = {
     "track_frame": FRAME_DTYPES,
 }
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
-SLOWER = {"generic": ("linear",), "avx2": ("linear",)}  # instruction set -> ops that PyTorch does faster there
+SLOWER_THAN_PYTORCH = {
+    "generic": ("linear",),
+    "avx2": ("linear",),
+}  # by instruction set
 
 
-def why_not() -> str | None:
-    return library.why_not()
+def unavailable_reason() -> str | None:
+    """The reason why the backend cannot run on this machine, or None if it can."""
+    return library.unavailable_reason()
 
 
 def slower_than_pytorch() -> tuple[str, ...]:
-    return SLOWER.get(library.load().isa, ())
+    """Ops that PyTorch's own kernels run faster on the instruction set in use; none if the library cannot be used."""
+    return () if library.unavailable_reason() else SLOWER_THAN_PYTORCH.get(library.load().isa, ())
 
 
 def describe() -> str:
+    """The instruction set in use, those that this CPU supports, and the dtypes."""
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
     return f"compiled for the CPU, {library.load().isa} of {', '.join(library.supported_isas())}: {dtypes}"
 
@@ -46,5 +52,5 @@ __all__ = [
     "linear_backward",
     "linear_forward",
     "slower_than_pytorch",
-    "why_not",
+    "unavailable_reason",
 ]

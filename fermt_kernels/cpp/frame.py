@@ -1,4 +1,4 @@
-"""Hands a packed model, crops and caches to csrc/frame*; what they must be is the caller's to check."""
+"""Frames by the compiled library: pointers to a packed model, crops and caches. Callers check the arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import library
 
 
 class FrameInfo(NamedTuple):
-    """What the library says of a packed model, for one batch size and the instruction set in use."""
+    """Sizes and choices of a packed model, for one batch size on the instruction set in use."""
 
     cache_bytes: int  # of one template; a multiple of 64
     workspace_bytes: int
@@ -27,21 +27,24 @@ class FrameInfo(NamedTuple):
     search_factor: float
 
 
-_NOT_YET = (0,) * len(FrameInfo._fields)
-
-
 def frame_info(model: Tensor, batch: int, *, verify: bool = False) -> FrameInfo:
-    """Sizes for `batch` samples; `verify` also checks the model's checksum."""
-    fields = library.load().query("fermt_frame_info", model.data_ptr(), model.nbytes, verify, batch, *_NOT_YET)
-    return FrameInfo(*fields[-len(_NOT_YET) :])
+    """Asks the library for the sizes for `batch` samples; `verify` also checks the model's checksum.
+
+    Raises:
+        RuntimeError: there is no compiled library, or it refuses the model.
+    """
+    answer = library.load().query(
+        "fermt_frame_info", model=model.data_ptr(), model_bytes=model.nbytes, verify=int(verify), batch=batch
+    )
+    return FrameInfo(**{name: answer[name] for name in FrameInfo._fields})
 
 
 def encode_template(
     model: Tensor, crops: Sequence[int], caches: Sequence[int], cache_bytes: int, workspace: Tensor
 ) -> None:
-    """Templates at the addresses `crops`, (S, S, 3) uint8, into those at `caches`, each of `cache_bytes`."""
+    """Encodes templates at the addresses `crops`, (S, S, 3) uint8, into caches at the addresses `caches`."""
     crop_list, cache_list = _addresses(crops), _addresses(caches)
-    library.load().call("fermt_encode_template", *_common(model, crop_list, cache_list, cache_bytes, workspace))
+    library.load().call("fermt_encode_template", **_common(model, crop_list, cache_list, cache_bytes, workspace))
 
 
 def track_frame(
@@ -53,37 +56,41 @@ def track_frame(
     maps: Tensor,
     tokens: Tensor | None,
 ) -> None:
-    """Search regions at the addresses `crops`, with the caches, into `maps` (B, channels, g, g) and `tokens`."""
+    """Computes the maps (B, channels, g, g), and `tokens` unless None, of search crops at the addresses `crops`."""
     crop_list, cache_list = _addresses(crops), _addresses(caches)
     library.load().call(
         "fermt_track_frame",
-        *_common(model, crop_list, cache_list, cache_bytes, workspace),
-        maps.data_ptr(),
-        0 if tokens is None else tokens.data_ptr(),
+        **_common(model, crop_list, cache_list, cache_bytes, workspace),
+        maps=maps.data_ptr(),
+        tokens=0 if tokens is None else tokens.data_ptr(),
     )
 
 
 def fma_peak(dtype: int, threads: int, iterations: int) -> int:
-    """Runs multiply-adds on registers, `iterations` loops on each of `threads` items; how many operations it did."""
+    """Runs multiply-adds on registers, `iterations` loops on each of `threads` items; returns the operations done."""
     loaded = library.load()
-    return loaded.query("fermt_fma_peak", loaded.parallel_for, dtype, threads, iterations, 0)[-1]
+    answer = loaded.query(
+        "fermt_fma_peak", parallel_for=loaded.parallel_for, dtype=dtype, threads=threads, iterations=iterations
+    )
+    return answer["operations"]
 
 
 def _addresses(values: Sequence[int]) -> array[int]:
-    """A C array of pointers; it must outlive the call that is given its address."""
+    """A C array of pointers; it must outlive the call that gets its address."""
     return array("Q", values)
 
 
 def _common(
     model: Tensor, crops: array[int], caches: array[int], cache_bytes: int, workspace: Tensor
-) -> tuple[int, ...]:
-    return (
-        model.data_ptr(),
-        model.nbytes,
-        len(crops),
-        crops.buffer_info()[0],
-        caches.buffer_info()[0],
-        cache_bytes,
-        workspace.data_ptr(),
-        workspace.nbytes,
-    )
+) -> dict[str, int]:
+    """The fields that both frame calls have."""
+    return {
+        "model": model.data_ptr(),
+        "model_bytes": model.nbytes,
+        "batch": len(crops),
+        "crops": crops.buffer_info()[0],
+        "caches": caches.buffer_info()[0],
+        "cache_bytes": cache_bytes,
+        "workspace": workspace.data_ptr(),
+        "workspace_bytes": workspace.nbytes,
+    }

@@ -1,4 +1,4 @@
-"""Finds the compiled library, checks its version, chooses the instruction set, and lends it torch's threads."""
+"""Loading and calling the compiled library, on torch's threads and the chosen instruction set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from . import torch_threads
 from .abi import LAYOUTS
 
 ABI_VERSION = 3
@@ -20,56 +19,73 @@ HOW_TO_GET_IT = "reinstall with a C++ compiler at hand (g++ or clang++): pip ins
 
 
 class Library:
-    """The loaded library."""
+    """The loaded library.
 
-    def __init__(self, handle: ctypes.CDLL) -> None:
+    Args:
+        handle: the shared library.
+        parallel_for: address of a `fermt_parallel_for`, or 0 to run on the calling thread.
+
+    Raises:
+        AttributeError: a function is missing from the library.
+    """
+
+    def __init__(self, handle: ctypes.CDLL, parallel_for: int) -> None:
         self._handle = handle
         handle.fermt_status_text.restype = ctypes.c_char_p
         handle.fermt_isa_name.restype = ctypes.c_char_p
         handle.fermt_isa_selected.restype = ctypes.c_char_p
-        self.parallel_for = _torch_parallel_for()
+        self.parallel_for = parallel_for
         self._kernels = {name: (getattr(handle, name), layout) for name, layout in LAYOUTS.items()}
         for function, _ in self._kernels.values():
             function.argtypes = [ctypes.c_void_p]
 
     @property
     def isa(self) -> str:
-        """Name of the instruction set whose kernels are called."""
+        """Name of the instruction set in use."""
         return self._handle.fermt_isa_selected().decode()
 
     def isas(self) -> dict[str, bool]:
-        """Every instruction set in the library, in order of preference, and whether this CPU has it."""
+        """Instruction sets of the library, in order of preference, and whether this CPU supports each."""
         rows: dict[str, bool] = {}
         while name := self._handle.fermt_isa_name(len(rows)):
             rows[name.decode()] = bool(self._handle.fermt_isa_supported(len(rows)))
         return rows
 
     def select_isa(self, name: str) -> None:
-        """Calls the kernels of instruction set `name` from now on; ValueError if there are none for this CPU."""
+        """Uses the kernels of instruction set `name` from now on.
+
+        Raises:
+            ValueError: the library has no such kernels, or this CPU cannot run them.
+        """
         if self._handle.fermt_isa_select(name.encode()) != 0:
             usable = ", ".join(isa for isa, supported in self.isas().items() if supported)
             state = "not supported by this CPU" if name in self.isas() else "unknown"
             raise ValueError(f"instruction set {name!r} is {state}; expected one of {usable}")
 
-    def call(self, name: str, *fields: float) -> None:
-        """Runs a kernel on the fields of its struct, less the first two, which are the same for all.
+    def call(self, name: str, **fields: Any) -> None:
+        """Calls a kernel with a struct of these fields; `struct_size` and `parallel_for` are added.
 
         Raises:
+            TypeError: a field is missing or unknown.
             RuntimeError: the library refused the call; the message says why.
         """
         function, layout = self._kernels[name]
-        self._check(name, function(layout.pack(layout.size, self.parallel_for, *fields)))
+        fields["parallel_for"] = self.parallel_for
+        self._check(name, function(layout.pack(fields)))
 
-    def query(self, name: str, *fields: float) -> tuple[Any, ...]:
-        """Runs a function that answers in its struct, on all fields but the first; what those are afterwards.
+    def query(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Calls a function that fills in its struct, and returns all of the struct's fields.
+
+        Fields that are not given are 0 in the call.
 
         Raises:
-            RuntimeError: as `call`.
+            TypeError: a field is unknown.
+            RuntimeError: the library refused the call; the message says why.
         """
         function, layout = self._kernels[name]
-        asked = ctypes.create_string_buffer(layout.pack(layout.size, *fields), layout.size)
-        self._check(name, function(asked))
-        return layout.unpack(asked)[1:]
+        buffer = ctypes.create_string_buffer(layout.pack(layout.zeros() | fields), layout.size)
+        self._check(name, function(buffer))
+        return layout.unpack(buffer)
 
     def _check(self, name: str, status: int) -> None:
         if status:
@@ -78,7 +94,7 @@ class Library:
 
 @cache
 def _open() -> Library | str:
-    """The library, or why there is none."""
+    """The library, or the reason why it cannot be used."""
     if not PATH.exists():
         return f"the compiled library is not installed ({PATH.name} is missing); {HOW_TO_GET_IT}"
     try:
@@ -88,7 +104,12 @@ def _open() -> Library | str:
         return f"{PATH.name} cannot be loaded ({error}); {HOW_TO_GET_IT}"
     if version != ABI_VERSION:
         return f"{PATH.name} is of version {version}, this package needs {ABI_VERSION}; {HOW_TO_GET_IT}"
-    library = Library(handle)
+    try:
+        library = Library(handle, torch_threads.parallel_for())
+    except AttributeError as error:
+        return f"{PATH.name} is not this package's library ({error}); {HOW_TO_GET_IT}"
+    except RuntimeError as error:
+        return str(error)
     if forced := os.environ.get(ISA_VARIABLE):
         try:
             library.select_isa(forced)
@@ -97,13 +118,18 @@ def _open() -> Library | str:
     return library
 
 
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
+    """The reason why the library cannot be used, or None if it can."""
     opened = _open()
     return opened if isinstance(opened, str) else None
 
 
 def load() -> Library:
-    """The library; RuntimeError with the reason where there is none."""
+    """The library.
+
+    Raises:
+        RuntimeError: it cannot be used; the message says why.
+    """
     opened = _open()
     if isinstance(opened, str):
         raise RuntimeError(opened)
@@ -111,11 +137,5 @@ def load() -> Library:
 
 
 def supported_isas() -> list[str]:
+    """Names of the library's instruction sets that this CPU supports, in order of preference."""
     return [name for name, supported in load().isas().items() if supported]
-
-
-def _torch_parallel_for() -> int:
-    """Address of torch's C function `torch_parallel_for` (torch >= 2.10): our loops run on torch's own threads."""
-    names = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
-    path = Path(torch.__file__).parent / "lib" / names.get(sys.platform, "libtorch_cpu.so")
-    return ctypes.cast(ctypes.CDLL(str(path)).torch_parallel_for, ctypes.c_void_p).value or 0

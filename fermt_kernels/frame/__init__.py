@@ -1,28 +1,28 @@
-"""A whole frame in one call: the model packed once, the template once for each target.
+"""Whole-frame inference: a packed model tracks a frame in one call, with each target's template encoded once.
 
-On the CPU it is a call of the compiled library, on a GPU a CUDA graph of few Triton kernels.
+On the CPU the call runs in the compiled library, on a GPU as a CUDA graph of Triton kernels.
 
 packed = fk.frame.pack(model)                            # or fk.frame.load(path)
 cache = fk.frame.encode_template(packed, template_crop)  # (S, S, 3) uint8 RGB
 maps = fk.frame.track_frame(packed, cache, search_crop)  # the head's maps, float32
 """
 
+from ..spec.normalization import MEAN, STD
 from .calibrate import MapError, accuracy
 from .crop import crop
+from .cuda_model import CudaPackedModel
 from .decode import decode
-from .device import DeviceModel
-from .format import DEVIATION, MEAN
 from .native import native
 from .pack import pack
 from .packed import PackedModel, load
 from .peak import peak_flops
-from .run import encode_template, track_frame, why_not
+from .run import encode_template, track_frame, unavailable_reason
 from .workspace import Workspace
 
 __all__ = [
-    "DEVIATION",
     "MEAN",
-    "DeviceModel",
+    "STD",
+    "CudaPackedModel",
     "MapError",
     "PackedModel",
     "Workspace",
@@ -35,5 +35,5 @@ __all__ = [
     "pack",
     "peak_flops",
     "track_frame",
-    "why_not",
+    "unavailable_reason",
 ]

@@ -1,4 +1,4 @@
-"""What int8 needs to know beforehand, and what it costs: the ranges of a head's maps, and the errors of maps."""
+"""Calibration for int8 packing, and the error that packing causes in the head's maps."""
 
 from __future__ import annotations
 
@@ -10,70 +10,76 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .device import DeviceModel
-from .format import BRANCHES, CONVOLUTIONS, DEVIATION, MEAN
+from ..spec.heads import CONVOLUTIONS, HEADS
+from ..spec.normalization import MEAN, STD
+from .cuda_model import CudaPackedModel
 from .packed import PackedModel
 from .run import encode_template, track_frame
 
 
 class HeadRanges(NamedTuple):
-    """Ranges of the head's maps: its input's least and largest value, and the largest of each branch's convolutions."""
+    """Ranges of the head's feature maps: smallest and largest value of its input, and largest of each convolution."""
 
     least: float
     largest: float
-    outputs: dict[tuple[str, int], float]  # (branch, which of `CONVOLUTIONS`) -> largest value after its ReLU
+    outputs: dict[tuple[str, int], float]  # (branch, number of the convolution) -> largest value after its ReLU
 
 
 def head_ranges(model: Any, templates: Tensor, searches: Tensor) -> HeadRanges:
-    """Runs the model on pairs of crops and watches its head.
+    """Runs the model on pairs of crops and records the ranges of its head's feature maps.
 
     Args:
-        model: as `pack` takes it, and callable on normalised images as FERMT is.
+        model: as `pack` takes it, and callable on normalized images as FERMT is.
         templates, searches: uint8 RGB, (N, S, S, 3) each, S as the model has them.
     """
     lows: list[float] = []
     highs: list[float] = []
     outputs: dict[tuple[str, int], float] = {}
 
-    def see_input(module: Any, inputs: tuple[Tensor, ...]) -> None:
+    def record_input(module: Any, inputs: tuple[Tensor, ...]) -> None:
         lows.append(inputs[0].min().item())
         highs.append(inputs[0].max().item())
 
-    def see_output(key: tuple[str, int]) -> Any:
+    def record_output(key: tuple[str, int]) -> Any:
         def hook(module: Any, inputs: Any, output: Tensor) -> None:
             outputs[key] = max(outputs.get(key, 0.0), output.max().item())
 
         return hook
 
-    head: dict[str, int] = BRANCHES[model.config.head]
+    head = HEADS[model.config.head]
     dtype = next(model.parameters()).dtype
     with ExitStack() as stack:
         stack.enter_context(_evaluating(model))
-        for branch in head:
+        for branch in (branch.name for branch in head.branches):
             first = model.get_submodule(f"box_head.conv1_{branch}")
-            stack.callback(first.register_forward_pre_hook(see_input).remove)
+            stack.callback(first.register_forward_pre_hook(record_input).remove)
             for i in CONVOLUTIONS:
                 module = model.get_submodule(f"box_head.conv{i}_{branch}")
-                stack.callback(module.register_forward_hook(see_output((branch, i))).remove)
+                stack.callback(module.register_forward_hook(record_output((branch, i))).remove)
         for template, search in zip(templates, searches, strict=True):
-            model(_normalised(template, dtype), _normalised(search, dtype))
+            model(_normalized(template, dtype), _normalized(search, dtype))
     return HeadRanges(min(0.0, *lows), max(0.0, *highs), outputs)
 
 
 class MapError(NamedTuple):
-    """How far one of a packed model's maps is from the model's own, over all crops."""
+    """The error of one of a packed model's maps against the model's own, over all crops."""
 
     largest: float
     rms: float
 
 
-def accuracy(model: Any, packed: PackedModel | DeviceModel, templates: Tensor, searches: Tensor) -> dict[str, MapError]:
-    """The error of each of the head's maps that packing in `packed.dtype` brings, against the model in float64.
+def accuracy(
+    model: Any, packed: PackedModel | CudaPackedModel, templates: Tensor, searches: Tensor
+) -> dict[str, MapError]:
+    """Measures the error of a packed model's maps against the model in float64.
 
     Args:
-        model: what was packed; it is not changed.
+        model: the model that was packed; it is not changed.
         packed: `pack(model, ...)`.
-        templates, searches: uint8 RGB, (N, S, S, 3) each; not those of the calibration, if it is to mean something.
+        templates, searches: uint8 RGB, (N, S, S, 3) each; use other crops than those of the calibration.
+
+    Returns:
+        Largest and root-mean-square error of each map, by the map's name.
     """
     exact = copy.deepcopy(model).double()
     device = next(exact.parameters()).device
@@ -82,7 +88,7 @@ def accuracy(model: Any, packed: PackedModel | DeviceModel, templates: Tensor, s
     with _evaluating(exact):
         for template, search in zip(templates, searches, strict=True):
             maps = track_frame(packed, encode_template(packed, template), search)
-            truth = exact(*(_normalised(crop, torch.float64).to(device) for crop in (template, search)))
+            truth = exact(*(_normalized(crop, torch.float64).to(device) for crop in (template, search)))
             for name, value in maps.items():
                 difference = value.double() - truth[name].to(value.device)
                 largest[name] = max(largest.get(name, 0.0), difference.abs().max().item())
@@ -92,6 +98,7 @@ def accuracy(model: Any, packed: PackedModel | DeviceModel, templates: Tensor, s
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
+    """Evaluation and inference mode; the model's mode is restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -101,6 +108,7 @@ def _evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _normalised(crop: Tensor, dtype: torch.dtype) -> Tensor:
-    mean, deviation = (torch.tensor(values, dtype=dtype) for values in (MEAN, DEVIATION))
-    return ((crop.to(dtype) / 255 - mean) / deviation).permute(2, 0, 1).unsqueeze(0).contiguous()
+def _normalized(crop: Tensor, dtype: torch.dtype) -> Tensor:
+    """Crop (S, S, 3) uint8 -> normalized image (1, 3, S, S) in `dtype`."""
+    mean, std = (torch.tensor(values, dtype=dtype) for values in (MEAN, STD))
+    return ((crop.to(dtype) / 255 - mean) / std).permute(2, 0, 1).unsqueeze(0).contiguous()

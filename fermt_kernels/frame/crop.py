@@ -1,53 +1,52 @@
-"""Crops of a frame for any number of targets in one call."""
+"""Square crops of an image for any number of targets in one call."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..backends import ROOMS, resolve
+from ..backends import BACKENDS, resolve
 
-LARGEST_SIZE = 4096  # up to it the two weights of a pixel, rounded each for itself, add up to a whole in OpenCV
-LARGEST_SIDE = 2**31 - 1
+MAX_SIZE = 4096  # up to it OpenCV's two weights of a pixel, each rounded, add up to 1
+MAX_SIDE = 2**31 - 1
 SQUARE_DTYPES = (torch.int32, torch.int64)
 
 
 def crop(image: Tensor, squares: Tensor, size: int, *, out: Tensor | None = None, backend: str = "auto") -> Tensor:
-    """Squares cut out of one image and resized bilinearly, with the numbers of OpenCV's INTER_LINEAR on bytes.
+    """Cuts squares out of one image and resizes them bilinearly, as OpenCV's INTER_LINEAR does on uint8.
 
     Outside the image a crop is black; as in the authors' code, the image's last row and column count as outside. The
-    promise is to be within one grey level of cv2.resize; the reference is equal to it.
+    reference equals `cv2.resize`; other backends are guaranteed to be within one gray level of it.
 
     Args:
-        image: (H, W, 3) uint8, at least 2 x 2 pixels, of any strides.
-        squares: (B, 3), int32 or int64: left, top and side of each in pixels of the image. On the CPU they are checked.
-            Beside an image on a GPU, squares that are on a GPU are not read back: one whose side is not positive, or
-            that does not meet the image, gives a black crop.
+        image: (H, W, 3) uint8, at least 2 x 2 pixels, any strides.
+        squares: (B, 3), int32 or int64: left, top and side of each in pixels of the image. Squares on a GPU are not
+            read back for an image on a GPU: one with a side below 1, or outside the image, gives a black crop.
         size: side of a crop in pixels, 1 to 4096.
-        out: where the crops go: uint8 (B, size, size, 3), contiguous, on the image's device; allocated if None.
-        backend: "auto" or a name from `fermt_kernels.backends()`. A name never falls back.
+        out: the result's memory: uint8 (B, size, size, 3), contiguous, on the image's device; allocated if None.
+        backend: "auto" or a name from `fermt_kernels.backends()`. A named backend never falls back to another.
 
     Returns:
         `out`, (B, size, size, 3) uint8.
 
     Raises:
-        TypeError, ValueError: an argument is not of that form, or a square that is on the CPU, or beside an image on
-            the CPU, has a side below 1 or does not meet the image; the message carries the value.
-        RuntimeError: the named backend cannot run this, with the reason.
+        TypeError, ValueError: an argument is not as described above; or, unless the squares are not read back, a square
+            has a side below 1 or lies outside the image. The message carries the value.
+        RuntimeError: the named backend cannot run this; the message has the reason.
     """
     _check_image(image)
     squares = _checked_squares(squares, image)
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"crop: size must be an int, got {size!r}")
-    if not 1 <= size <= LARGEST_SIZE:
-        raise ValueError(f"crop: size must lie in [1, {LARGEST_SIZE}], in pixels; got {size}")
+    if not 1 <= size <= MAX_SIZE:
+        raise ValueError(f"crop: size must lie in [1, {MAX_SIZE}], in pixels; got {size}")
     name = resolve("crop", backend, image.device.type, image.dtype, False)
     shape = (len(squares), size, size, 3)
     if out is None:
         out = image.new_empty(shape)
     else:
         _check_out(out, shape, image.device)
-    ROOMS[name].crop_forward(image, squares, out)
+    BACKENDS[name].crop_forward(image, squares, out)
     return out
 
 
@@ -63,7 +62,7 @@ def _check_image(image: Tensor) -> None:
 
 
 def _checked_squares(squares: Tensor, image: Tensor) -> Tensor:
-    """The squares on the image's device; their values are checked if they are at hand without waiting for a GPU."""
+    """The squares on the image's device; their values are checked unless that would wait for a GPU."""
     if not isinstance(squares, Tensor):
         raise TypeError(f"crop: squares must be an int32 or int64 tensor (B, 3), got {type(squares).__name__}")
     if squares.dtype not in SQUARE_DTYPES:
@@ -78,8 +77,8 @@ def _checked_squares(squares: Tensor, image: Tensor) -> Tensor:
         height, width, _ = image.shape
         for i, (left, top, side) in enumerate(squares.tolist()):
             found = f"square {i} = (left, top, side) = {(left, top, side)}"
-            if not 1 <= side <= LARGEST_SIDE:
-                raise ValueError(f"crop: {found} must have a side from 1 to {LARGEST_SIDE} pixels")
+            if not 1 <= side <= MAX_SIDE:
+                raise ValueError(f"crop: {found} must have a side from 1 to {MAX_SIDE} pixels")
             if left + side <= 0 or top + side <= 0 or left >= width - 1 or top >= height - 1:
                 raise ValueError(
                     f"crop: {found} does not meet the image of {width} x {height} pixels, of which the last row and "

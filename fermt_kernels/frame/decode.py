@@ -1,4 +1,4 @@
-"""From the head's maps to a box: the cell, and what the maps say there."""
+"""Decoding the head's maps to boxes and scores."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from torch import Tensor
 
 
 def decode(maps: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
-    """Boxes and scores (B, 5) of a head's maps: cx, cy, w, h in [0, 1] of the search region, and the score in (0, 1).
+    """Decodes a head's maps to boxes and scores.
 
-    The centre head's box is at the best cell of its score map, and its score is the map's largest; the corner head's is
-    between the mean cells of its two distributions, and its score is the lesser of their maxima. Scores are not
-    calibrated. (The authors' `cal_bbox` and `soft_argmax`.)
+    The center head's box is at the best cell of its score map, and its score is the map's maximum. The corner head's
+    box is between the mean cells of its two distributions, and its score is the lesser of their maxima. Scores are not
+    calibrated. (`cal_bbox` and `soft_argmax` of the authors' release.)
 
     Args:
         maps: `score_map` (B, 1, g, g), `size_map` and `offset_map` (B, 2, g, g); or `prob_tl` and `prob_br` (B, g^2).
-        window: (g, g) factor of the score map before its best cell is chosen, or None; no use to the corner head.
+        window: (g, g), multiplies the score map before its best cell is chosen; or None. The corner head ignores it.
+
+    Returns:
+        (B, 5): cx, cy, w, h in [0, 1] of the search region, and the score in (0, 1).
     """
     return _center(maps, window) if "score_map" in maps else _corner(maps)
 
@@ -40,8 +43,8 @@ def _corner(maps: dict[str, Tensor]) -> Tensor:
     grid = math.isqrt(top_left.shape[1])
     cells = torch.arange(grid, dtype=top_left.dtype, device=top_left.device)
     ys, xs = torch.meshgrid(cells, cells, indexing="ij")
-    places = torch.stack((xs.flatten(), ys.flatten()), dim=1) / grid  # (g^2, 2)
+    coordinates = torch.stack((xs.flatten(), ys.flatten()), dim=1) / grid  # (g^2, 2)
     with torch.autocast(top_left.device.type, enabled=False):  # it would round coordinates to bfloat16
-        low, high = top_left @ places, bottom_right @ places
+        low, high = top_left @ coordinates, bottom_right @ coordinates
     score = torch.minimum(top_left.amax(dim=1), bottom_right.amax(dim=1)).unsqueeze(1)
     return torch.cat((0.5 * (low + high), high - low, score), dim=1)

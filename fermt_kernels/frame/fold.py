@@ -1,6 +1,6 @@
-"""What a model computes, in the fewest matrices: norms folded into the matrices that follow them.
+"""Folds a model's normalizations into the matrices beside them.
 
-Folding is done in float64, whatever the model's dtype; each form of a packed model rounds once.
+Folding is done in float64 whatever the model's dtype; each form of a packed model rounds once.
 """
 
 from __future__ import annotations
@@ -12,51 +12,52 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..ops import STATE_KEYS, DAUWeights
-from .format import BRANCHES, CONVOLUTIONS, HEADS, LANES, MOST_LAYERS
+from ..spec.dual_attention_unit import STATE_KEYS, DAUWeights
+from ..spec.heads import CONVOLUTIONS, HEADS, LAST_CONVOLUTION
+from ..spec.normalization import BATCH_NORM_EPS
+from ..spec.state_dict import UNUSED_KEYS
+from .format import LANES, MAX_LAYERS
 
-LAYER_NORM_EPS = 1e-6  # neither this nor the next is in a state dict
-BATCH_NORM_EPS = 1e-5
-# What the compiled library takes, so that no product of sizes overflows there.
-LARGEST_WIDTH, LARGEST_IMAGE, LARGEST_PATCH, LARGEST_KERNEL, LARGEST_UNIT = 8192, 2048, 64, 31, 64
+# Limits of the compiled library, so that no product of sizes overflows there.
+MAX_WIDTH, MAX_IMAGE_SIZE, MAX_PATCH_SIZE, MAX_KERNEL, MAX_DAU_HIDDEN = 8192, 2048, 64, 31, 64
 _CONFIG = (
     *("patterns", "head", "dau", "reweight", "template_size", "search_size"),
     *("patch_size", "dim", "num_heads", "mlp_ratio", "template_factor", "search_factor"),
 )
-_UNUSED = ("backbone.cls_token", "backbone.pos_embed")  # in the authors' state dict, in no forward pass
-_COUNTER = ".num_batches_tracked"
+_COUNTER = ".num_batches_tracked"  # of batch norms, which evaluation does not read
 
 
 class Matrix(NamedTuple):
-    """Outputs by inputs, and a bias for each output; of a 3x3 convolution (outputs, inputs, 3, 3)."""
+    """A weight (outputs, inputs), or (outputs, inputs, 3, 3) of a 3x3 convolution, and a bias (outputs,)."""
 
     weight: Tensor
     bias: Tensor
 
 
 class Layer(NamedTuple):
-    """A block, its two norms folded into what follows them: standardised tokens go in."""
+    """The matrices of a transformer block; their inputs are layer-normalized without weight and bias."""
 
-    qkv: Matrix  # q, k and v below one another
+    qkv: Matrix  # rows of q, then k, then v
     proj: Matrix
     fc1: Matrix
     fc2: Matrix
 
 
 class Folded(NamedTuple):
-    """A model in float64, ready to be rounded and laid out."""
+    """A model's weights in float64 on the CPU, with normalizations folded in."""
 
     config: Any
     unit: DAUWeights | None
-    positions: tuple[Tensor, Tensor]  # of the template's and the search region's tokens, (tokens, dim)
-    embedding: Matrix  # inputs are a patch's channels, rows and columns, in that order
+    positions: tuple[Tensor, Tensor]  # position tables of template and search tokens, (tokens, dim)
+    embedding: Matrix  # of patches, whose values are in the order channel, row, column
     layers: tuple[Layer, ...]
-    norm: tuple[Tensor, Tensor]  # the last one, which no matrix follows: scaling, shift
-    head: dict[str, tuple[Matrix, ...]]  # a branch's four 3x3 convolutions, batch norms folded in, and its 1x1
-    device: torch.device  # where the model was; what is folded is on the CPU
+    norm: tuple[Tensor, Tensor]  # weight and bias of the last layer norm, which no matrix follows
+    head: dict[str, tuple[Matrix, ...]]  # branch -> four 3x3 convolutions, batch norms folded in, and the 1x1 one
+    device: torch.device  # of the model
 
     @property
     def hidden(self) -> int:
+        """Hidden width of the MLPs."""
         return self.layers[0].fc1.weight.shape[0]
 
     @property
@@ -66,12 +67,12 @@ class Folded(NamedTuple):
 
 
 def fold(model: Any) -> Folded:
-    """A model in evaluation mode: batch norms by their running statistics. The model is not changed.
+    """Folds a model in evaluation mode: batch norms use their running statistics. The model is not changed.
 
     Raises:
-        TypeError: the model has no configuration like FERMT's or no state dict, or a weight holds no floats.
-        ValueError: a size or a pattern that a packed model cannot have, or a weight that is missing, left over or of
-            another shape; the message names it.
+        TypeError: the model has no configuration like FERMT's or no state dict, or a weight is not floating-point.
+        ValueError: a size or pattern is not supported, or a weight is missing, unexpected or of another shape; the
+            message names it.
     """
     config = _checked_config(model)
     weights = _Weights(model.state_dict())
@@ -91,7 +92,10 @@ def fold(model: Any) -> Folded:
         Matrix(projection, weights(f"{embedding}.bias", dim)),
         tuple(_layer(weights, f"backbone.blocks.{i}", dim, hidden) for i in range(len(config.patterns))),
         weights.norm("backbone.norm", dim),
-        {branch: tuple(_branch(weights, branch, outputs, widths)) for branch, outputs in BRANCHES[config.head].items()},
+        {
+            branch.name: tuple(_branch(weights, branch.name, branch.channels, widths))
+            for branch in HEADS[config.head].branches
+        },
         weights.device,
     )
     weights.check_all_taken()
@@ -99,35 +103,36 @@ def fold(model: Any) -> Folded:
 
 
 def fold_norm(weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor) -> Matrix:
-    """Weight (N, K) and bias (N,) of a linear layer after a norm's scaling gamma and shift beta (K,)."""
+    """Folds a norm's weight gamma and bias beta (K,) into the linear layer after it, weight (N, K) and bias (N,)."""
     return Matrix(weight * gamma, bias + weight @ beta)
 
 
 def fold_batch_norm(
     weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
 ) -> Matrix:
-    """Weight (N, Cin, 3, 3) and bias (N,) of a convolution before a batch norm over its outputs."""
+    """Folds a batch norm over N channels into the convolution before it, weight (N, Cin, 3, 3) and bias (N,)."""
     scale = gamma / torch.sqrt(variance + BATCH_NORM_EPS)
     return Matrix(weight * scale.view(-1, 1, 1, 1), (bias - mean) * scale + beta)
 
 
 class _Weights:
-    """The state dict, read a weight at a time in float64; remembers what nobody has asked for."""
+    """A state dict that is read weight by weight in float64, and knows which weights were not read."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self._state = state
         tensors = [value for value in state.values() if isinstance(value, Tensor)]
         self.device = tensors[0].device if tensors else torch.device("cpu")
-        self._left = {key for key in state if key not in _UNUSED and not key.endswith(_COUNTER)}
+        self._left = {key for key in state if key not in UNUSED_KEYS and not key.endswith(_COUNTER)}
 
     def __call__(self, key: str, *shape: int) -> Tensor:
-        """The weight, of exactly that shape."""
+        """The weight, whose shape must be `shape`."""
         weight = self.any_shape(key)
         if tuple(weight.shape) != shape:
             raise ValueError(f"pack: weight {key!r} must have shape {shape}, got {tuple(weight.shape)}")
         return weight
 
     def any_shape(self, key: str) -> Tensor:
+        """The weight, whatever its shape."""
         if key not in self._state:
             raise ValueError(f"pack: the model has no weight {key!r}")
         weight = self._state[key]
@@ -146,12 +151,13 @@ class _Weights:
         return self(f"{name}.weight", size), self(f"{name}.bias", size)
 
     def check_all_taken(self) -> None:
+        """Raises ValueError if a weight was not read."""
         if self._left:
             raise ValueError(f"pack: a packed model has no place for {', '.join(sorted(self._left))}")
 
 
 def _checked_config(model: Any) -> Any:
-    """The model's configuration, all of it such as a packed model can have."""
+    """The model's configuration; TypeError or ValueError if a packed model cannot have it."""
     kind = type(model).__name__
     config: Any = getattr(model, "config", None)
     if absent := [name for name in _CONFIG if not hasattr(config, name)]:
@@ -167,15 +173,15 @@ def _checked_config(model: Any) -> Any:
         raise ValueError(f"pack: reweight belongs to the corner head; got head {config.head!r}")
     for pattern in config.patterns:
         checks.pattern("pack", pattern)
-    if not 1 <= len(config.patterns) <= MOST_LAYERS:
-        raise ValueError(f"pack: a packed model has 1 to {MOST_LAYERS} layers, got {len(config.patterns)} patterns")
-    _check_size("patch_size", config.patch_size, 1, LARGEST_PATCH)
-    _check_size("template_size", config.template_size, config.patch_size, LARGEST_IMAGE)
-    _check_size("search_size", config.search_size, config.patch_size, LARGEST_IMAGE)
-    _check_size("dim", config.dim, LANES, LARGEST_WIDTH)
+    if not 1 <= len(config.patterns) <= MAX_LAYERS:
+        raise ValueError(f"pack: a packed model has 1 to {MAX_LAYERS} layers, got {len(config.patterns)} patterns")
+    _check_size("patch_size", config.patch_size, 1, MAX_PATCH_SIZE)
+    _check_size("template_size", config.template_size, config.patch_size, MAX_IMAGE_SIZE)
+    _check_size("search_size", config.search_size, config.patch_size, MAX_IMAGE_SIZE)
+    _check_size("dim", config.dim, LANES, MAX_WIDTH)
     _check_size("num_heads", config.num_heads, 1, config.dim)
-    _check_size("dim", config.dim, config.num_heads, LARGEST_WIDTH)
-    _check_size("the MLP's width, dim * mlp_ratio,", int(config.dim * config.mlp_ratio), LANES, LARGEST_WIDTH)
+    _check_size("dim", config.dim, config.num_heads, MAX_WIDTH)
+    _check_size("the MLP's width, dim * mlp_ratio,", int(config.dim * config.mlp_ratio), LANES, MAX_WIDTH)
     return config
 
 
@@ -186,21 +192,21 @@ def _check_size(name: str, value: int, divisor: int, largest: int) -> None:
 
 
 def _unit(weights: _Weights) -> DAUWeights:
-    """The Dual Attention Unit over the image's three channels."""
+    """The weights of the Dual Attention Unit over the image's three channels."""
     unit = DAUWeights(*(weights.any_shape(f"backbone.dau.{key}") for key in STATE_KEYS.values()))
-    checks.dual_attention_unit("pack", torch.empty(1, 3, 1, 1, dtype=torch.float64), DAUWeights._fields, unit)
-    _check_size("the unit's kernel", unit.conv0_weight.shape[-1], 1, LARGEST_KERNEL)
-    _check_size("the unit's dilated kernel", unit.conv_spatial_weight.shape[-1], 1, LARGEST_KERNEL)
-    _check_size("the unit's hidden width", unit.fc_0_weight.shape[0], 1, LARGEST_UNIT)
+    checks.dual_attention_unit("pack", torch.empty(1, 3, 1, 1, dtype=torch.float64), unit)
+    _check_size("the unit's kernel", unit.conv0_weight.shape[-1], 1, MAX_KERNEL)
+    _check_size("the unit's dilated kernel", unit.conv_spatial_weight.shape[-1], 1, MAX_KERNEL)
+    _check_size("the unit's hidden width", unit.fc_0_weight.shape[0], 1, MAX_DAU_HIDDEN)
     return unit
 
 
 def _head_widths(weights: _Weights, head: str) -> tuple[int, ...]:
-    """Outputs of the 3x3 convolutions of the head's first branch; the others must agree."""
-    branch = next(iter(BRANCHES[head]))
+    """Output widths of the 3x3 convolutions of the head's first branch; the other branches have the same."""
+    branch = HEADS[head].branches[0].name
     widths = tuple(weights.any_shape(f"{_convolution(branch, i)}.weight").shape[0] for i in CONVOLUTIONS)
     for i, width in zip(CONVOLUTIONS, widths, strict=True):
-        _check_size(f"the width of the head's convolution {i}", width, LANES, LARGEST_WIDTH)
+        _check_size(f"the width of the head's convolution {i}", width, LANES, MAX_WIDTH)
     return widths
 
 
@@ -216,14 +222,14 @@ def _layer(weights: _Weights, name: str, dim: int, hidden: int) -> Layer:
 
 
 def _branch(weights: _Weights, branch: str, outputs: int, widths: tuple[int, ...]) -> Iterator[Matrix]:
-    """`widths` has the tokens' dim first."""
+    """The five convolutions of a branch; `widths` are their input widths."""
     for i in CONVOLUTIONS:
         name, norm = _convolution(branch, i), f"box_head.conv{i}_{branch}.1"
         inputs, width = widths[i - 1], widths[i]
         weight, bias = weights(f"{name}.weight", width, inputs, 3, 3), weights(f"{name}.bias", width)
         statistics = (weights(f"{norm}.running_{each}", width) for each in ("mean", "var"))
         yield fold_batch_norm(weight, bias, *weights.norm(norm, width), *statistics)
-    name = _convolution(branch, len(widths))
+    name = _convolution(branch, LAST_CONVOLUTION)
     yield Matrix(weights(f"{name}.weight", outputs, widths[-1], 1, 1).flatten(1), weights(f"{name}.bias", outputs))
 
 

@@ -1,6 +1,6 @@
-"""The packed model's bytes: its header, its matrices in panels of 64 outputs, its sections. All little-endian.
+"""The file format of a packed model: header, sections, and matrices in panels of 64 outputs. All little-endian.
 
-A packed model is the header, then sections. Every section starts at a multiple of 64 bytes and is padded with zeros to
+A packed model is a header, then sections. Every section starts at a multiple of 64 bytes and is padded with zeros to
 the next. Which sections there are, and in what order, follows from the header (`pack.py` writes them).
 
 A matrix of N outputs and K inputs is two sections: the bias, round_up(N, 16) floats, and a panel set; in int8 there are
@@ -20,36 +20,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..spec.heads import HEADS
+
 MAGIC = b"FERMTPK\0"
 VERSION = 1
 HEADER_BYTES = 1024
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 PANEL = 64  # outputs of a full panel
-LARGEST_BYTE = 127  # of weights; activations are bytes from 0 to 255
+MAX_INT8 = 127  # of weights; activations are bytes from 0 to 255
 LANES = 16  # outputs are padded to a multiple of it
 WORD_BYTES = 4
 CHECKSUM_FIELD = slice(24, 32)  # after magic, version and total
-MOST_LAYERS = 64
+MAX_LAYERS = 64
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 3}
-FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # of models that are no block of bytes
-MEAN = (0.485, 0.456, 0.406)  # of images, RGB: ImageNet's
-DEVIATION = (0.229, 0.224, 0.225)
-CONVOLUTIONS = range(1, 5)  # the 3x3 ones of a branch of the head; the fifth is 1x1
-BRANCHES = {"center": {"ctr": 1, "offset": 2, "size": 2}, "corner": {"tl": 1, "br": 1}}  # outputs of each branch
-HEADS = {name: code for code, name in enumerate(BRANCHES)}
-
+CUDA_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # of a `CudaPackedModel`
 # magic; 17 sizes and codes; 4 widths; eps, scale, the crops' factors; a pattern for each layer
-_LAYOUT = struct.Struct(f"<8s17q4q4d{MOST_LAYERS}q")
+_LAYOUT = struct.Struct(f"<8s17q4q4d{MAX_LAYERS}q")
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the first 1024 bytes say, in their order; `dtype`, `head` and `patterns` are codes."""
+    """The fields of the first 1024 bytes, in order; `dtype`, `head` and `patterns` are codes."""
 
     total_bytes: int
     checksum: int  # CRC-32 of the sections, continued over the header with this field 0
     dtype: int  # of `DTYPES`
-    head: int  # of `HEADS`
+    head: int  # `Head.code`
     reweight: int  # 0 or 1
     dim: int
     heads: int
@@ -70,17 +66,18 @@ class Header:
     patterns: tuple[int, ...]  # for each layer, bits: template sees template, search; search sees template, search
 
     def to_bytes(self) -> bytes:
+        """The header's 1024 bytes."""
         *numbers, patterns = (getattr(self, field.name) for field in dataclasses.fields(self))
         sizes, widths, factors = numbers[:16], numbers[16], numbers[17:]
-        padded = (*patterns, *[0] * (MOST_LAYERS - len(patterns)))
+        padded = (*patterns, *[0] * (MAX_LAYERS - len(patterns)))
         return _LAYOUT.pack(MAGIC, VERSION, *sizes, *widths, *factors, *padded).ljust(HEADER_BYTES, b"\0")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
-        """The header that `data` starts with; it says nothing of whether the rest is there.
+        """Reads the header at the start of `data`; the sections after it are not looked at.
 
         Raises:
-            ValueError: the data is no packed model, of another version, or shorter than a header.
+            ValueError: the data is not a packed model, has another version, or is shorter than a header.
         """
         if not data.startswith(MAGIC):
             raise ValueError(f"not a packed model: it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}")
@@ -97,23 +94,25 @@ class Header:
         return cls(**dict(zip(names, values, strict=True)))
 
     def check(self) -> None:
-        """ValueError if a code is one that this version does not have."""
-        codes = {"dtype": DTYPES.values(), "head": HEADS.values(), "reweight": (0, 1), "dau": (0, 1)}
+        """Raises ValueError if a code is unknown to this version; the message carries it."""
+        heads = [head.code for head in HEADS.values()]
+        codes = {"dtype": DTYPES.values(), "head": heads, "reweight": (0, 1), "dau": (0, 1)}
         for name, known in codes.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"its {name} is {getattr(self, name)}, expected one of {', '.join(map(str, known))}")
-        if not 1 <= self.depth <= MOST_LAYERS:
-            raise ValueError(f"it has {self.depth} layers, expected 1 to {MOST_LAYERS}")
+        if not 1 <= self.depth <= MAX_LAYERS:
+            raise ValueError(f"it has {self.depth} layers, expected 1 to {MAX_LAYERS}")
 
 
 def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `value`."""
     return -(-value // multiple) * multiple
 
 
 def aligned_empty(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
-    """An uninitialised CPU tensor that starts at a multiple of 64 bytes."""
+    """An uninitialized CPU tensor that starts at a multiple of 64 bytes."""
     made = torch.empty(shape, dtype=dtype)
-    if made.data_ptr() % ALIGNMENT == 0:  # as torch's allocator on CPUs usually has it
+    if made.data_ptr() % ALIGNMENT == 0:  # torch's CPU allocator usually aligns to it
         return made
     spacious = torch.empty(made.nbytes + ALIGNMENT, dtype=torch.uint8)
     start = -spacious.data_ptr() % ALIGNMENT
@@ -121,7 +120,7 @@ def aligned_empty(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Ten
 
 
 def panel_set(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """Matrices (..., N, K) of any float dtype -> their panel sets (..., words), int32."""
+    """Lays out matrices (..., N, K) of any float dtype as panel sets (..., words), int32, with values in `dtype`."""
     per_word = WORD_BYTES // dtype.itemsize
     outputs, inputs = matrix.shape[-2:]
     padded = F.pad(matrix, (0, -inputs % per_word, 0, -outputs % LANES)).to(dtype)
@@ -130,26 +129,26 @@ def panel_set(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def bias_section(bias: Tensor) -> Tensor:
-    """(N,) -> (round_up(N, 16),) float32, padded with zeros."""
+    """Pads a bias (N,) with zeros to (round_up(N, 16),), float32."""
     return F.pad(bias, (0, -bias.numel() % LANES)).float()
 
 
 def matrix_sections(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Weight (N, K) and bias (N,) in any float dtype -> the sections of a matrix."""
+    """The sections of a matrix: weight (N, K) and bias (N,) in any float dtype, stored in `dtype`."""
     if dtype != torch.int8:
         return bias_section(bias), panel_set(weight, dtype)
-    rows, scales = quantised(weight)
+    rows, scales = quantized(weight)
     return bias_section(bias), bias_section(scales), bias_section(rows.sum(dim=1)), panel_set(rows, dtype)
 
 
-def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (N, K) -> whole numbers from -127 to 127 and the scale of each row (N,): weight is about rows * scale."""
-    scales = weight.abs().amax(dim=1) / LARGEST_BYTE
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantizes a weight (N, K) to integers from -127 to 127 with a scale for each row (N,): weight ~ rows * scale."""
+    scales = weight.abs().amax(dim=1) / MAX_INT8
     return torch.round(weight / torch.where(scales > 0, scales, 1).unsqueeze(1)), scales
 
 
 def checksum(blob: Tensor) -> int:
-    """CRC-32 of a blob's sections, continued over its header with the field for it as 0."""
+    """CRC-32 of a blob's sections, continued over its header with the checksum field 0."""
     content = blob.numpy().data
     header = bytearray(content[:HEADER_BYTES])
     header[CHECKSUM_FIELD] = bytes(8)
@@ -157,7 +156,7 @@ def checksum(blob: Tensor) -> int:
 
 
 def assemble(header: Header, sections: Sequence[Tensor]) -> Tensor:
-    """The blob: `header`, its total and checksum filled in, and the sections; uint8, aligned."""
+    """The packed model's bytes: `header` with its size and checksum filled in, then the sections; uint8, aligned."""
     sizes = [round_up(section.nbytes, ALIGNMENT) for section in sections]
     blob = aligned_empty((HEADER_BYTES + sum(sizes),)).zero_()
     start = HEADER_BYTES

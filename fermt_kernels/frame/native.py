@@ -1,4 +1,4 @@
-"""Where the C header and the compiled library are, for programs that track without Python."""
+"""Paths of the C header and the compiled library, for programs that track without Python."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ HEADER = "fermt.h"  # csrc/abi.h, which setup.py copies beside the library
 
 
 class Native(NamedTuple):
-    """What a C or C++ program is built with."""
+    """Paths for building a C or C++ program."""
 
     include_dir: Path  # holds fermt.h
     library: Path
 
 
 def native() -> Native:
-    """The folder of `fermt.h` and the path of the library, for a compiler's command line.
+    """Returns the folder of `fermt.h` and the path of the library, for a compiler's command line.
 
     Raises:
         RuntimeError: the compiled library is not usable, or the header is not installed; the message says why.

@@ -1,4 +1,4 @@
-"""From a model to the form in which the compiled library reads it: one block of bytes."""
+"""Packs a model for `track_frame`: one block of bytes for the compiled library, or tensors for the Triton kernels."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import AUTO, requested, why_unsupported
-from ..patterns import key_spans
+from ..backends import AUTO, requested, unsupported_reason
+from ..spec.heads import CONVOLUTIONS, HEADS
+from ..spec.normalization import LAYER_NORM_EPS, MEAN, STD
+from ..spec.schedule import Visibility
 from .calibrate import HeadRanges, head_ranges
-from .device import DeviceModel
-from .fold import LAYER_NORM_EPS, Folded, Matrix, fold
+from .cuda_model import CudaPackedModel
+from .fold import Folded, Matrix, fold
 from .format import (
-    CONVOLUTIONS,
-    DEVIATION,
+    CUDA_DTYPES,
     DTYPES,
-    FLOATS,
-    HEADS,
-    MEAN,
     Header,
     assemble,
     bias_section,
     matrix_sections,
     panel_set,
-    quantised,
+    quantized,
 )
 from .packed import PackedModel
 
-# Winograd F(2x2, 3x3): what a filter g becomes is G g G^T.
+# G of Winograd F(2x2, 3x3), which transforms a filter g to G g G^T.
 FILTER_TRANSFORM = torch.tensor(
     [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], dtype=torch.float64
 )
@@ -41,27 +39,27 @@ def pack(
     *,
     calibration: tuple[Tensor, Tensor] | None = None,
     backend: str = "auto",
-) -> PackedModel | DeviceModel:
-    """A model's weights in the form in which `track_frame` reads them. The model is not changed.
+) -> PackedModel | CudaPackedModel:
+    """Packs a model for `encode_template` and `track_frame`. The model is not changed.
 
-    What is packed is the model in evaluation mode: batch norms by their running statistics. A model on a GPU becomes a
-    `DeviceModel` there, one on the CPU a `PackedModel`.
+    The packed model computes what the model does in evaluation mode: batch norms use their running statistics. A model
+    on a GPU becomes a `CudaPackedModel` there, one on the CPU a `PackedModel`.
 
     Args:
-        model: a FERMT, or anything with its `config` and, under the authors' keys, its `state_dict()`; in any float
+        model: a FERMT, or an object with its `config` and, under the authors' keys, its `state_dict()`; in any float
             dtype.
         dtype: of the matrices: on the CPU torch.float32, torch.bfloat16 or torch.int8; on a GPU torch.float32,
-            torch.bfloat16 or torch.float16. Sums, norms and soft-max are float32 in any case. In int8 weights have a
-            scale for each output; tokens, one for each token and product, found as they come; the head's maps, one
-            each, found by `calibration`; attention is computed in bfloat16. It is less accurate, and nothing takes it
-            unasked: `accuracy` says by how much.
-        calibration: for torch.int8: templates and search crops, uint8 RGB (N, S, S, 3) each, as tracking will see them.
-        backend: whose form: "cpp", "triton", or "auto", which goes by the model's device.
+            torch.bfloat16 or torch.float16. Sums, norms and soft-max are float32. With torch.int8, weights have a scale
+            for each output, tokens a dynamic scale for each token and product, and the head's maps a static scale
+            each, from `calibration`; attention is computed in bfloat16. int8 is less accurate: `accuracy` measures it.
+        calibration: for torch.int8: templates and search crops, uint8 RGB (N, S, S, 3) each, of typical videos.
+        backend: "cpp", "triton", or "auto", which goes by the model's device.
 
     Raises:
-        TypeError: `dtype` is another, the model has no such configuration or state dict, or a weight holds no floats.
-        ValueError: a size or a pattern that a packed model cannot have, or a weight that is missing, left over or of
-            another shape; the message names it.
+        TypeError: `dtype` is not supported, the model has no such configuration or state dict, or a weight is not
+            floating-point.
+        ValueError: a size or pattern is not supported, or a weight is missing, unexpected or of another shape; the
+            message names it.
         RuntimeError: the backend cannot run a frame of such a model, with the reason.
     """
     folded = fold(model)
@@ -76,15 +74,15 @@ def pack(
     return PackedModel(assemble(_header(folded, DTYPES[dtype]), list(_sections(folded, dtype, ranges))))
 
 
-def for_device(folded: Folded, dtype: torch.dtype, device: torch.device) -> DeviceModel:
-    """The model for the Triton kernels, whether they can run on that device or not."""
-    return DeviceModel(folded, _header(folded, FLOATS[dtype]), dtype, device)
+def for_device(folded: Folded, dtype: torch.dtype, device: torch.device) -> CudaPackedModel:
+    """Packs a model for the Triton kernels, whether or not they can run on that device."""
+    return CudaPackedModel(folded, _header(folded, CUDA_DTYPES[dtype]), dtype, device)
 
 
 def _for_triton(folded: Folded, dtype: torch.dtype, backend: str) -> bool:
-    """Whether the model becomes a `DeviceModel`."""
+    """Whether to pack the model for the Triton kernels; RuntimeError if no backend can run it."""
     name = requested(backend)
-    reason = why_unsupported("triton", "track_frame", folded.device.type, dtype)
+    reason = unsupported_reason("triton", "track_frame", folded.device.type, dtype)
     if name == "triton" and reason:
         raise RuntimeError(f"backend 'triton' cannot run track_frame: {reason}")
     if name == AUTO and reason and folded.device.type != "cpu":
@@ -93,15 +91,14 @@ def _for_triton(folded: Folded, dtype: torch.dtype, backend: str) -> bool:
 
 
 def winograd_filters(weight: Tensor) -> Tensor:
-    """Filters (N, Cin, 3, 3) in float64 -> G g G^T as (16, N, Cin), row by row."""
+    """Transforms filters g (N, Cin, 3, 3) in float64 to G g G^T, (16, N, Cin)."""
     both_sides = torch.kron(FILTER_TRANSFORM, FILTER_TRANSFORM)  # (16, 9)
     return (weight.flatten(2) @ both_sides.T).permute(2, 0, 1)
 
 
 def pattern_bits(pattern: str) -> int:
-    """Bits 0 and 1: the template sees the template, the search region; bits 2 and 3: what the search region sees."""
-    spans = key_spans(pattern, 1, 2)  # one token a group, so that a token is a group
-    return sum(1 << (2 * seer + seen) for seer, span in enumerate(spans) for seen in range(*span))
+    """A pattern as in a packed file: a bit for each field of `Visibility`, the first in bit 0."""
+    return sum(seen << bit for bit, seen in enumerate(Visibility.of(pattern)))
 
 
 def _header(folded: Folded, dtype: int) -> Header:
@@ -110,7 +107,7 @@ def _header(folded: Folded, dtype: int) -> Header:
         total_bytes=0,
         checksum=0,
         dtype=dtype,
-        head=HEADS[config.head],
+        head=HEADS[config.head].code,
         reweight=int(config.reweight),
         dim=config.dim,
         heads=config.num_heads,
@@ -133,9 +130,9 @@ def _header(folded: Folded, dtype: int) -> Header:
 
 
 def _sections(folded: Folded, dtype: torch.dtype, ranges: HeadRanges | None) -> Iterator[Tensor]:
-    """Every section, in the order of the format."""
-    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, DEVIATION))
-    yield torch.cat((1 / (255 * deviation), -mean / deviation)).float()
+    """All sections, in the order of the format."""
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
+    yield torch.cat((1 / (255 * std), -mean / std)).float()
     yield from (weight.float() for weight in folded.unit or ())
     yield from (positions.float() for positions in folded.positions)
     yield from matrix_sections(*folded.embedding, dtype)
@@ -168,19 +165,19 @@ def _input_scale(ranges: HeadRanges) -> float:
 
 
 def _input_zero(ranges: HeadRanges) -> float:
-    """The byte that stands for 0."""
+    """The byte that represents 0."""
     return float(round(-ranges.least / _input_scale(ranges)))
 
 
 def _byte_scales(ranges: HeadRanges | None, branch: str, i: int, outputs: int) -> tuple[Tensor, ...]:
-    """For each output of a convolution: its input's scale and zero, and the scale of its own bytes; nothing without."""
+    """For each output of a convolution: its input's scale and zero, and its own scale; empty without `ranges`."""
     if ranges is None:
         return ()
 
     def scale(layer: int) -> float:
         return ranges.outputs[branch, layer] / 255 or 1.0
 
-    last = i == CONVOLUTIONS[-1]  # whose output is no bytes
+    last = i == CONVOLUTIONS[-1]  # its output is not quantized
     values = (
         _input_scale(ranges) if i == 1 else scale(i - 1),
         _input_zero(ranges) if i == 1 else 0.0,
@@ -195,7 +192,7 @@ def _winograd_sections(weight: Tensor, bias: Tensor) -> Iterator[Tensor]:
 
 
 def _rows(weight: Tensor) -> Tensor:
-    """Filters (N, Cin, 3, 3) -> (N, 9 Cin), inputs in the order in which pixels lie."""
+    """Filters (N, Cin, 3, 3) -> (N, 9 Cin): taps row by row, each with all channels."""
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -206,8 +203,8 @@ def _direct_sections(weight: Tensor, bias: Tensor) -> Iterator[Tensor]:
 def _byte_sections(
     weight: Tensor, bias: Tensor, in_scale: Tensor, in_zero: Tensor, out_scale: Tensor
 ) -> Iterator[Tensor]:
-    """Both maps' scales are fixed, so that a sum of bytes becomes a byte by one product and one addition."""
-    rows, scales = quantised(_rows(weight))
+    """Sections of an int8 convolution: static scales fold into one factor and one bias for each output."""
+    rows, scales = quantized(_rows(weight))
     sums, factor = rows.sum(dim=1), in_scale * scales
     yield bias_section((bias - factor * in_zero * sums) / out_scale)
     yield bias_section(factor / out_scale)
@@ -231,7 +228,7 @@ def _calibrated(
         return None
     if calibration is None or len(calibration) != 2:
         raise ValueError(
-            "pack: torch.int8 needs calibration=(templates, searches), uint8 crops as tracking will see them; "
+            "pack: torch.int8 needs calibration=(templates, searches), uint8 crops of typical videos; "
             f"got {None if calibration is None else len(calibration)}"
         )
     for name, crops, size in zip(

@@ -1,4 +1,4 @@
-"""The packed model in memory, and its way to a file and back."""
+"""The packed model in memory, and saving and loading it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from torch import Tensor
 from ..cpp import frame as compiled
 from ..cpp import library
 from ..files import atomic_write
-from .format import ALIGNMENT, DTYPES, HEADER_BYTES, HEADS, Header, aligned_empty, checksum
+from ..spec.heads import HEADS
+from .format import ALIGNMENT, DTYPES, HEADER_BYTES, Header, aligned_empty, checksum
 
 _DTYPES = {code: dtype for dtype, code in DTYPES.items()}
-_HEADS = {code: head for head, code in HEADS.items()}
+_HEADS = {head.code: name for name, head in HEADS.items()}
 
 
-class Described:
-    """What every form of a packed model says of itself."""
+class PackedModelBase:
+    """The properties that every form of a packed model has."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
 
     @property
     def header(self) -> Header:
-        """All of it, in numbers."""
+        """Sizes and choices of the model, as in a packed file."""
         return self._header
 
     @property
@@ -35,12 +36,12 @@ class Described:
 
     @property
     def template_size(self) -> int:
-        """Pixels along a side of the template's crop."""
+        """Side of the template crop in pixels."""
         return self._header.template_size
 
     @property
     def search_size(self) -> int:
-        """Pixels along a side of the search region's crop."""
+        """Side of the search crop in pixels."""
         return self._header.search_size
 
     @property
@@ -50,26 +51,26 @@ class Described:
 
     @property
     def template_factor(self) -> float:
-        """Side of the template's crop over the square root of the target's area."""
+        """Side of the template crop over the square root of the target's area."""
         return self._header.template_factor
 
     @property
     def search_factor(self) -> float:
-        """The same of the search region's crop."""
+        """Side of the search crop over the square root of the target's area."""
         return self._header.search_factor
 
 
-class PackedModel(Described):
-    """A model as one block of bytes that the compiled library reads in place; made by `pack` or `load`. On the CPU.
+class PackedModel(PackedModelBase):
+    """A packed model for the CPU: one block of bytes that the compiled library reads in place; see `pack` and `load`.
 
-    It needs neither torch modules nor the compiled library until it is run, and may be shared between threads.
+    It needs the compiled library only when it runs, and may be shared between threads.
 
     Args:
         blob: uint8 (bytes,) on the CPU; copied only if it does not start at a multiple of 64 bytes.
 
     Raises:
         TypeError: the blob is not such a tensor.
-        ValueError: it is no packed model, of another version, or of another size than its header says.
+        ValueError: it is not a packed model, has another version, or has another size than its header says.
     """
 
     def __init__(self, blob: Tensor) -> None:
@@ -89,25 +90,26 @@ class PackedModel(Described):
 
     @property
     def blob(self) -> Tensor:
-        """The model's bytes, uint8 (nbytes,); not to be written to."""
+        """The model's bytes, uint8 (nbytes,). Do not write to it."""
         return self._blob
 
     @property
     def nbytes(self) -> int:
+        """Size of the model in bytes."""
         return self._blob.nbytes
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device it runs on."""
         return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the matrices: torch.float32, torch.bfloat16 or torch.int8."""
+        """Dtype of the matrices: torch.float32, torch.bfloat16 or torch.int8."""
         return _DTYPES[self._header.dtype]
 
     def info(self, batch: int) -> compiled.FrameInfo:
-        """Sizes of caches and workspace for `batch` samples on the instruction set in use; asked of the library once.
+        """Sizes of caches and workspace for `batch` samples on the instruction set in use.
 
         Raises:
             RuntimeError: there is no compiled library, or it refuses the model; the message says why.
@@ -118,11 +120,15 @@ class PackedModel(Described):
         return self._info[key]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model to one file, atomically."""
+        """Writes the model to one file, atomically.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         atomic_write(path, self._blob.numpy().data)
 
     def __reduce__(self) -> tuple[type[PackedModel], tuple[Tensor]]:
-        return PackedModel, (self._blob,)  # a copy's blob has an address of its own, and is aligned anew
+        return PackedModel, (self._blob,)  # a copy is aligned anew
 
     def __repr__(self) -> str:
         return (
@@ -132,11 +138,11 @@ class PackedModel(Described):
 
 
 def load(path: str | os.PathLike[str]) -> PackedModel:
-    """The model in a file that `PackedModel.save` wrote.
+    """Loads a model that `PackedModel.save` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no packed model, of another version, cut short, or damaged; the message names the file.
+        ValueError: the file is not a packed model, has another version, is cut short or damaged; the message names it.
     """
     name = os.fspath(path)
     if not Path(path).is_file():

@@ -1,4 +1,4 @@
-"""What the processor could do at most."""
+"""The peak arithmetic rate of the CPU, measured."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PEAK_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def peak_flops(dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations a second that this machine's multiply-adds reach on torch's threads, measured.
+    """Measures the floating-point operations per second that multiply-adds reach on torch's threads.
 
-    An upper bound for what a matrix product can do here: the best of several runs of nothing but multiply-adds on
-    registers, in the instruction set in use.
+    It is the best of several runs of multiply-adds on registers, with the instruction set in use: an upper bound of
+    matrix products on this machine.
 
     Args:
-        dtype: of the factors, torch.float32 or torch.bfloat16.
+        dtype: of the operands, torch.float32 or torch.bfloat16.
 
     Raises:
-        TypeError: another dtype.
-        RuntimeError: the compiled library is not usable, with the reason.
+        TypeError: the dtype is another.
+        RuntimeError: the compiled library is not usable; the message has the reason.
     """
     if dtype not in PEAK_DTYPES:
         raise TypeError(f"peak_flops: dtype must be one of {', '.join(map(str, PEAK_DTYPES))}; got {dtype!r}")

@@ -1,4 +1,4 @@
-"""Running a packed model: the template once for each target, then a call a frame."""
+"""Runs a packed model: the template once for each target, then one call for each frame."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..backends import AUTO, ROOMS, requested, why_unsupported
-from . import device_run, host_run
+from ..backends import AUTO, BACKENDS, requested, unsupported_reason
+from ..spec.heads import HEADS
+from . import cpu_run, cuda_run
+from .cuda_model import CudaPackedModel
 from .decode import decode
-from .device import DeviceModel
 from .packed import PackedModel
 from .workspace import Workspace
 
-# For each head its maps in the order in which the rooms write them, and the channels of each.
-MAPS = {
-    "center": {"score_map": 1, "size_map": 2, "offset_map": 2},
-    "corner": {"prob_tl": 1, "prob_br": 1},
-}
 
+def unavailable_reason(dtype: torch.dtype, device: torch.device | str = "cpu", backend: str = "auto") -> str | None:
+    """The reason why a packed model cannot run in `dtype` on `device` with `backend`, or None if it can.
 
-def why_not(dtype: torch.dtype, device: torch.device | str = "cpu", backend: str = "auto") -> str | None:
-    """Why no packed frame can run in `dtype` on `device` under `backend`, or None if one can.
+    Args:
+        dtype: of the packed model's matrices.
+        device: of the model.
+        backend: "auto" or a name from `fermt_kernels.backends()`.
 
     Raises:
-        ValueError: there is no such backend.
+        ValueError: the backend is unknown.
     """
     name = requested(backend)
-    candidates = list(ROOMS) if name == AUTO else [name]
-    reasons = {row: why_unsupported(row, "track_frame", torch.device(device).type, dtype) for row in candidates}
+    candidates = list(BACKENDS) if name == AUTO else [name]
+    reasons = {row: unsupported_reason(row, "track_frame", torch.device(device).type, dtype) for row in candidates}
     if None in reasons.values():
         return None
     return "; ".join(f"{row}: {reason}" for row, reason in reasons.items())
 
 
-def encode_template(packed: PackedModel | DeviceModel, crops: Tensor, *, workspace: Workspace | None = None) -> Tensor:
-    """What `track_frame` needs of the templates, computed once.
+def encode_template(
+    packed: PackedModel | CudaPackedModel, crops: Tensor, *, workspace: Workspace | None = None
+) -> Tensor:
+    """Computes all that `track_frame` needs of the templates, once for each target.
 
     Args:
         packed: the model.
         crops: uint8 RGB, (B, S, S, 3) or, for one template, (S, S, 3), with S = `packed.template_size`; on the CPU or
             where the model is.
-        workspace: memory to use; some is allocated if None.
+        workspace: memory for intermediate results; allocated anew if None.
 
     Returns:
-        uint8 (B, cache_bytes), where the model is. It goes with this model and, on the CPU, with the instruction set in
-        use; only in this process, and not to be written to.
+        Caches, uint8 (B, cache_bytes), on the model's device. They are valid for this model in this process and, on the
+        CPU, for the instruction set in use. Do not write to them.
 
     Raises:
         TypeError, ValueError: an argument is not of that form; the message carries the value.
@@ -54,13 +56,13 @@ def encode_template(packed: PackedModel | DeviceModel, crops: Tensor, *, workspa
     """
     crops = _crops("encode_template", packed, crops, "template_size")
     _check_workspace("encode_template", workspace)
-    if isinstance(packed, DeviceModel):
-        return device_run.encode(packed, crops, workspace)
-    return host_run.encode(packed, crops, workspace)
+    if isinstance(packed, CudaPackedModel):
+        return cuda_run.encode(packed, crops, workspace)
+    return cpu_run.encode(packed, crops, workspace)
 
 
 def track_frame(
-    packed: PackedModel | DeviceModel,
+    packed: PackedModel | CudaPackedModel,
     caches: Tensor | Sequence[Tensor],
     crops: Tensor,
     *,
@@ -69,22 +71,23 @@ def track_frame(
     boxes: bool = False,
     window: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The head's maps for B search regions, each with its target's template.
+    """Computes the head's maps for B search regions, each with its target's template.
 
     Args:
         packed: the model.
-        caches: what `encode_template` gave: uint8 (B, cache_bytes), or a sequence of B rows, each (cache_bytes,) or
+        caches: results of `encode_template`: uint8 (B, cache_bytes), or a sequence of B rows, each (cache_bytes,) or
             (1, cache_bytes).
         crops: uint8 RGB, (B, S, S, 3) or, for one region, (S, S, 3), with S = `packed.search_size`; on the CPU or where
             the model is.
-        workspace: memory to use; some is allocated if None, which costs time: on a GPU, all that a CUDA graph saves.
+        workspace: memory for intermediate results; allocated anew if None, which takes time. On a GPU a CUDA graph is
+            used only with a workspace.
         tokens: whether the result has `tokens` too.
-        boxes: whether it has `boxes` too.
-        window: float32 (g, g) where the model is: factor of the score map before the box is chosen, or None; not to be
-            written to.
+        boxes: whether the result has `boxes` too.
+        window: float32 (g, g) on the model's device, which multiplies the score map before the box is chosen; or None.
+            Do not write to it afterwards.
 
     Returns:
-        float32 tensors, where the model is, as its head gives them: `score_map` (B, 1, g, g), `size_map` and
+        float32 tensors on the model's device, as its head gives them: `score_map` (B, 1, g, g), `size_map` and
         `offset_map` (B, 2, g, g), or `prob_tl` and `prob_br` (B, g^2), g = `packed.grid`; and, if asked for, `tokens`
         (B, g^2, dim), the search region's after the last norm, and `boxes` (B, 5), as `decode` gives them.
 
@@ -96,11 +99,11 @@ def track_frame(
     _check_workspace("track_frame", workspace)
     _check_window(packed, window)
     _check_caches(packed, caches, len(crops))
-    if isinstance(packed, DeviceModel):
-        maps, found, last = device_run.track(packed, caches, crops, workspace, tokens, window)
+    if isinstance(packed, CudaPackedModel):
+        maps, found, last = cuda_run.track(packed, caches, crops, workspace, tokens, window)
         outputs = _outputs(packed.head, maps) | {"boxes": found}
     else:
-        maps, last = host_run.track(packed, caches, crops, workspace, tokens)
+        maps, last = cpu_run.track(packed, caches, crops, workspace, tokens)
         outputs = _outputs(packed.head, maps)
         if boxes:
             outputs["boxes"] = decode(outputs, window)
@@ -110,15 +113,16 @@ def track_frame(
 
 
 def _outputs(head: str, maps: Tensor) -> dict[str, Tensor]:
-    channels = MAPS[head]
+    """The head's result from its maps (B, channels, g, g)."""
+    channels = HEADS[head].channels
     outputs = dict(zip(channels, maps.split_with_sizes(list(channels.values()), dim=1), strict=True))
-    return {name: value.flatten(1) for name, value in outputs.items()} if head == "corner" else outputs
+    return {name: value.flatten(1) for name, value in outputs.items()} if HEADS[head].softmax else outputs
 
 
-def _crops(op: str, packed: PackedModel | DeviceModel, crops: Tensor, size_name: str) -> Tensor:
+def _crops(op: str, packed: PackedModel | CudaPackedModel, crops: Tensor, size_name: str) -> Tensor:
     """The crops as (B, S, S, 3)."""
-    if not isinstance(packed, (PackedModel, DeviceModel)):
-        raise TypeError(f"{op}: packed must be what fermt_kernels.frame.pack gives, got {type(packed).__name__}")
+    if not isinstance(packed, (PackedModel, CudaPackedModel)):
+        raise TypeError(f"{op}: packed must come from fermt_kernels.frame.pack or load, got {type(packed).__name__}")
     size = getattr(packed, size_name)
     if not isinstance(crops, Tensor):
         raise TypeError(f"{op}: crops must be a uint8 tensor (B, {size}, {size}, 3), RGB; got {type(crops).__name__}")
@@ -131,17 +135,17 @@ def _crops(op: str, packed: PackedModel | DeviceModel, crops: Tensor, size_name:
             f"{op}: crops must have shape (B, {size}, {size}, 3) or ({size}, {size}, 3), got {tuple(crops.shape)}"
         )
     if crops.device.type != "cpu" and crops.device != packed.device:
-        raise ValueError(f"{op}: crops must be on {_places(packed)}, got {crops.device}")
+        raise ValueError(f"{op}: crops must be on {_crop_devices(packed)}, got {crops.device}")
     return crops
 
 
-def _places(packed: PackedModel | DeviceModel) -> str:
-    """Where crops may be."""
+def _crop_devices(packed: PackedModel | CudaPackedModel) -> str:
+    """The devices on which crops may be, in words."""
     return "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
 
 
-def _check_caches(packed: PackedModel | DeviceModel, caches: Tensor | Sequence[Tensor], batch: int) -> None:
-    length = (device_run if isinstance(packed, DeviceModel) else host_run).cache_bytes(packed, batch)
+def _check_caches(packed: PackedModel | CudaPackedModel, caches: Tensor | Sequence[Tensor], batch: int) -> None:
+    length = (cuda_run if isinstance(packed, CudaPackedModel) else cpu_run).cache_bytes(packed, batch)
     if isinstance(caches, Tensor):
         if caches.dim() != 2 or caches.shape != (batch, length):
             raise ValueError(
@@ -163,7 +167,7 @@ def _check_caches(packed: PackedModel | DeviceModel, caches: Tensor | Sequence[T
             )
 
 
-def _check_cache(packed: PackedModel | DeviceModel, cache: Tensor) -> None:
+def _check_cache(packed: PackedModel | CudaPackedModel, cache: Tensor) -> None:
     if not isinstance(cache, Tensor):
         raise TypeError(f"track_frame: a cache must be a uint8 tensor, got {type(cache).__name__}")
     if cache.dtype != torch.uint8:
@@ -178,7 +182,7 @@ def _check_workspace(op: str, workspace: Workspace | None) -> None:
         raise TypeError(f"{op}: workspace must be a Workspace or None, got {type(workspace).__name__}")
 
 
-def _check_window(packed: PackedModel | DeviceModel, window: Tensor | None) -> None:
+def _check_window(packed: PackedModel | CudaPackedModel, window: Tensor | None) -> None:
     if window is None:
         return
     if not isinstance(window, Tensor) or window.shape != (packed.grid, packed.grid):

@@ -1,4 +1,4 @@
-"""Memory for what a frame computes on the way."""
+"""Reusable memory for the intermediate results of a frame."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .format import aligned_empty
 
 
 class Workspace:
-    """Memory for what a call computes on the way. It grows as needed; one call at a time may use it.
+    """Reusable memory for the intermediate results of `encode_template` and `track_frame`. It grows as needed.
 
-    On a GPU it also keeps a CUDA graph for each model and batch, captured at the first call, and the memory that the
-    graph reads and writes.
+    Only one call at a time may use it. On a GPU it also holds a CUDA graph for each model and batch size, captured at
+    the first call, and the graph's memory.
     """
 
     def __init__(self) -> None:
@@ -23,17 +23,17 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        """Of its memory on the CPU."""
+        """Size of its memory on the CPU in bytes."""
         return self._buffer.nbytes
 
     def reserve(self, nbytes: int) -> Tensor:
-        """At least `nbytes` of memory on the CPU, uint8; what an earlier call left in it is not kept."""
+        """At least `nbytes` of memory on the CPU, uint8; its contents are undefined."""
         if self._buffer.nbytes < nbytes:
             self._buffer = aligned_empty((nbytes,))
         return self._buffer
 
     def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` made when `key` was asked for first."""
+        """The object of that key, which `make` makes at the first call."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]

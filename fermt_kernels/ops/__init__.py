@@ -1,12 +1,10 @@
-"""The ops: public function, schema, fake, autograd and autocast of each, in that order."""
+"""The operators. Each file has, in this order: public function, implementation and fake, schema, autograd."""
 
 from .attention import attention, attention_packed, cross_attention, mixed_attention
-from .dual_attention_unit import STATE_KEYS, DAUWeights, dual_attention_unit
+from .dual_attention_unit import dual_attention_unit
 from .linear import linear
 
 __all__ = [
-    "STATE_KEYS",
-    "DAUWeights",
     "attention",
     "attention_packed",
     "cross_attention",

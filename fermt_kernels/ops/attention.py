@@ -1,4 +1,4 @@
-"""Asymmetric attention over template and search tokens, on separate or packed projections."""
+"""Attention between template and search tokens, on separate or packed projections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..backends import ROOMS, constant_size, resolve, resolve_backward
+from ..backends import BACKENDS, constant_size, resolve, resolve_backward
 from ..reference.attention import statistics_dtype
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
@@ -23,27 +23,29 @@ def attention(
     scale: float | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """softmax(scale q k^T) v, in which template queries and search queries each see one span of keys.
+    """Attention softmax(scale q k^T) v, in which template queries and search queries each see one span of keys.
 
-    Sums, maxima and the soft-max are float32; no N x N tensor is kept by the compiled backends, forward or backward.
+    Sums, maxima and the soft-max are float32. The compiled backends make no N x N tensor, forward or backward.
 
     Args:
         q, k, v: (B, H, N, D), template tokens first; float32, bfloat16, float16 or float64, any strides.
-        num_template: tokens of the template group, n; the other N - n are the search group. Several templates are
-            just a larger n.
-        pattern: who sees whom (Eq. 6 of the paper):
-            "self" (A1) each group itself; "mixed" (A2, Eq. 3) template: template, search: all; "full" (A3) all: all;
-            "one_way_cross" (A4) template: nothing, search: template; "cross" (A5, Eq. 3) each group the other.
-            A query that sees nothing gets 0.
+        num_template: number of template tokens, n, of all templates together; the other N - n are search tokens.
+        pattern: which keys each group of queries sees (Eq. 6 of the paper):
+            "self" (A1): each group sees itself;
+            "mixed" (A2, Eq. 3): template queries see template keys, search queries see all;
+            "full" (A3): all queries see all keys;
+            "one_way_cross" (A4): template queries see nothing, search queries see template keys;
+            "cross" (A5, Eq. 3): each group sees the other.
+            The output of a query that sees nothing is 0.
         scale: factor of the scores; D ** -0.5 if None.
-        backend: "auto" or a name from `fermt_kernels.backends()`. A name never falls back.
+        backend: "auto" or a name from `fermt_kernels.backends()`. A named backend never falls back to another.
 
     Returns:
-        (B, H, N, D) in q's dtype, laid out so that `.transpose(1, 2).reshape(B, N, H * D)` copies nothing.
+        (B, H, N, D) in q's dtype, in memory as (B, N, H, D): `.transpose(1, 2).reshape(B, N, H * D)` copies nothing.
 
     Raises:
-        TypeError, ValueError: an input is not of the form above; the message carries the value.
-        RuntimeError: the named backend cannot run this, with the reason.
+        TypeError, ValueError: an argument is not as described above; the message carries its value.
+        RuntimeError: the named backend cannot run this; the message has the reason.
     """
     checks.attention("attention", q, k, v, num_template, pattern, scale)
     size = constant_size("attention", q.shape[3])
@@ -61,10 +63,10 @@ def attention_packed(
     scale: float | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """`attention` on the output of one joint projection, as vision transformers have it; nothing is permuted or copied.
+    """Attention on the output of one joint projection, as vision transformers have it, without permuting or copying it.
 
     Args:
-        qkv: (B, N, 3 C), the projection's output: q, k and v side by side, each its heads side by side.
+        qkv: (B, N, 3 C), the projection's output: q, k and v side by side, each with its heads side by side.
         num_heads: H; the head dim is C / H.
         num_template, pattern, scale, backend: as for `attention`.
 
@@ -85,14 +87,14 @@ def attention_packed(
 def mixed_attention(
     qkv: Tensor, num_heads: int, num_template: int, *, scale: float | None = None, backend: str = "auto"
 ) -> Tensor:
-    """`attention_packed` with the pattern "mixed", A_mixed of Eq. 3: (B, N, 3 C) -> (B, N, C)."""
+    """Attention with the pattern "mixed" (A_mixed of Eq. 3): `attention_packed`, (B, N, 3 C) -> (B, N, C)."""
     return attention_packed(qkv, num_heads, num_template, "mixed", scale=scale, backend=backend)
 
 
 def cross_attention(
     qkv: Tensor, num_heads: int, num_template: int, *, scale: float | None = None, backend: str = "auto"
 ) -> Tensor:
-    """`attention_packed` with the pattern "cross", A_cross of Eq. 3: (B, N, 3 C) -> (B, N, C)."""
+    """Attention with the pattern "cross" (A_cross of Eq. 3): `attention_packed`, (B, N, 3 C) -> (B, N, C)."""
     return attention_packed(qkv, num_heads, num_template, "cross", scale=scale, backend=backend)
 
 
@@ -104,7 +106,7 @@ def _split(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _empty_heads(like: Tensor) -> Tensor:
-    """(B, H, N, D) whose memory is that of (B, N, H, D)."""
+    """An uninitialized (B, H, N, D) whose memory is that of (B, N, H, D)."""
     batch, heads, tokens, dim = like.shape
     return like.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
 
@@ -119,7 +121,7 @@ def _attention_fake(q, k, v, num_template, pattern, scale, backend):  # type: ig
 
 def _attention(q, k, v, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     out, lse = _attention_fake(q, k, v, num_template, pattern, scale, backend)
-    ROOMS[backend].attention_forward(q, k, v, out, lse, num_template, pattern, scale)
+    BACKENDS[backend].attention_forward(q, k, v, out, lse, num_template, pattern, scale)
     return out, lse
 
 
@@ -129,7 +131,7 @@ def _attention_backward_fake(grad_out, q, k, v, out, lse, num_template, pattern,
 
 def _attention_backward(grad_out, q, k, v, out, lse, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     grads = _attention_backward_fake(grad_out, q, k, v, out, lse, num_template, pattern, scale, backend)
-    ROOMS[backend].attention_backward(grad_out, q, k, v, out, lse, *grads, num_template, pattern, scale)
+    BACKENDS[backend].attention_backward(grad_out, q, k, v, out, lse, *grads, num_template, pattern, scale)
     return grads
 
 
@@ -141,7 +143,7 @@ def _packed_fake(qkv, num_heads, num_template, pattern, scale, backend):  # type
 def _packed(qkv, num_heads, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     out, lse = _packed_fake(qkv, num_heads, num_template, pattern, scale, backend)
     heads = out.view(*out.shape[:2], num_heads, -1).transpose(1, 2)
-    ROOMS[backend].attention_forward(*_split(qkv, num_heads), heads, lse, num_template, pattern, scale)
+    BACKENDS[backend].attention_forward(*_split(qkv, num_heads), heads, lse, num_template, pattern, scale)
     return out, lse
 
 
@@ -153,7 +155,7 @@ def _packed_backward(grad_out, qkv, out, lse, num_heads, num_template, pattern, 
     grad_qkv = qkv.new_empty(qkv.shape)
     grad_heads, heads = (t.unflatten(2, (num_heads, -1)).transpose(1, 2) for t in (grad_out, out))
     q, k, v = _split(qkv, num_heads)
-    ROOMS[backend].attention_backward(
+    BACKENDS[backend].attention_backward(
         grad_heads, q, k, v, heads, lse, *_split(grad_qkv, num_heads), num_template, pattern, scale
     )
     return grad_qkv

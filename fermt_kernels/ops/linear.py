@@ -1,4 +1,4 @@
-"""A linear layer: what a transformer's time goes to, wherever attention is as cheap as here."""
+"""A linear layer, with an optional GELU of its input."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import checks, reference
-from ..backends import AUTO, ROOMS, requested, resolve
+from ..backends import AUTO, BACKENDS, requested, resolve
 from .registration import define, effective_dtype, needs_gradient, register_gradient
 
-PLAIN = "reference"
+REFERENCE = "reference"
 
 
 def linear(
@@ -23,35 +23,35 @@ def linear(
     out_dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """f(x) W^T + bias, where f is the exact GELU or nothing: `torch.nn.functional.linear`, of GELU(x) or of x.
+    """A linear layer x W^T + bias, or GELU(x) W^T + bias with the exact GELU.
 
-    For the gradient x is saved, and not GELU(x). Where no kernel of ours takes it, this is PyTorch's own product,
-    which compilers see through and which GPUs have at its best; so on "triton", which has none, too.
+    Only x is saved for the gradient; GELU(x) is recomputed. On GPUs, and wherever no kernel of this package takes the
+    input, this calls `torch.nn.functional.linear`.
 
     Args:
         x: (..., K); float32, bfloat16, float16 or float64.
-        weight: (N, K), in x's dtype and on its device, unless autocast is on.
-        bias: (N,) or None, the same.
-        gelu: whether f is GELU.
-        out_dtype: of the result; None for what is multiplied, x's dtype or autocast's. Sums are float32 in any case, so
-            float32 under autocast is what they are, not rounded, as a residual stream in float32 wants them.
-        backend: "auto" or a name from `fermt_kernels.backends()`.
+        weight: (N, K), on x's device and, unless autocast is on, in its dtype.
+        bias: (N,) or None, likewise.
+        gelu: whether to apply GELU to x first.
+        out_dtype: dtype of the result; if None, that of the products: x's dtype, or autocast's. Sums are float32, so
+            that torch.float32 under autocast returns them unrounded, as a float32 residual stream needs.
+        backend: "auto" or a name from `fermt_kernels.backends()`; "triton" has no linear kernel and runs PyTorch's.
 
     Returns:
-        (..., N). Gradients are of the dtypes of x, weight and bias.
+        (..., N). Gradients have the dtypes of x, weight and bias.
 
     Raises:
-        TypeError, ValueError: an input is not of the form above; the message carries the value.
-        RuntimeError: the named backend cannot run this, with the reason.
+        TypeError, ValueError: an argument is not as described above; the message carries its value.
+        RuntimeError: the named backend cannot run this; the message has the reason.
     """
     checks.linear("linear", x, weight, bias)
     name = requested(backend)
-    if name == AUTO or "linear_forward" in ROOMS[name].SUPPORTS:
+    if name == AUTO or "linear_forward" in BACKENDS[name].SUPPORTS:
         tensors = (x, weight) if bias is None else (x, weight, bias)
         name = resolve("linear", backend, x.device.type, effective_dtype(x), needs_gradient(*tensors))
     else:
-        name = PLAIN
-    if name == PLAIN:
+        name = REFERENCE
+    if name == REFERENCE:
         out = reference.linear(x, weight, bias, gelu=gelu)
         return out if out_dtype is None else out.to(out_dtype)
     rows, dtype = x.reshape(-1, x.shape[-1]), effective_dtype(x)
@@ -65,23 +65,23 @@ def _fake(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[no-
 
 def _forward(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[no-untyped-def]
     out = _fake(x, weight, bias, gelu, dtype, out_dtype, backend)
-    ROOMS[backend].linear_forward(x, weight, bias, gelu, dtype, out)
+    BACKENDS[backend].linear_forward(x, weight, bias, gelu, dtype, out)
     return out
 
 
 def _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend):  # type: ignore[no-untyped-def]
     like = ((x, x.shape), (weight, weight.shape), (weight, weight.shape[:1]))
-    return tuple(of.new_empty(shape if need else (0,)) for (of, shape), need in zip(like, needed, strict=True))
+    return tuple(t.new_empty(shape if need else (0,)) for (t, shape), need in zip(like, needed, strict=True))
 
 
 def _backward(grad_out, x, weight, gelu, dtype, needed, backend):  # type: ignore[no-untyped-def]
     grads = _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend)
     wanted = (grad if need else None for grad, need in zip(grads, needed, strict=True))
-    ROOMS[backend].linear_backward(grad_out, x, weight, gelu, dtype, *wanted)
+    BACKENDS[backend].linear_backward(grad_out, x, weight, gelu, dtype, *wanted)
     return grads
 
 
-# Not cast under autocast: the kernels convert what they read, and gradients come in the dtype of what they are of.
+# Autocast casts no input: the kernels convert what they read, and each gradient has its tensor's dtype.
 define(
     "linear(Tensor x, Tensor weight, Tensor? bias, bool gelu, ScalarType dtype, ScalarType out_dtype, str backend)"
     " -> Tensor",

@@ -1,4 +1,4 @@
-"""How an op reaches PyTorch's dispatcher; the same for every op, so written once."""
+"""Registration of ops with PyTorch's dispatcher: schema, implementation, fake, autocast and gradient."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from ..torch_private import excluding_dispatch_key
+
 LIBRARY = torch.library.Library("fermt", "DEF")
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
 
 def define(schema: str, implementation: Callable, fake: Callable, *, autocast: bool = True) -> None:
-    """Defines `fermt::<schema>`: one implementation for every device, its fake, and its autocast kernels, if any."""
+    """Defines the op `fermt::<schema>` with one implementation for all devices, its fake and, if wanted, autocast."""
     name = schema.split("(")[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
@@ -23,7 +25,7 @@ def define(schema: str, implementation: Callable, fake: Callable, *, autocast: b
 
 
 def register_gradient(op: str, backward: Callable, setup_context: Callable) -> None:
-    """Gives `fermt::<op>` its gradient, and `fermt::<op>_backward` the error of a second derivative."""
+    """Registers the gradient of `fermt::<op>`; differentiating it twice raises a RuntimeError."""
     torch.library.register_autograd(f"fermt::{op}", backward, setup_context=setup_context, lib=LIBRARY)
 
     def refuse(ctx: Any, *grads: Tensor) -> NoReturn:
@@ -36,28 +38,29 @@ def register_gradient(op: str, backward: Callable, setup_context: Callable) -> N
 
 
 def effective_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype that the op will run in: the tensor's, or autocast's where it is on (float64 is left alone)."""
+    """The dtype in which an op computes: the tensor's or, if autocast is on, autocast's; float64 stays float64."""
     device_type = tensor.device.type
     casts = device_type in _AUTOCAST_KEYS and torch.is_autocast_enabled(device_type)
     return torch.get_autocast_dtype(device_type) if casts and tensor.dtype != torch.float64 else tensor.dtype
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
+    """Whether autograd records an op on these tensors."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _autocast_kernel(name: str, device_type: str, key: str) -> Callable:
     op = getattr(torch.ops.fermt, name).default
-    keyset = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+    without_autocast = excluding_dispatch_key(key)
 
     def cast(value: Any) -> Any:
         eligible = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
         return value.to(torch.get_autocast_dtype(device_type)) if eligible else value
 
     def kernel(*args: Any) -> Any:
-        # A gradient's op gets what its forward saved, lse in float32 among it: only forward ops are cast.
+        # A backward op gets tensors that its forward saved, such as lse in float32: only forward ops are cast.
         converted = args if name.endswith("_backward") else tuple(map(cast, args))
-        with torch._C._ExcludeDispatchKeyGuard(keyset):
+        with without_autocast():
             return op(*converted)
 
     return kernel

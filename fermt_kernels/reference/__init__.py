@@ -1,6 +1,6 @@
-"""The specification of every op in short eager PyTorch: any device, any float dtype, differentiable as it stands.
+"""The reference backend: every op in short eager PyTorch, for any device and float dtype (crops: uint8).
 
-Crops alone are of bytes.
+`attention`, `dual_attention_unit` and `linear` are differentiable by autograd, any number of times.
 """
 
 import torch
@@ -28,15 +28,18 @@ SUPPORTS = {
 LARGEST: dict[str, tuple[str, int]] = {}  # any size
 
 
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
+    """The reason why the backend cannot run on this machine: None, for it always can."""
     return None
 
 
 def slower_than_pytorch() -> tuple[str, ...]:
+    """Ops that PyTorch's own kernels run faster: none, for it consists of them."""
     return ()
 
 
 def describe() -> str:
+    """The devices and dtypes that it runs on."""
     return "eager PyTorch: any device, float32, bfloat16, float16, float64"
 
 
@@ -56,5 +59,5 @@ __all__ = [
     "linear_backward",
     "linear_forward",
     "slower_than_pytorch",
-    "why_not",
+    "unavailable_reason",
 ]

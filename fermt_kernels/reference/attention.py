@@ -1,4 +1,4 @@
-"""Attention in which each group of queries sees one span of keys (Eq. 1 to 3 and 6 of the paper)."""
+"""The specification of attention in which each group of queries sees one span of keys (Eq. 1 to 3 and 6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..patterns import key_spans
+from ..spec.patterns import key_spans
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -16,24 +16,24 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def groups(pattern: str, num_template: int, num_tokens: int) -> Iterator[tuple[slice, slice]]:
-    """The queries of the template group and of the search group, each with the keys that it sees."""
+    """The template queries and the search queries as slices, each with the slice of keys that they see."""
     template_keys, search_keys = key_spans(pattern, num_template, num_tokens)
     yield slice(0, num_template), slice(*template_keys)
     yield slice(num_template, num_tokens), slice(*search_keys)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, num_template: int, pattern: str, scale: float) -> tuple[Tensor, Tensor]:
-    """softmax(scale q k^T) v of each group over the keys it sees.
+    """Attention softmax(scale q k^T) v, in which each group of queries sees one span of keys.
 
     Args:
         q, k, v: (B, H, N, D), template tokens first.
         num_template: tokens of the template group.
-        pattern: one of `patterns.PATTERNS`.
+        pattern: one of `PATTERNS`.
         scale: factor of the scores.
 
     Returns:
-        The output (B, H, N, D), and `lse` (B, H, N), the log of each query's sum of exponentials, in float32 (float64
-        for float64). Where a group sees nothing the output is 0 and `lse` is -inf.
+        The output (B, H, N, D) in q's dtype, and `lse` (B, H, N), the logarithm of each query's sum of exponentials, in
+        float32 (float64 for float64). For a group that sees nothing the output is 0 and `lse` is -inf.
     """
     outputs, lses = [], []
     for rows, keys in groups(pattern, num_template, q.shape[2]):
@@ -48,7 +48,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, num_template: int, pattern: str, 
 def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, num_template: int, pattern: str, scale: float
 ) -> None:
-    """`attention`, written into `out` and `lse`."""
+    """Computes `attention` into `out` and `lse`."""
     result, result_lse = attention(q, k, v, num_template, pattern, scale)
     out.copy_(result)
     lse.copy_(result_lse)
@@ -68,7 +68,7 @@ def attention_backward(
     pattern: str,
     scale: float,
 ) -> None:
-    """Gradients of `attention`, recomputed from `lse`, written into `grad_q`, `grad_k`, `grad_v` (B, H, N, D)."""
+    """Computes the gradients of `attention` into `grad_q`, `grad_k` and `grad_v`, recomputing scores with `lse`."""
     for grad in (grad_q, grad_k, grad_v):
         grad.zero_()
     for rows, keys in groups(pattern, num_template, q.shape[2]):

@@ -1,41 +1,42 @@
-"""Square crops of a frame, resized with the very numbers of OpenCV's bilinear interpolation on bytes."""
+"""The specification of square crops: bilinear interpolation in OpenCV's fixed-point arithmetic, bit for bit."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-WHOLE = 2048  # weights are in parts of it
+WEIGHT_ONE = 2048  # weights are integers; this is a weight of 1
 
 
 def _taps(start: Tensor, side: Tensor, size: int, length: int) -> tuple[Tensor, Tensor]:
-    """Of each output row (or column) the two rows of the image, and their weights: (B, size, 2) each, int64.
+    """The two image rows (or columns) that each output row reads, and their weights: (B, size, 2) each, int64.
 
-    The weight is 0, for black, outside the image, to which as in the authors' code its last row and column belong.
+    Outside the image the weight is 0, which gives black. As in the authors' code, the image's last row and column count
+    as outside.
     """
     start, side = start.long()[:, None, None], side.long()[:, None, None]  # (B, 1, 1)
-    # A tensor, for torch divides a number by a tensor in two roundings.
+    # Divided by a tensor: torch would round the quotient of a number and a tensor twice.
     scale = 1 / (torch.tensor(size, dtype=torch.float64) / side.double())
     outputs = torch.arange(size, dtype=torch.float64, device=start.device)[:, None]
     position = ((outputs + 0.5) * scale - 0.5).float()  # (B, size, 1)
     low = position.floor()
-    second = ((position - low) * WHOLE).round().long()  # to nearest even
-    weights = torch.cat((WHOLE - second, second), dim=2)
-    places = start + (low.long() + torch.arange(2, device=start.device)).clamp(min=0).minimum(side - 1)
-    inside = (places >= 0) & (places < length - 1) & (side > 0)
-    return places.clamp(0, length - 1), weights * inside
+    second = ((position - low) * WEIGHT_ONE).round().long()  # to nearest even
+    weights = torch.cat((WEIGHT_ONE - second, second), dim=2)
+    indices = start + (low.long() + torch.arange(2, device=start.device)).clamp(min=0).minimum(side - 1)
+    inside = (indices >= 0) & (indices < length - 1) & (side > 0)
+    return indices.clamp(0, length - 1), weights * inside
 
 
 def crop(image: Tensor, squares: Tensor, size: int) -> Tensor:
-    """Each square of the image resized to `size` pixels a side; black outside the image.
+    """Cuts squares out of an image and resizes them to `size` pixels a side; outside the image is black.
 
     Args:
         image: (H, W, 3) uint8.
-        squares: (B, 3), integers: left, top and side in pixels. A side below 1 gives a black crop.
-        size: side of the result in pixels, up to 4096.
+        squares: (B, 3) integers: left, top and side in pixels. A side below 1 gives a black crop.
+        size: side of the crops in pixels, up to 4096.
 
     Returns:
-        (B, size, size, 3) uint8, equal to cv2.resize with INTER_LINEAR on the squares with black around the image.
+        (B, size, size, 3) uint8, equal to `cv2.resize` with INTER_LINEAR of the squares padded with black.
     """
     left, top, side = squares.unbind(1)
     (rows, row_weights), (columns, column_weights) = (
@@ -52,5 +53,5 @@ def crop(image: Tensor, squares: Tensor, size: int) -> Tensor:
 
 
 def crop_forward(image: Tensor, squares: Tensor, out: Tensor) -> None:
-    """`crop`, written into `out`."""
+    """Computes `crop` into `out` (B, S, S, 3)."""
     out.copy_(crop(image, squares, out.shape[1]))

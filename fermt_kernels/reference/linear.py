@@ -1,4 +1,4 @@
-"""A linear layer, with a GELU before it or none."""
+"""The specification of the linear layer with an optional GELU of its input."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ aten = torch.ops.aten
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
-    """f(x) W^T + bias, where f is the exact GELU or nothing.
+    """A linear layer x W^T + bias, or GELU(x) W^T + bias with the exact GELU.
 
     Args:
         x: (..., K).
         weight: (N, K).
         bias: (N,) or None.
+        gelu: whether to apply GELU to x first.
     """
     return F.linear(F.gelu(x) if gelu else x, weight, bias)
 
 
 def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, dtype: torch.dtype, out: Tensor) -> None:
-    """`linear` of x (M, K) in `dtype`, written into `out` (M, N)."""
+    """Computes `linear` of x (M, K) in `dtype` into `out` (M, N)."""
     out.copy_(linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), gelu=gelu))
 
 
@@ -35,7 +36,7 @@ def linear_backward(
     grad_weight: Tensor | None,
     grad_bias: Tensor | None,
 ) -> None:
-    """Gradients of `linear_forward` into those of the last three that are there."""
+    """Computes the gradients of `linear_forward` into those of the last three that are not None."""
     grad_out, x, weight = grad_out.to(dtype), x.to(dtype), weight.to(dtype)
     if grad_x is not None:
         grad = grad_out @ weight

@@ -1,17 +1,19 @@
-"""The GPU room: Triton kernels. Importing it imports no triton, asks for no GPU and compiles nothing.
+"""The GPU backend: Triton kernels. Importing it imports no triton, asks for no GPU and compiles nothing.
 
 With TRITON_INTERPRET=1 in the environment the kernels run in Triton's interpreter, on CPU tensors: slow, for tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..spec.dual_attention_unit import DAUWeights
 from .frame_weights import FrameSizes, FrameWeights
 from .launch import INTERPRETED
 
@@ -37,19 +39,37 @@ LARGEST = {
 }
 
 
-def why_not() -> str | None:
-    if find_spec("triton") is None:
+def unavailable_reason() -> str | None:
+    """The reason why the backend cannot run on this machine, or None if it can."""
+    if not _is_installed():
         return "triton is not installed; pip install 'triton>=3.5'"
     if not INTERPRETED and not torch.cuda.is_available():
-        return "no CUDA GPU is to be seen from here (torch.cuda.is_available() is False)"
+        return "no CUDA GPU is visible (torch.cuda.is_available() is False)"
+    return _import_failure()
+
+
+@cache
+def _is_installed() -> bool:
+    return find_spec("triton") is not None
+
+
+@cache
+def _import_failure() -> str | None:
+    """The reason why triton cannot be imported, or None."""
+    try:
+        import_module("triton")
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        return f"triton cannot be imported ({type(error).__name__}: {error}); reinstall it: pip install 'triton>=3.5'"
     return None
 
 
 def slower_than_pytorch() -> tuple[str, ...]:
+    """Ops that PyTorch's own kernels run faster on this machine."""
     return ()
 
 
 def describe() -> str:
+    """The GPU or interpreter that it runs on, and its dtypes."""
     import triton
 
     where = "the interpreter" if INTERPRETED else torch.cuda.get_device_name()
@@ -60,7 +80,7 @@ def describe() -> str:
 def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, num_template: int, pattern: str, scale: float
 ) -> None:
-    """Attention of (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N), contiguous."""
+    """Computes attention of q, k, v (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N)."""
     from . import attention
 
     attention.attention_forward(q, k, v, out, lse, num_template, pattern, scale)
@@ -80,37 +100,37 @@ def attention_backward(
     pattern: str,
     scale: float,
 ) -> None:
-    """Gradients of attention into `grad_q`, `grad_k`, `grad_v` (last dimension contiguous)."""
+    """Computes the gradients of attention into `grad_q`, `grad_k` and `grad_v`, whose last dimension is contiguous."""
     from . import attention
 
     attention.attention_backward(grad_out, q, k, v, out, lse, grad_q, grad_k, grad_v, num_template, pattern, scale)
 
 
-def dual_attention_unit_forward(x: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
-    """The unit on x (B, C, H, W) into `out`; weights in the order of `DAUWeights`."""
+def dual_attention_unit_forward(x: Tensor, weights: DAUWeights, out: Tensor) -> None:
+    """Computes the unit on x (B, C, H, W) into `out`."""
     from . import dual_attention_unit
 
     dual_attention_unit.dual_attention_unit_forward(x, weights, out)
 
 
 def dual_attention_unit_backward(
-    grad_out: Tensor, x: Tensor, weights: Sequence[Tensor], grad_x: Tensor, grads: Sequence[Tensor]
+    grad_out: Tensor, x: Tensor, weights: DAUWeights, grad_x: Tensor, grads: DAUWeights
 ) -> None:
-    """Gradients of the unit into `grad_x` and `grads` (the weights' order)."""
+    """Computes the unit's gradients into `grad_x` and `grads`."""
     from . import dual_attention_unit
 
     dual_attention_unit.dual_attention_unit_backward(grad_out, x, weights, grad_x, grads)
 
 
 def make_frame(weights: FrameWeights, sizes: FrameSizes, batch: int) -> Frame:
-    """Memory and launches of a whole frame for `batch` targets, on the device of the weights."""
+    """Allocates a whole frame for `batch` targets on the weights' device."""
     from . import frame
 
     return frame.Frame(weights, sizes, batch)
 
 
 def crop_forward(image: Tensor, squares: Tensor, out: Tensor) -> None:
-    """Crops of image (H, W, 3) at squares (B, 3), which are not read back, into `out` (B, S, S, 3), contiguous."""
+    """Computes crops of image (H, W, 3) at squares (B, 3) into `out` (B, S, S, 3); squares are not read back."""
     from . import crop
 
     crop.crop_forward(image, squares, out)

@@ -1,4 +1,4 @@
-"""Launches the attention kernels: which one, over what grid, with blocks of what size."""
+"""Launches of the attention kernels, and their block sizes as tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from triton import cdiv, next_power_of_2
 
 from ..layouts import last_contiguous
-from ..patterns import key_spans
+from ..spec.patterns import key_spans
 from .kernels.attention_backward import attention_backward_kernel
 from .kernels.attention_backward_long import attention_backward_keys_kernel, attention_backward_queries_kernel
 from .kernels.attention_forward import attention_forward_kernel
@@ -20,16 +20,16 @@ LOG2E = math.log2(math.e)
 
 
 class Blocks(NamedTuple):
-    """Queries and keys that a program handles at a time, and how it is compiled."""
+    """Block sizes of an attention kernel: m queries, n keys; and how it is compiled."""
 
     m: int
     n: int
     tuning: Tuning
 
 
-# By bytes a value and head dim (padded). Sizes that divide the model's 64 and 256 tokens leave no half-empty block;
-# within that, the largest for which nothing spills on any architecture (python -m benchmarks.triton_aot). In 16 bits at
-# head dim 16, half as many keys for half the registers again: more warps to hide the exponentials behind.
+# By bytes of an element and padded head dim. Sizes divide the model's 64 and 256 tokens, so that no block is partly
+# empty, and are the largest that spill on no architecture (python -m benchmarks.triton_aot). In 16 bits at head dim 16
+# half as many keys take half the registers, so that more warps run and hide the latency of exponentials.
 FORWARD = {
     (2, 16): Blocks(64, 32, Tuning(4, 2)),
     (2, 32): Blocks(64, 64, Tuning(4, 2)),
@@ -40,11 +40,11 @@ FORWARD = {
     (4, 64): Blocks(32, 16, Tuning(4, 1)),
     (4, 128): Blocks(16, 32, Tuning(4, 1)),
 }
-# One program a head, for groups of at most `m` queries: the model's search group is 256. Wider heads and float32 would
-# spill, and take two kernels; so would twice the warps.
+# One program for each head, for groups of at most `m` queries: the model's search group has 256. Wider heads and
+# float32 would spill registers, and use the two kernels below; so would twice the warps.
 BACKWARD = {(2, 16): Blocks(256, 32, Tuning(8, 1))}
-# Two kernels, any length; also where a head does not fit one program's registers. The wider the head, the smaller the
-# blocks: found by compiling ahead of time until nothing spilled on any architecture.
+# Two kernels, for any length and for heads that do not fit one program's registers. The wider the head, the smaller
+# the blocks: the largest that spill on no architecture, found by compiling ahead of time.
 BACKWARD_QUERIES = {
     (2, 16): Blocks(64, 64, Tuning(4, 1)),
     (2, 32): Blocks(64, 64, Tuning(4, 1)),
@@ -68,7 +68,7 @@ BACKWARD_KEYS = {
 
 
 def _with_strides(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Kernels' tensors by name, and the first three strides of those that have a head dim after them."""
+    """The tensors, and the first three strides of those with four dimensions, under the kernels' parameter names."""
     strides = {name.replace("_ptr", "_strides"): t.stride()[:3] for name, t in tensors.items() if t.dim() == 4}
     return tensors | strides
 
@@ -84,19 +84,19 @@ def _shape(q: Tensor, num_template: int, pattern: str) -> dict[str, Any]:
 
 
 def _key(q: Tensor) -> tuple[int, int]:
-    """Bytes a value and padded head dim: what the tables of blocks go by."""
+    """Key of the tables of block sizes: bytes of an element, and padded head dim."""
     return q.element_size(), max(16, next_power_of_2(q.shape[3]))
 
 
 def _query_blocks(q: Tensor, num_template: int, size: int) -> int:
-    """Blocks of queries in a head: no block holds queries of both groups."""
+    """Number of query blocks of a head; no block has queries of both groups."""
     return cdiv(num_template, size) + cdiv(q.shape[2] - num_template, size)
 
 
 def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, num_template: int, pattern: str, scale: float
 ) -> None:
-    """Attention of (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N), contiguous."""
+    """Computes attention of q, k, v (B, H, N, D) into `out` (last dimension contiguous) and `lse` (B, H, N)."""
     template, search = key_spans(pattern, num_template, q.shape[2])
     q, k, v = last_contiguous(q), last_contiguous(k), last_contiguous(v)
     forward_on(q, k, v, out, lse, num_template, (*template, *search), scale)
@@ -113,9 +113,10 @@ def forward_on(
     scale: float,
     blocks: Blocks | None = None,
 ) -> None:
-    """The first `num_template` queries see the first span of keys, the others the second; there may be more keys.
+    """Attention whose first `num_template` queries see the first span of keys, and the others the second.
 
-    Last dimensions are contiguous; `lse` is contiguous, a number a query; `blocks` replaces the table's.
+    There may be more keys than queries. Last dimensions are contiguous; `lse` is contiguous, with one value for each
+    query. `blocks` replaces the table's block sizes.
     """
     (batch, heads, tokens, dim), (size, block_d) = q.shape, _key(q)
     blocks = blocks or FORWARD[size, block_d]
@@ -162,11 +163,11 @@ def attention_backward(
     pattern: str,
     scale: float,
 ) -> None:
-    """Gradients of attention into `grad_q`, `grad_k`, `grad_v` (last dimension contiguous)."""
+    """Computes the gradients of attention into `grad_q`, `grad_k` and `grad_v`, whose last dimension is contiguous."""
     grad_out, q, k, v, out = (last_contiguous(t) for t in (grad_out, q, k, v, out))
     (batch, heads, tokens, dim), key = q.shape, _key(q)
     inputs = {"grad_out_ptr": grad_out, "q_ptr": q, "k_ptr": k, "v_ptr": v, "out_ptr": out, "lse_ptr": lse}
-    numbers = _shape(q, num_template, pattern) | {"scale": scale, "scale_log2": scale * LOG2E}
+    scalars = _shape(q, num_template, pattern) | {"scale": scale, "scale_log2": scale * LOG2E}
     constants = {
         "HEAD_DIM": dim,
         "BLOCK_D": key[1],
@@ -175,7 +176,7 @@ def attention_backward(
 
     def run(kernel: Any, grid: int, tensors: dict[str, Tensor], blocks: Blocks, more: dict, sizes: dict) -> None:
         sizes = constants | sizes | {"BLOCK_N": blocks.n}
-        launch(kernel, (grid,), _with_strides(tensors) | numbers | more, sizes, blocks.tuning)
+        launch(kernel, (grid,), _with_strides(tensors) | scalars | more, sizes, blocks.tuning)
 
     outputs = {"grad_q_ptr": grad_q, "grad_k_ptr": grad_k, "grad_v_ptr": grad_v}
     groups = num_template, tokens - num_template
@@ -188,7 +189,7 @@ def attention_backward(
         return
     constants["ROW_SUMS"] = q.dtype == torch.float32
     delta = lse.new_empty(lse.shape)
-    inverse_sum = lse.new_empty(lse.shape) if constants["ROW_SUMS"] else delta  # not read then
+    inverse_sum = lse.new_empty(lse.shape) if constants["ROW_SUMS"] else delta  # a placeholder, which is not read
     inputs |= {"delta_ptr": delta, "inverse_sum_ptr": inverse_sum}
 
     blocks = BACKWARD_QUERIES[key]

@@ -1,4 +1,4 @@
-"""Launches the crop's kernel: one launch for all targets of a frame."""
+"""Launch of the crop kernel: one launch for all targets of a frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TUNING = Tuning(num_warps=4)
 
 
 def crop_forward(image: Tensor, squares: Tensor, out: Tensor) -> None:
-    """Crops of image (H, W, 3) at squares (B, 3), which are not read back, into `out` (B, S, S, 3), contiguous."""
+    """Computes crops of image (H, W, 3) at squares (B, 3) into `out` (B, S, S, 3); squares are not read back."""
     size = out.shape[1]
     blocks = cdiv(size, ROWS), cdiv(size, COLUMNS)
     launch(

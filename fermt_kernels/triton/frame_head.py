@@ -1,4 +1,4 @@
-"""The frame's head on a GPU: from the search region's tokens to maps and boxes."""
+"""The frame's head on a GPU: memory and launches from search tokens to maps and boxes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
+from ..spec.heads import HEADS, SIGMOID_LIMIT
 from .frame_tiles import Mode, Tiles
 from .frame_weights import FrameSizes, FrameWeights
 from .kernels.frame_head import center_box_kernel, convolution_kernel, corner_box_kernel, maps_kernel
 from .launch import Tuning, dot_precision, launch
 
-BOX = 5  # numbers of a result: cx, cy, w, h, and the score
-SAMPLE = Tuning(num_warps=4)  # a program a sample
+BOX = 5  # values of a result: cx, cy, w, h, and the score
+SAMPLE = Tuning(num_warps=4)  # kernels with one program for each sample
 
 
 class Head:
-    """Memory for the maps of `batch` samples.
+    """The head of a model for `batch` samples.
 
-    `maps` are float32 (B, channels, g, g) in the order of the head's dictionary; `boxes` float32 (B, 5): cx, cy, w, h
-    in [0, 1] of the search region, and the score; `window` (g, g), float32, multiplies the score map before its best
-    cell is chosen, and is 1 at first.
+    `maps` are float32 (B, channels, g, g) in the order of `Head.outputs`; `boxes` float32 (B, 5): cx, cy, w, h in
+    [0, 1] of the search region, and the score; `window` float32 (g, g), initially 1, multiplies the score map before
+    its best cell is chosen.
     """
 
     def __init__(self, weights: FrameWeights, sizes: FrameSizes, mode: Mode, batch: int) -> None:
@@ -32,12 +33,12 @@ class Head:
         self._features = [
             like.new_empty((batch, grid, grid, layer.bias.numel())) for layer in weights.convolutions[:-1]
         ]
-        self.maps = like.new_empty((batch, sizes.maps, grid, grid), dtype=torch.float32)
+        self.maps = like.new_empty((batch, sizes.map_channels, grid, grid), dtype=torch.float32)
         self.boxes = like.new_empty((batch, BOX), dtype=torch.float32)
         self.window = torch.ones((grid, grid), dtype=torch.float32, device=like.device)
 
     def run(self, tokens: Tensor) -> None:
-        """From tokens (B, m, dim)."""
+        """Computes `maps` and `boxes` from tokens (B, m, dim)."""
         x = tokens.view(self._batch, self._sizes.grid, self._sizes.grid, -1)
         for layer, out in enumerate(self._features):
             self._convolve(layer, x, out)
@@ -79,13 +80,15 @@ class Head:
 
     def _map(self, x: Tensor) -> None:
         weights, tiles, layer = self._weights, self._mode.maps, len(self._features)
+        head = HEADS[self._sizes.head]
         groups, _, outputs = weights.convolutions[layer].weight.shape
         arguments = self._arguments(layer, x) | {
-            "last_weight_ptr": weights.last.weight, "last_bias_ptr": weights.last.bias, "places_ptr": weights.places,
-            "maps_ptr": self.maps, "maps": self._sizes.maps, "limit": self._sizes.limit,
+            "last_weight_ptr": weights.last.weight, "last_bias_ptr": weights.last.bias,
+            "output_table_ptr": weights.output_table, "maps_ptr": self.maps,
+            "maps": self._sizes.map_channels, "limit": SIGMOID_LIMIT,
         }  # fmt: skip
         constants = self._constants(layer, tiles) | {
-            "SQUASHED": self._sizes.head == "center", "BLOCK_N": next_power_of_2(outputs),
+            "APPLY_SIGMOID": any(branch.sigmoid for branch in head.branches), "BLOCK_N": next_power_of_2(outputs),
         }  # fmt: skip
         grid = cdiv(self._batch * self._sizes.num_search, tiles.m), groups
         launch(maps_kernel, grid, arguments, constants, tiles.tuning)

@@ -1,4 +1,4 @@
-"""The frame's layers on a GPU: memory for a batch of tokens, and the launches from crops to the last norm."""
+"""The frame's transformer layers on a GPU: memory for a batch of tokens, and launches from crops to the last norm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-from ..patterns import key_spans
+from ..spec.patterns import key_spans
 from .attention import forward_on
 from .dual_attention_unit import dual_attention_unit_forward
 from .frame_tiles import Mode, Tiles
@@ -21,17 +21,18 @@ from .launch import dot_precision, launch
 
 
 class Rows(NamedTuple):
-    """Tokens of every sample: `each` from `first` on."""
+    """The same rows of every sample: `each` tokens from token `first` on."""
 
     first: int
     each: int
 
 
 class Layers:
-    """Tokens of `batch` samples, template first, on their way through a model.
+    """The layers of a model for `batch` samples, template tokens first.
 
-    The residual stream is float32 (parts, B, tokens, dim), the sum of its parts. `tokens` are the search region's after
-    the last norm, (B, m, dim), in the dtype of the products; `features` are they, or what the head reads instead.
+    The residual stream is float32 (parts, B, tokens, dim); its value is the sum of its parts. `tokens` are the search
+    tokens after the last norm, (B, m, dim), in the dtype of the products; `features` are what the head reads: the
+    tokens, or with `reweight` the weighted tokens.
     """
 
     def __init__(self, weights: FrameWeights, sizes: FrameSizes, mode: Mode, batch: int) -> None:
@@ -45,10 +46,11 @@ class Layers:
             return like.new_empty((parts, batch, n + m, dim), dtype=torch.float32)
 
         # Layers whose template part is cached keep their own memory, so that a frame need not restore it.
-        kept = [like.new_empty((batch, n + m, 3 * dim)) for _ in range(sizes.cached)]
-        self._qkv = kept + [like.new_empty((batch, n + m, 3 * dim))] * (depth - sizes.cached)
-        common, at_frozen = stream(1), stream(1)
-        self._whole = [at_frozen if layer == sizes.frozen else common for layer in range(depth + 1)]
+        self._cached_layers, self._last_cached = sizes.cached_layers, sizes.last_cached_layer
+        cached = [like.new_empty((batch, n + m, 3 * dim)) for _ in range(self._cached_layers)]
+        self._qkv = cached + [like.new_empty((batch, n + m, 3 * dim))] * (depth - self._cached_layers)
+        common, at_last_cached = stream(1), stream(1)
+        self._whole = [at_last_cached if layer == self._last_cached else common for layer in range(depth + 1)]
         self._parts = stream(max(tiles.shares for tiles in mode.layer.values()))
         self._images = {
             self.template: like.new_empty((batch, 3, sizes.template_size, sizes.template_size)),
@@ -62,32 +64,33 @@ class Layers:
         self.features = torch.empty_like(self.tokens) if sizes.reweight else self.tokens
 
     def cached(self) -> list[Tensor]:
-        """What is kept of the templates, (B, n, ...) each: float32 first, so that every part is aligned in a row."""
-        n, sizes = self._sizes.num_template, self._sizes
-        return [self._whole[sizes.frozen][0, :, :n], *(qkv[:, :n] for qkv in self._qkv[: sizes.cached])]
+        """The cached tensors, (B, n, ...) each: float32 first, so that every part is aligned in a row."""
+        n = self._sizes.num_template
+        return [self._whole[self._last_cached][0, :, :n], *(qkv[:, :n] for qkv in self._qkv[: self._cached_layers])]
 
     def encode(self, crops: Tensor) -> None:
-        """From template crops, uint8 (B, S, S, 3), what is kept of them."""
-        sizes, stream = self._sizes, self._embed(crops, self.template, self._weights.template_positions)
-        for layer in range(sizes.cached):
+        """Computes the cached tensors from template crops, uint8 (B, S, S, 3)."""
+        stream = self._embed(crops, self.template, self._weights.template_positions)
+        for layer in range(self._cached_layers):
             stream = self._project(layer, self.template, stream)
-            if layer < sizes.frozen:
+            if layer < self._last_cached:
                 stream = self._layer(layer, self.template, stream)
 
     def run(self, crops: Tensor) -> None:
-        """From search crops, uint8 (B, S, S, 3), and the templates kept, `tokens` and `features`."""
+        """Computes `tokens` and `features` from search crops, uint8 (B, S, S, 3), and the cached tensors."""
         sizes, stream = self._sizes, self._embed(crops, self.search, self._weights.search_positions)
+        last_template_layer = sizes.schedule.last_template_layer
         for layer in range(len(sizes.patterns)):
-            rows = self.both if sizes.frozen < layer <= sizes.needed else self.search
+            rows = self.both if self._last_cached < layer <= last_template_layer else self.search
             stream = self._project(layer, rows, stream)
-            rows = self.both if sizes.frozen <= layer < sizes.needed else self.search
+            rows = self.both if self._last_cached <= layer < last_template_layer else self.search
             stream = self._layer(layer, rows, stream)
         self._norm(self.search, stream, self.tokens)
         if sizes.reweight:
             self._norm(self.template, stream, self._normed_template)
             self._reweight()
 
-    def _numbers(self, rows: Rows) -> dict[str, int]:
+    def _row_arguments(self, rows: Rows) -> dict[str, int]:
         """The arguments by which a kernel finds its rows."""
         return {"rows": self._batch * rows.each, "first": rows.first, "count": rows.each, "tokens": self.both.each}
 
@@ -98,14 +101,14 @@ class Layers:
         weights, sizes, tiles = self._weights, self._sizes, self._mode.embedding
         image, out = crops.permute(0, 3, 1, 2), self._whole[0]
         if weights.unit is not None:
-            dual_attention_unit_forward(image, weights.unit, self._images[rows], weights.normalise)
+            dual_attention_unit_forward(image, weights.unit, self._images[rows], weights.normalize)
             image = self._images[rows]
         strides = zip(("batch", "channel", "row", "column"), image.stride(), strict=True)
         arguments = {
             "image_ptr": image, **_named(weights.embedding),
             "position_ptr": positions, "out_ptr": out,
             **{f"image_{name}_stride": stride for name, stride in strides},
-            **self._numbers(rows), "side": image.shape[-1] // sizes.patch,
+            **self._row_arguments(rows), "side": image.shape[-1] // sizes.patch,
         }  # fmt: skip
         constants = {
             "PATCH": sizes.patch, "DIM": sizes.dim, "BLOCK_M": tiles.m, "BLOCK_N": tiles.n, "BLOCK_K": tiles.k,
@@ -123,7 +126,7 @@ class Layers:
         share = cdiv(cdiv(outputs, tiles.shares), tiles.n) * tiles.n
         arguments = {
             "stream_ptr": stream, "sum_ptr": whole, **_named(linear), "out_ptr": out,
-            "part_stride": stream.stride(0), **self._numbers(rows), "eps": self._sizes.eps,
+            "part_stride": stream.stride(0), **self._row_arguments(rows), "eps": self._sizes.eps,
         }  # fmt: skip
         constants = {
             "PARTS": stream.shape[0], "ACTIVATED": activated, "DIM": inputs, "OUTPUTS": outputs, "SHARE": share,
@@ -134,13 +137,13 @@ class Layers:
         launch(norm_linear_kernel, grid, arguments, constants, tiles.tuning)
 
     def _project(self, layer: int, rows: Rows, stream: Tensor) -> Tensor:
-        """Queries, keys and values of a layer; the stream comes out whole."""
+        """Computes queries, keys and values of a layer; returns the stream as one part."""
         whole, linear = self._whole[layer], self._weights.layers[layer].qkv
         self._norm_linear(rows, stream, whole, linear, self._qkv[layer], self._mode.qkv, activated=False)
         return whole
 
     def _layer(self, layer: int, rows: Rows, stream: Tensor) -> Tensor:
-        """Attention and all that follows it in a layer."""
+        """Runs attention and the rest of a layer; returns the stream."""
         self._attend(layer, rows)
         for name, tiles in self._mode.layer.items():
             stream = _STEPS[name](self, layer, rows, stream, tiles)
@@ -167,12 +170,12 @@ class Layers:
             blocks,
         )
 
-    def _joined(self, rows: Rows, x: Tensor, stream: Tensor, linear: Linear, out: Tensor, tiles: Tiles) -> None:
-        """The stream plus a linear layer of x."""
+    def _add_linear(self, rows: Rows, x: Tensor, stream: Tensor, linear: Linear, out: Tensor, tiles: Tiles) -> None:
+        """Computes the stream plus a linear layer of x into `out`."""
         inputs, outputs = linear.weight.shape
         arguments = {
             "input_ptr": x, "stream_ptr": stream, **_named(linear), "out_ptr": out,
-            **self._numbers(rows),
+            **self._row_arguments(rows),
         }  # fmt: skip
         constants = {
             "INPUTS": inputs, "OUTPUTS": outputs, "BLOCK_M": tiles.m, "BLOCK_N": tiles.n, "BLOCK_K": tiles.k,
@@ -182,7 +185,7 @@ class Layers:
 
     def _proj(self, layer: int, rows: Rows, stream: Tensor, tiles: Tiles) -> Tensor:
         out = self._parts[:1]
-        self._joined(rows, self._heads, stream, self._weights.layers[layer].proj, out, tiles)
+        self._add_linear(rows, self._heads, stream, self._weights.layers[layer].proj, out, tiles)
         return out
 
     def _fc1(self, layer: int, rows: Rows, stream: Tensor, tiles: Tiles) -> Tensor:
@@ -192,7 +195,7 @@ class Layers:
 
     def _fc2(self, layer: int, rows: Rows, stream: Tensor, tiles: Tiles) -> Tensor:
         out = self._whole[layer + 1]
-        self._joined(rows, self._hidden, stream, self._weights.layers[layer].fc2, out, tiles)
+        self._add_linear(rows, self._hidden, stream, self._weights.layers[layer].fc2, out, tiles)
         return out
 
     def _mlp(self, layer: int, rows: Rows, stream: Tensor, tiles: Tiles) -> Tensor:
@@ -211,7 +214,7 @@ class Layers:
         out = self._whole[layer + 1] if shares == 1 else self._parts[:shares]
         arguments = {
             **more, "stream_ptr": stream, **_named(weights.fc1, "fc1_"), **_named(weights.fc2, "fc2_"),
-            "out_ptr": out, "part_stride": out.stride(0), **self._numbers(rows), "eps": sizes.eps,
+            "out_ptr": out, "part_stride": out.stride(0), **self._row_arguments(rows), "eps": sizes.eps,
         }  # fmt: skip
         constants = {
             "DIM": sizes.dim, "HIDDEN": sizes.hidden, "SHARE": share, "BLOCK_M": tiles.m, "BLOCK_N": tiles.n,
@@ -224,7 +227,7 @@ class Layers:
         dim, tiles = self._sizes.dim, self._mode.norm
         arguments = {
             "stream_ptr": stream, **_named(self._weights.norm), "out_ptr": out, "part_stride": stream.stride(0),
-            **self._numbers(rows), "eps": self._sizes.eps,
+            **self._row_arguments(rows), "eps": self._sizes.eps,
         }  # fmt: skip
         constants = {
             "PARTS": stream.shape[0], "DIM": dim, "BLOCK_M": tiles.m, "BLOCK_C": tiles.k, "CHUNKS": cdiv(dim, tiles.k),
@@ -243,11 +246,11 @@ class Layers:
 
 
 def _named(linear: Linear, prefix: str = "") -> dict[str, Tensor]:
-    """A linear layer under the names that kernels give it."""
+    """A linear layer under the kernels' parameter names."""
     return {f"{prefix}weight_ptr": linear.weight, f"{prefix}bias_ptr": linear.bias}
 
 
-# What may follow attention, by the names in `Mode.layer`.
+# The steps that follow attention, by their names in `Mode.layer`.
 _STEPS = {
     "proj": Layers._proj,
     "mlp": Layers._mlp,

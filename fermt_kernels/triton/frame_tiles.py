@@ -1,9 +1,9 @@
-"""Sizes that the frame's kernels are launched with, as data: for few rows (one target, say) and for many.
+"""Tile sizes of the frame's kernels as tables, for few rows (such as one target) and for many.
 
-By bytes of a value of the products. With few rows a frame waits for weights and launches, so that tiles are low and a
-row's work is shared by programs; with many, tiles are as large as fit the registers of every architecture without a
-spill (python -m benchmarks.triton_aot). In float32, whose products have no tensor cores, nothing more fits one program
-than a linear layer.
+The key is the element size of the products in bytes. With few rows a frame is limited by loading weights and by
+launches, so that tiles have few rows and programs share a row's work; with many, tiles are the largest that spill on no
+architecture (python -m benchmarks.triton_aot). In float32, which has no tensor cores, a program fits no more than one
+linear layer.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from .attention import Blocks
 from .launch import Tuning
 
-FEW_ROWS = 4096  # at the most; below it a GPU has more multiprocessors than there are tiles of 64 rows
+FEW_ROWS = 4096  # up to it there are fewer tiles of 64 rows than a GPU has multiprocessors
 
 
 class Tiles(NamedTuple):
-    """Rows, outputs and inputs that a program takes at a time; and how many programs share a row's outputs."""
+    """Tile sizes of a kernel: m rows, n outputs, k inputs; and the number of programs that share a row's outputs."""
 
     m: int
     n: int
@@ -27,11 +27,11 @@ class Tiles(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """How a frame of that many rows runs."""
+    """The kernels of a frame and their tile sizes."""
 
     embedding: Tiles
     qkv: Tiles
-    attention: dict[int, Blocks]  # by head dim; others as the op alone
+    attention: dict[int, Blocks]  # by head dim; others use the table of the attention op
     layer: dict[str, Tiles]  # the steps that follow attention, in order
     norm: Tiles
     convolution: Tiles
@@ -92,4 +92,5 @@ MANY = {
 
 
 def mode(itemsize: int, rows: int) -> Mode:
+    """The mode for products of `itemsize` bytes and `rows` search tokens in the batch."""
     return (FEW if rows <= FEW_ROWS else MANY)[itemsize]

@@ -1,19 +1,22 @@
-"""What the frame's kernels read of a model, and which of its tokens a frame has to compute. Imports no triton."""
+"""Weights and sizes of a model in the form that the frame's kernels read. Imports no triton."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..patterns import key_spans
+from ..spec.dual_attention_unit import DAUWeights
+from ..spec.heads import HEADS
+from ..spec.schedule import TemplateSchedule
 
 
 class Linear(NamedTuple):
-    """A matrix (inputs, outputs) in the dtype of the products, and a bias in float32; of g groups, one more dimension.
+    """A weight (inputs, outputs) in the dtype of the products and a float32 bias; with a leading dimension for groups.
 
-    A 3x3 convolution's inputs are the nine places row by row, and each place's channels.
+    Inputs of a 3x3 convolution are its nine taps row by row, each with all channels.
     """
 
     weight: Tensor
@@ -21,7 +24,7 @@ class Linear(NamedTuple):
 
 
 class LayerWeights(NamedTuple):
-    """A layer, its norms folded in; the fields' names are those of the steps that read them."""
+    """The linear layers of a transformer block, with its layer norms folded in."""
 
     qkv: Linear
     proj: Linear
@@ -30,20 +33,21 @@ class LayerWeights(NamedTuple):
 
 
 class FrameWeights(NamedTuple):
-    """A model on a device. Norms, positions, the unit and the head's 1x1 convolutions are float32 in any case."""
+    """A model's weights. Norms, positions, the DAU and the head's 1x1 convolutions are float32 whatever the dtype."""
 
-    normalise: Tensor | None  # (2, 3): scale and shift of the crops' bytes; None if the embedding has them folded in
-    unit: tuple[Tensor, ...] | None  # of the Dual Attention Unit, in the order of `DAUWeights`
+    normalize: Tensor | None  # (2, 3): scale and shift of the crops' bytes; None if the embedding has them folded in
+    unit: DAUWeights | None
     template_positions: Tensor  # (n, dim)
     search_positions: Tensor  # (m, dim)
     embedding: Linear
     layers: tuple[LayerWeights, ...]
-    norm: Linear  # scaling and shift, both (dim,)
-    convolutions: tuple[Linear, ...]  # all branches' as groups; the first, of one input, as one group
+    norm: Linear  # weight and bias of the last layer norm, both (dim,)
+    convolutions: tuple[Linear, ...]  # 3x3, branches as groups; the first, which all share, as one group
     last: Linear  # (branches, 2, inputs), (branches, 2): zeros where a branch has one output
-    places: Tensor  # int32 (branches, 2, 2): an output's map, or -1; and whether it is a sigmoid
+    output_table: Tensor  # int32 (branches, 2, 2): each output's channel of the maps, or -1; whether it is a sigmoid
 
     def to(self, device: torch.device) -> FrameWeights:
+        """The same weights on `device`, contiguous."""
         return FrameWeights(*(_moved(field, device) for field in self))
 
 
@@ -57,58 +61,61 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 class FrameSizes(NamedTuple):
-    """A model's numbers."""
+    """Sizes and choices of a model."""
 
     dim: int
     heads: int
-    hidden: int
+    hidden: int  # of the MLP
     patch: int
     template_size: int  # pixels along a side
     search_size: int
-    patterns: tuple[str, ...]  # a layer each
-    head: str
+    patterns: tuple[str, ...]  # of each layer
+    head: str  # a key of `HEADS`
     reweight: bool
-    maps: int  # channels of the head's maps
-    eps: float
-    scale: float
-    limit: float  # how near to 0 and 1 a sigmoid of the head may come
+    eps: float  # of the layer norms
+    scale: float  # of the attention scores
 
     @property
     def num_template(self) -> int:
+        """Template tokens, n."""
         return (self.template_size // self.patch) ** 2
 
     @property
     def grid(self) -> int:
+        """Cells along a side of the head's maps."""
         return self.search_size // self.patch
 
     @property
     def num_search(self) -> int:
+        """Search tokens, m."""
         return self.grid**2
 
     @property
-    def needed(self) -> int:
-        """The last layer that reads the template: its keys and values, or, of the layer after the last, its tokens."""
-        if self.reweight:
-            return len(self.patterns)
-        return max((layer for layer, pattern in enumerate(self.patterns) if _sees(pattern)[1][0]), default=0)
+    def map_channels(self) -> int:
+        """Channels of the head's maps."""
+        return HEADS[self.head].map_channels
 
     @property
-    def frozen(self) -> int:
-        """The last layer whose input of the template does not depend on the frame, or is not needed after it."""
-        depends = (layer for layer, pattern in enumerate(self.patterns) if _sees(pattern)[0][1])
-        return min(next(depends, self.needed), self.needed, len(self.patterns) - 1)
+    def schedule(self) -> TemplateSchedule:
+        """Which layers need the template tokens."""
+        return _schedule(self.patterns, self.reweight)
 
     @property
-    def cached(self) -> int:
-        """Layers whose queries, keys and values of the template are computed once for a target: the first ones."""
-        return self.frozen + 1
+    def last_cached_layer(self) -> int:
+        """The last layer whose queries, keys and values of template tokens are cached; at least the first layer."""
+        schedule = self.schedule
+        return max(0, min(schedule.first_dynamic_layer, schedule.last_template_layer, schedule.depth - 1))
+
+    @property
+    def cached_layers(self) -> int:
+        """Number of layers whose queries, keys and values of template tokens are cached: the first ones."""
+        return self.last_cached_layer + 1
 
     def cache_bytes(self, dtype: torch.dtype) -> int:
-        """Of one target: its stream before the layer `frozen`, and queries, keys and values of the layers cached."""
-        return self.num_template * self.dim * (torch.float32.itemsize + 3 * self.cached * dtype.itemsize)
+        """Bytes of one target's cache: template tokens before `last_cached_layer`, and the layers' projections."""
+        return self.num_template * self.dim * (torch.float32.itemsize + 3 * self.cached_layers * dtype.itemsize)
 
 
-def _sees(pattern: str) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
-    """Whether the template's queries see the template, the search region; and whether the search region's do."""
-    template, search = key_spans(pattern, 1, 2)  # one token a group
-    return (0 in range(*template), 1 in range(*template)), (0 in range(*search), 1 in range(*search))
+@lru_cache(maxsize=64)  # every frame needs it
+def _schedule(patterns: tuple[str, ...], reweight: bool) -> TemplateSchedule:
+    return TemplateSchedule(patterns, reweight)

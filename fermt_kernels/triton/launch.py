@@ -1,6 +1,7 @@
-"""The one way that kernels are launched, and the sizes that they are launched with, as data.
+"""Launching Triton kernels, and recording launches instead of running them.
 
-Nothing is tuned at run time: a table costs no first-call time and gives the same bits on every machine of a class.
+Block sizes come from tables; nothing is tuned at run time, so that the first call is not slower and results are the
+same on every GPU of a kind.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "") == "1"  # Triton's own swit
 
 
 class Tuning(NamedTuple):
-    """What a kernel is compiled for besides its shapes: warps a program, and pipeline stages of its loops."""
+    """Compilation options of a kernel: warps of a program, and pipeline stages of its loops."""
 
     num_warps: int
     num_stages: int = 1
 
 
 class Launch(NamedTuple):
-    """A launch as it would have run."""
+    """A recorded launch."""
 
     kernel: Any
     grid: tuple[int, ...]
-    arguments: dict[str, Any]  # tensors and numbers by the kernel's parameter names
+    arguments: dict[str, Any]  # tensors and scalars by the kernel's parameter names
     constants: dict[str, Any]  # its constexpr parameters
     tuning: Tuning
 
@@ -38,7 +39,7 @@ _recorder: list[Launch] | None = None
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Collects launches instead of running them: what ahead-of-time compilation compiles, and what plans count."""
+    """Records launches instead of running them, for ahead-of-time compilation and for counting work."""
     global _recorder
     before, _recorder = _recorder, []
     try:
@@ -50,7 +51,7 @@ def recording() -> Iterator[list[Launch]]:
 def launch(
     kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], constants: dict[str, Any], tuning: Tuning
 ) -> None:
-    """Runs `kernel` on `grid`, on the device of its first tensor; an empty grid runs nothing."""
+    """Launches `kernel` on `grid`, on the device of its first tensor; nothing for an empty grid."""
     if 0 in grid:
         return
     if _recorder is not None:
@@ -66,6 +67,6 @@ def launch(
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """How `tl.dot` multiplies: float32 in full, or in TF32 where `torch.set_float32_matmul_precision` allows it."""
+    """Precision of `tl.dot`: TF32 for float32 if `torch.set_float32_matmul_precision` allows it, else IEEE."""
     allowed = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
     return "tf32" if allowed and not INTERPRETED else "ieee"

@@ -36,22 +36,24 @@ def model_of(head: str = "center", **choices: Any) -> fermt.FERMT:
     return small_model(head, **{"widths": NARROW, "search_size": 24, "dau": False, "reweight": False} | choices)
 
 
-def pack(model: fermt.FERMT, dtype: torch.dtype = torch.float32) -> fk.frame.DeviceModel:
+def pack(model: fermt.FERMT, dtype: torch.dtype = torch.float32) -> fk.frame.CudaPackedModel:
     packed = fk.frame.pack(model, dtype, backend="triton")
-    assert isinstance(packed, fk.frame.DeviceModel)
+    assert isinstance(packed, fk.frame.CudaPackedModel)
     return packed
 
 
-def track(packed: fk.frame.DeviceModel, caches: Any, searches: Tensor, **more: Any) -> dict[str, Tensor]:
+def track(packed: fk.frame.CudaPackedModel, caches: Any, searches: Tensor, **more: Any) -> dict[str, Tensor]:
     return fk.frame.track_frame(packed, caches, searches, tokens=True, boxes=True, **more)
 
 
-def run(packed: fk.frame.DeviceModel, images: Images, workspace: fk.frame.Workspace | None = None) -> dict[str, Tensor]:
+def run(
+    packed: fk.frame.CudaPackedModel, images: Images, workspace: fk.frame.Workspace | None = None
+) -> dict[str, Tensor]:
     caches = fk.frame.encode_template(packed, images[0], workspace=workspace)
     return track(packed, caches, images[1], workspace=workspace)
 
 
-def crops_of(packed: fk.frame.DeviceModel, count: int, seed: int = 0) -> Images:
+def crops_of(packed: fk.frame.CudaPackedModel, count: int, seed: int = 0) -> Images:
     return crops(SimpleNamespace(config=packed), count, seed)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import fermt_kernels as fk
 from fermt_kernels.triton import dual_attention_unit as launchers
 from fermt_kernels.triton.launch import recording
 from tests import test_dual_attention_unit as unit_tests
@@ -101,8 +102,9 @@ def test_an_empty_batch_has_gradients_of_zero() -> None:
 def test_weights_may_have_another_dtype() -> None:
     x, weights = unit_inputs((1, 3, 5, 6), kernel=3)
 
-    def both(weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        out, grad_x, grads = torch.empty_like(x), torch.empty_like(x), [torch.empty_like(w) for w in weights]
+    def both(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        weights, grads = fk.DAUWeights(*tensors), fk.DAUWeights(*map(torch.empty_like, tensors))
+        out, grad_x = torch.empty_like(x), torch.empty_like(x)
         launchers.dual_attention_unit_forward(x, weights, out)
         launchers.dual_attention_unit_backward(x, x, weights, grad_x, grads)
         return out, [grad_x, *grads]
@@ -117,9 +119,10 @@ def test_weights_may_have_another_dtype() -> None:
 
 def test_launches_per_call() -> None:
     x, weights = unit_inputs((2, 3, 16, 16))
+    weights = fk.DAUWeights(*weights)
     with recording() as launches:
         launchers.dual_attention_unit_forward(x, weights, torch.empty_like(x))
         forward = len(launches)
-        grads = [torch.empty_like(weight) for weight in weights]
+        grads = fk.DAUWeights(*map(torch.empty_like, weights))
         launchers.dual_attention_unit_backward(x, x, weights, torch.empty_like(x), grads)
     assert (forward, len(launches) - forward) == (3, 8)

@@ -35,7 +35,7 @@ def test_batches_and_runs_do_not_change_a_bit(dtype: torch.dtype, monkeypatch: p
 
 
 @pytest.fixture(scope="module")
-def packed() -> fk.frame.DeviceModel:
+def packed() -> fk.frame.CudaPackedModel:
     """Two layers' keys and values of a template are cached; the third's change with the frame."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -65,7 +65,7 @@ class Tracked(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def tracked(packed: fk.frame.DeviceModel) -> Tracked:
+def tracked(packed: fk.frame.CudaPackedModel) -> Tracked:
     images = crops_of(packed, 2)
     with pytest.MonkeyPatch.context() as patch:
         take(patch, LARGE)
@@ -73,7 +73,7 @@ def tracked(packed: fk.frame.DeviceModel) -> Tracked:
         return Tracked(*images, caches, track(packed, caches, images[1]))
 
 
-def test_caches_of_any_form(packed: fk.frame.DeviceModel, tracked: Tracked) -> None:
+def test_caches_of_any_form(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace = fk.frame.Workspace()
     fk.frame.encode_template(packed, tracked.templates.flip(0), workspace=workspace)
     for form in FORMS.values():
@@ -81,7 +81,7 @@ def test_caches_of_any_form(packed: fk.frame.DeviceModel, tracked: Tracked) -> N
         assert_same_bits(outputs, tracked.outputs)
 
 
-def test_caches_are_exchanged_between_calls(packed: fk.frame.DeviceModel, tracked: Tracked) -> None:
+def test_caches_are_exchanged_between_calls(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace = fk.frame.Workspace()
     others = crops_of(packed, 2, seed=1)[0]
     first = fk.frame.encode_template(packed, tracked.templates, workspace=workspace)
@@ -103,7 +103,7 @@ def test_caches_are_exchanged_between_calls(packed: fk.frame.DeviceModel, tracke
     assert torch.equal(second, before)
 
 
-def test_a_template_encoded_in_between_spoils_nothing(packed: fk.frame.DeviceModel, tracked: Tracked) -> None:
+def test_a_template_encoded_in_between_spoils_nothing(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace = fk.frame.Workspace()
     caches = fk.frame.encode_template(packed, tracked.templates, workspace=workspace)
     assert_same_bits(track(packed, caches, tracked.searches, workspace=workspace), tracked.outputs)
@@ -124,7 +124,7 @@ def test_a_later_frame_leaves_an_earlier_ones_results(dtype: torch.dtype) -> Non
     assert not any(torch.equal(value, later[name]) for name, value in kept.items())
 
 
-def test_one_workspace_for_two_models_and_batches(packed: fk.frame.DeviceModel) -> None:
+def test_one_workspace_for_two_models_and_batches(packed: fk.frame.CudaPackedModel) -> None:
     workspace = fk.frame.Workspace()
     other = pack(model_of("corner", patterns=("full",), template_size=24), torch.float16)
     todo = [(each, crops_of(each, count)) for each in (packed, other) for count in (1, 2)]
@@ -133,14 +133,14 @@ def test_one_workspace_for_two_models_and_batches(packed: fk.frame.DeviceModel) 
         assert_same_bits(track(each, kept, images[1], workspace=workspace), track(each, kept, images[1]))
 
 
-def test_a_workspace_serves_in_and_out_of_inference_mode(packed: fk.frame.DeviceModel, tracked: Tracked) -> None:
+def test_a_workspace_serves_in_and_out_of_inference_mode(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace, images = fk.frame.Workspace(), (tracked.templates, tracked.searches)
     for mode in (True, False, True):
         with torch.inference_mode(mode):
             assert_same_bits(run(packed, images, workspace), tracked.outputs)
 
 
-def test_crops_of_any_strides(packed: fk.frame.DeviceModel, tracked: Tracked) -> None:
+def test_crops_of_any_strides(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     images = tracked.templates, tracked.searches
     template, search = (crop.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1) for crop in images)
     assert_same_bits(run(packed, (template, search)), tracked.outputs)
@@ -148,7 +148,7 @@ def test_crops_of_any_strides(packed: fk.frame.DeviceModel, tracked: Tracked) ->
     assert_same_bits(run(packed, (images[0][0], images[1][0])), alone)
 
 
-def test_only_what_is_asked_for_is_returned(packed: fk.frame.DeviceModel, tracked: Tracked) -> None:
+def test_only_what_is_asked_for_is_returned(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace, maps = fk.frame.Workspace(), ["prob_tl", "prob_br"]
     for more in ([], ["boxes"], ["tokens"]):
         asked = dict.fromkeys(more, True)
@@ -190,7 +190,7 @@ def test_scores_and_sizes_stay_off_0_and_1(bias: float) -> None:
 
 def test_auto_takes_the_frame_where_it_can_run() -> None:
     model = model_of(patterns=("self",))
-    assert isinstance(fk.frame.pack(model), fk.frame.DeviceModel)
+    assert isinstance(fk.frame.pack(model), fk.frame.CudaPackedModel)
     assert isinstance(fk.frame.pack(model, backend="cpp"), fk.frame.PackedModel)
     assert isinstance(fk.frame.pack(model, torch.bfloat16), fk.frame.PackedModel)
 
@@ -208,7 +208,7 @@ def test_calibration_is_refused() -> None:
         fk.frame.pack(model, torch.float16, calibration=crops(model, 1), backend="triton")
 
 
-def test_arguments_that_are_refused(packed: fk.frame.DeviceModel) -> None:
+def test_arguments_that_are_refused(packed: fk.frame.CudaPackedModel) -> None:
     templates, searches = crops_of(packed, 2)
     length = packed.sizes.cache_bytes(packed.dtype)
     caches = torch.zeros(2, length, dtype=torch.uint8)

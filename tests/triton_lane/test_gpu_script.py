@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import gpu, gpu_checks, gpu_frame, gpu_frame_checks, gpu_runners, triton_tune, triton_tune_frame
 from benchmarks.peers_ops import OURS
-from fermt_kernels import triton as room
+from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton import frame_head, frame_tiles
 from fermt_kernels.triton.attention import FORWARD
 
@@ -115,11 +115,11 @@ def test_wrong_frames_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(frame_head.Head, "run", wrong)
     monkeypatch.setattr(gpu_frame_checks, "SMALL", gpu_frame_checks.SMALL._replace(models=("center",)))
-    _, found = gpu_frame_checks.wrong("cpu", room.DTYPES[:1], print, small=True)
+    _, found = gpu_frame_checks.wrong("cpu", triton_backend.DTYPES[:1], print, small=True)
     assert len(found) == 5
     assert found[0].startswith("frame, center, float32, B = 3, score_map: largest error 0.001")
     assert found[-1].startswith("frame, center, float32, B = 3, boxes by its own maps")
-    assert gpu_frame_checks.differs("cpu", room.DTYPES[:1], print, runs=1, small=True) == [
+    assert gpu_frame_checks.differs("cpu", triton_backend.DTYPES[:1], print, runs=1, small=True) == [
         "frame, float32, B = 3, captured"
     ]
     monkeypatch.setattr(gpu_frame_checks, "TF32_OF_BFLOAT16", 0.0)
@@ -128,14 +128,14 @@ def test_wrong_frames_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = room.dual_attention_unit_forward
+    right = triton_backend.dual_attention_unit_forward
 
     def wrong(x, weights, out):  # type: ignore[no-untyped-def]
         right(x, weights, out)
         out.mul_(1.001)
 
-    monkeypatch.setattr(room, "dual_attention_unit_forward", wrong)
-    _, found = gpu_checks.wrong("cpu", room.DTYPES[:1], small=True)
+    monkeypatch.setattr(triton_backend, "dual_attention_unit_forward", wrong)
+    _, found = gpu_checks.wrong("cpu", triton_backend.DTYPES[:1], small=True)
     assert found
     assert all("unit" in fault for fault in found)
 
@@ -191,7 +191,7 @@ def test_a_table_that_computes_something_else_has_no_time(monkeypatch: pytest.Mo
 
 
 def test_a_wrong_crop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = room.crop_forward
+    right = triton_backend.crop_forward
 
     def wrong(image, squares, out):  # type: ignore[no-untyped-def]
         right(image, squares, out)
@@ -199,5 +199,5 @@ def test_a_wrong_crop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(gpu_checks, "CROP_SIZES", (5,))
     assert gpu_checks.wrong_crops("cpu") == []
-    monkeypatch.setattr(room, "crop_forward", wrong)
+    monkeypatch.setattr(triton_backend, "crop_forward", wrong)
     assert gpu_checks.wrong_crops("cpu") == ["crop 5x5: 1 of 300 bytes differ"]

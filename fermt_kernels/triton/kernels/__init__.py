@@ -1,1 +1,1 @@
-"""The kernels themselves, in Triton's language; everything here imports triton."""
+"""The Triton kernels. Importing any of these modules imports triton."""

@@ -1,4 +1,4 @@
-"""Attention backward where both groups fit one program, without atomics: the probabilities are recomputed from lse.
+"""Attention backward for groups that fit one program, without atomics; probabilities are recomputed from lse.
 
 P = exp(scale Q K^T - lse)     dP = dO V^T     dS = P (dP - delta), delta = rowsum(dO O)
 dQ = scale dS K                dK = scale dS^T Q               dV = P^T dO
@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .attention_primitives import head_of, load_lse_log2, load_rows, probabilities, score_gradients, store_rows
+from .attention_primitives import head_pointer, load_lse_log2, load_rows, probabilities, score_gradients, store_rows
 
 
 @triton.jit
@@ -44,17 +44,17 @@ def attention_backward_kernel(
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dQ, dK and dV of one head. Both groups' queries stay with the program while the keys pass by, each once."""
+    """Computes dQ, dK and dV of one head. All queries stay in registers; the loop runs over blocks of keys."""
     head_index = tl.program_id(0).to(tl.int64)
     batch, head = head_index // heads, head_index % heads
-    q_base = head_of(q_ptr, q_strides, batch, head)
-    k_base = head_of(k_ptr, k_strides, batch, head)
-    v_base = head_of(v_ptr, v_strides, batch, head)
-    out_base = head_of(out_ptr, out_strides, batch, head)
-    grad_out_base = head_of(grad_out_ptr, grad_out_strides, batch, head)
-    grad_q_base = head_of(grad_q_ptr, grad_q_strides, batch, head)
-    grad_k_base = head_of(grad_k_ptr, grad_k_strides, batch, head)
-    grad_v_base = head_of(grad_v_ptr, grad_v_strides, batch, head)
+    q_base = head_pointer(q_ptr, q_strides, batch, head)
+    k_base = head_pointer(k_ptr, k_strides, batch, head)
+    v_base = head_pointer(v_ptr, v_strides, batch, head)
+    out_base = head_pointer(out_ptr, out_strides, batch, head)
+    grad_out_base = head_pointer(grad_out_ptr, grad_out_strides, batch, head)
+    grad_q_base = head_pointer(grad_q_ptr, grad_q_strides, batch, head)
+    grad_k_base = head_pointer(grad_k_ptr, grad_k_strides, batch, head)
+    grad_v_base = head_pointer(grad_v_ptr, grad_v_strides, batch, head)
 
     rows_t = tl.arange(0, BLOCK_TEMPLATE)
     rows_s = num_template + tl.arange(0, BLOCK_SEARCH)

@@ -1,7 +1,7 @@
 """Attention backward for any length, in two kernels and without atomics; formulas as in attention_backward.py.
 
-The first gives dQ, and what it knows of each row of P; the second dK and dV. In float32 a row of P is divided by its
-sum (ROW_SUMS), which is 1 but for the rounding of lse: that would otherwise be the largest error of all.
+The first kernel computes dQ and statistics of each row of P, the second dK and dV. In float32 each row of P is divided
+by its sum (ROW_SUMS), which is 1 up to the rounding of lse: that rounding would otherwise be the largest error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .attention_primitives import (
-    head_of,
+    head_pointer,
     inverse_row_sums,
     load_lse_log2,
     load_rows,
@@ -52,18 +52,18 @@ def attention_backward_queries_kernel(
     ROW_SUMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dQ of one block of queries, and each of its rows' delta and 1 / sum of P, for the kernel that follows."""
+    """Computes dQ of one block of queries, and each row's delta and inverse sum of P for the next kernel."""
     index = tl.program_id(0)
     head_index = (index // blocks).to(tl.int64)
     batch, head = head_index // heads, head_index % heads
     first, query_stop, key_start, key_stop = query_block(index % blocks, num_template, tokens, spans, BLOCK_M)
     rows = first + tl.arange(0, BLOCK_M)
     statistics = head_index * tokens + rows
-    q_base = head_of(q_ptr, q_strides, batch, head)
-    k_base = head_of(k_ptr, k_strides, batch, head)
-    v_base = head_of(v_ptr, v_strides, batch, head)
-    out_base = head_of(out_ptr, out_strides, batch, head)
-    grad_out_base = head_of(grad_out_ptr, grad_out_strides, batch, head)
+    q_base = head_pointer(q_ptr, q_strides, batch, head)
+    k_base = head_pointer(k_ptr, k_strides, batch, head)
+    v_base = head_pointer(v_ptr, v_strides, batch, head)
+    out_base = head_pointer(out_ptr, out_strides, batch, head)
+    grad_out_base = head_pointer(grad_out_ptr, grad_out_strides, batch, head)
     q = load_rows(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
     grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
     out = load_rows(out_base, out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
@@ -87,7 +87,7 @@ def attention_backward_queries_kernel(
             p *= inverse_sum[:, None]
         grad_s = score_gradients(p, grad_out, v, delta, single, PRECISION)
         grad_q = tl.dot(grad_s.to(k.dtype), k, grad_q, input_precision=PRECISION)
-    grad_q_base = head_of(grad_q_ptr, grad_q_strides, batch, head)
+    grad_q_base = head_pointer(grad_q_ptr, grad_q_strides, batch, head)
     store_rows(grad_q_base, grad_q_strides, rows, query_stop, grad_q * scale, HEAD_DIM, BLOCK_D)
 
 
@@ -122,16 +122,16 @@ def attention_backward_keys_kernel(
     ROW_SUMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dK and dV of one block of keys: each group whose span meets it sends its queries past."""
+    """Computes dK and dV of one block of keys, over the queries of each group that sees any of them."""
     index = tl.program_id(0)
     head_index = (index // blocks).to(tl.int64)
     batch, head = head_index // heads, head_index % heads
     start = (index % blocks) * BLOCK_N
     keys = start + tl.arange(0, BLOCK_N)
-    q_base = head_of(q_ptr, q_strides, batch, head)
-    grad_out_base = head_of(grad_out_ptr, grad_out_strides, batch, head)
-    k = load_rows(head_of(k_ptr, k_strides, batch, head), k_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
-    v = load_rows(head_of(v_ptr, v_strides, batch, head), v_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+    q_base = head_pointer(q_ptr, q_strides, batch, head)
+    grad_out_base = head_pointer(grad_out_ptr, grad_out_strides, batch, head)
+    k = load_rows(head_pointer(k_ptr, k_strides, batch, head), k_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+    v = load_rows(head_pointer(v_ptr, v_strides, batch, head), v_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
     grad_k = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     grad_v = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     for group in tl.static_range(2):
@@ -154,7 +154,7 @@ def attention_backward_keys_kernel(
             grad_s = score_gradients(p, grad_out, v, delta, single, PRECISION)
             grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out, grad_v, input_precision=PRECISION)
             grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q, grad_k, input_precision=PRECISION)
-    grad_k_base = head_of(grad_k_ptr, grad_k_strides, batch, head)
-    grad_v_base = head_of(grad_v_ptr, grad_v_strides, batch, head)
+    grad_k_base = head_pointer(grad_k_ptr, grad_k_strides, batch, head)
+    grad_v_base = head_pointer(grad_v_ptr, grad_v_strides, batch, head)
     store_rows(grad_k_base, grad_k_strides, keys, tokens, grad_k * scale, HEAD_DIM, BLOCK_D)
     store_rows(grad_v_base, grad_v_strides, keys, tokens, grad_v, HEAD_DIM, BLOCK_D)

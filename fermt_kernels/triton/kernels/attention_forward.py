@@ -1,11 +1,11 @@
-"""Attention forward: a program takes one block of queries of one group of one head past the keys that it sees."""
+"""Attention forward: each program computes one block of queries of one group and head over the keys they see."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .attention_primitives import head_of, load_rows, query_block, store_rows
+from .attention_primitives import head_pointer, load_rows, query_block, store_rows
 
 
 @triton.jit
@@ -35,21 +35,22 @@ def attention_forward_kernel(
     EVEN_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The soft-max runs online, in base 2, on scores that are scaled in its exponent: one multiply-add a score.
+    """Attention with online soft-max in base 2; scores are scaled in the exponent, one multiply-add each.
 
-    The maximum is of unscaled scores, so a negative scale negates q. `blocks` is the number of query blocks a head.
+    The maximum is of unscaled scores, so that q is negated for a negative scale. `blocks` is the number of query blocks
+    of a head.
     """
     index = tl.program_id(0)
     head_index = (index // blocks).to(tl.int64)
     batch, head = head_index // heads, head_index % heads
     first, query_stop, key_start, key_stop = query_block(index % blocks, num_template, tokens, spans, BLOCK_M)
     rows = first + tl.arange(0, BLOCK_M)
-    q_base = head_of(q_ptr, q_strides, batch, head)
+    q_base = head_pointer(q_ptr, q_strides, batch, head)
     q = load_rows(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D, EVEN_QUERIES)
     if NEGATED:
         q = -q
-    k_base = head_of(k_ptr, k_strides, batch, head)
-    v_base = head_of(v_ptr, v_strides, batch, head)
+    k_base = head_pointer(k_ptr, k_strides, batch, head)
+    v_base = head_pointer(v_ptr, v_strides, batch, head)
 
     largest = tl.full([BLOCK_M], -3.0e38, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -74,5 +75,5 @@ def attention_forward_kernel(
     total = tl.where(sees_keys, total, 1.0)
     lse = tl.where(sees_keys, largest * abs_scale + tl.log(total), float("-inf"))
     tl.store(lse_ptr + head_index * tokens + rows, lse, mask=rows < query_stop)
-    out_base = head_of(out_ptr, out_strides, batch, head)
+    out_base = head_pointer(out_ptr, out_strides, batch, head)
     store_rows(out_base, out_strides, rows, query_stop, acc / total[:, None], HEAD_DIM, BLOCK_D)

@@ -1,6 +1,6 @@
-"""What the attention kernels share: where a head, its groups and their keys lie, blocks of rows, probabilities.
+"""Functions that the attention kernels share: addressing, loading and storing rows, probabilities, score gradients.
 
-Strides come as (batch, head, token), spans as (template key start, stop, search key start, stop).
+Strides are (batch, head, token); spans are (template key start, stop, search key start, stop).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def head_of(pointer, strides, batch, head):
-    """Where a head begins; batch and head are int64, for a tensor can have more than 2^31 elements."""
+def head_pointer(pointer, strides, batch, head):
+    """Pointer to a head; batch and head are int64, because a tensor can have more than 2^31 elements."""
     return pointer + batch * strides[0] + head * strides[1]
 
 
 @triton.jit
 def query_block(block, num_template, tokens, spans, BLOCK_M: tl.constexpr):
-    """First query, end of the queries, and span of keys of query block `block`: the template group's come first."""
+    """First query, end of the group's queries, and span of keys of a query block; template blocks come first."""
     template_blocks = tl.cdiv(num_template, BLOCK_M)
     is_template = block < template_blocks
     first = tl.where(is_template, block * BLOCK_M, num_template + (block - template_blocks) * BLOCK_M)
@@ -31,7 +31,7 @@ def query_block(block, num_template, tokens, spans, BLOCK_M: tl.constexpr):
 
 @triton.jit
 def load_rows(base, strides, rows, row_stop, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, EVEN: tl.constexpr):
-    """(rows, BLOCK_D) of a head; zeros from `row_stop` on and past the head dim. EVEN: there is nothing to mask."""
+    """Loads (rows, BLOCK_D) of a head; zeros from `row_stop` on and past the head dim. EVEN: nothing is masked."""
     dims = tl.arange(0, BLOCK_D)
     pointers = base + rows.to(tl.int64)[:, None] * strides[2] + dims[None, :]
     if EVEN:
@@ -42,7 +42,7 @@ def load_rows(base, strides, rows, row_stop, HEAD_DIM: tl.constexpr, BLOCK_D: tl
 
 @triton.jit
 def store_rows(base, strides, rows, row_stop, values, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """The counterpart of `load_rows`, in the pointer's dtype."""
+    """Stores (rows, BLOCK_D) of a head, converted to the pointer's dtype."""
     dims = tl.arange(0, BLOCK_D)
     pointers = base + rows.to(tl.int64)[:, None] * strides[2] + dims[None, :]
     mask = (rows < row_stop)[:, None] & (dims < HEAD_DIM)[None, :]
@@ -51,13 +51,13 @@ def store_rows(base, strides, rows, row_stop, values, HEAD_DIM: tl.constexpr, BL
 
 @triton.jit
 def load_lse_log2(lse_ptr, rows, row_stop):
-    """lse in base 2; infinity, for a probability of 0, from `row_stop` on."""
+    """Loads lse in base 2; infinity, which gives probability 0, from `row_stop` on."""
     return tl.load(lse_ptr + rows, mask=rows < row_stop, other=float("inf")) * LOG2E
 
 
 @triton.jit
 def probabilities(q, k, scale_log2, lse_log2, seen, PRECISION: tl.constexpr):
-    """exp(scale q k^T - lse) where `seen` (1, keys), else 0."""
+    """Probabilities exp(scale q k^T - lse) where `seen` (1, keys) is true, else 0."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
     return tl.where(seen, tl.exp2(tl.fma(scores, scale_log2, -lse_log2[:, None])), 0.0)
 
@@ -77,7 +77,7 @@ def inverse_row_sums(
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """1 / the sum of each row of P over its keys; 1 where a row sees none, or is none."""
+    """Inverse of each row's sum of P over its keys; 1 for a row that sees no keys or is past the end."""
     total = tl.zeros([BLOCK_M], tl.float32)
     for start in range(key_start, key_stop, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
@@ -88,6 +88,6 @@ def inverse_row_sums(
 
 @triton.jit
 def score_gradients(p, grad_out, v, delta, single, PRECISION: tl.constexpr):
-    """dS from P. The soft-max over a single key is 1 whatever its score: dS is 0 then, exactly."""
+    """Gradient dS of the scores from P; exactly 0 over a single key, whose probability is 1 whatever its score."""
     grad_p = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
     return tl.where(single, 0.0, p * (grad_p - delta[:, None]))

@@ -1,6 +1,6 @@
 """The channel attention of a sample, s = sigmoid(fc_2 relu(fc_0 mean u)), and its gradients.
 
-In float64: these few numbers touch every pixel, and the gradient's terms cancel.
+Computed in float64: these few values affect every pixel, and terms of the gradient cancel.
 """
 
 import triton
@@ -23,7 +23,7 @@ def channel_attention(
     HIDDEN_P2: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """A sample's mean of u from its tiles' sums, and s = sigmoid(fc_2 relu(fc_0 mean))."""
+    """Computes a sample's mean of u from its tiles' sums, and s = sigmoid(fc_2 relu(fc_0 mean))."""
     rows, channels, hiddens = tl.arange(0, ROWS), tl.arange(0, CHANNELS_P2), tl.arange(0, HIDDEN_P2)
     sums = tl.zeros((ROWS, CHANNELS_P2), tl.float64)
     first = 0
@@ -63,35 +63,35 @@ def channel_backward_kernel(
     HIDDEN_P2: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """A sample's gradients of fc_0 and fc_2, and what the mean passes on to every pixel of u."""
+    """Computes a sample's gradients of fc_0, fc_2 and the mean of u."""
     batch = tl.program_id(0).to(tl.int64)
     rows, channels, hiddens = tl.arange(0, ROWS), tl.arange(0, CHANNELS_P2), tl.arange(0, HIDDEN_P2)
-    known = channels < CHANNELS
+    channel_mask = channels < CHANNELS
     row_ptr = sums_ptr + batch * tiles * columns
     sums = tl.zeros((ROWS, CHANNELS_P2), tl.float64)
     first = 0
     while first < tiles:
         tile = first + rows
         first += ROWS
-        mask = (tile < tiles)[:, None] & known[None, :]
+        mask = (tile < tiles)[:, None] & channel_mask[None, :]
         sums += tl.load(row_ptr + (tile * columns + gate_column)[:, None] + channels[None, :], mask, other=0.0)
     grad_gate = tl.sum(sums, 0)
-    mean = tl.load(mean_ptr + batch * CHANNELS + channels, known, other=0.0)
-    gate = tl.load(gate_ptr + batch * CHANNELS + channels, known, other=0.0)
-    both = (hiddens < HIDDEN)[:, None] & known[None, :]
-    fc_0_places = hiddens[:, None] * CHANNELS + channels[None, :]
-    fc_2_places = channels[None, :] * HIDDEN + hiddens[:, None]
-    fc_0 = tl.load(fc_0_weight_ptr + fc_0_places, both, other=0.0).to(tl.float64)
-    fc_2 = tl.load(fc_2_weight_ptr + fc_2_places, both, other=0.0).to(tl.float64)
+    mean = tl.load(mean_ptr + batch * CHANNELS + channels, channel_mask, other=0.0)
+    gate = tl.load(gate_ptr + batch * CHANNELS + channels, channel_mask, other=0.0)
+    both = (hiddens < HIDDEN)[:, None] & channel_mask[None, :]
+    fc_0_offsets = hiddens[:, None] * CHANNELS + channels[None, :]
+    fc_2_offsets = channels[None, :] * HIDDEN + hiddens[:, None]
+    fc_0 = tl.load(fc_0_weight_ptr + fc_0_offsets, both, other=0.0).to(tl.float64)
+    fc_2 = tl.load(fc_2_weight_ptr + fc_2_offsets, both, other=0.0).to(tl.float64)
     hidden = tl.sum(fc_0 * mean[None, :], 1)
     grad_logit = grad_gate * gate * (1.0 - gate)
     grad_hidden = tl.sum(fc_2 * grad_logit[None, :], 1) * (hidden > 0).to(tl.float64)
     hidden = tl.where(hidden <= 0, 0.0, hidden)
     grad_mean = tl.sum(fc_0 * grad_hidden[:, None], 0) / (height * width)
-    tl.store(grad_mean_ptr + batch * CHANNELS + channels, grad_mean.to(tl.float32), known)
-    tl.store(row_ptr + fc_column + fc_0_places, (grad_hidden[:, None] * mean[None, :]).to(tl.float32), both)
+    tl.store(grad_mean_ptr + batch * CHANNELS + channels, grad_mean.to(tl.float32), channel_mask)
+    tl.store(row_ptr + fc_column + fc_0_offsets, (grad_hidden[:, None] * mean[None, :]).to(tl.float32), both)
     tl.store(
-        row_ptr + fc_column + HIDDEN * CHANNELS + fc_2_places,
+        row_ptr + fc_column + HIDDEN * CHANNELS + fc_2_offsets,
         (hidden[:, None] * grad_logit[None, :]).to(tl.float32),
         both,
     )

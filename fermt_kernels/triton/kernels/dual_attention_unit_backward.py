@@ -1,13 +1,13 @@
-"""Gradients of the Dual Attention Unit's passes. Maps lie in planes, as in the forward pass.
+"""Backward kernels of the Dual Attention Unit. Maps are stored as planes, as in the forward pass.
 
-Each tile writes its sums for the weights' gradients to a row of its own of one table, whose columns are the weights in
-the unit's order and then the gate; the last kernel adds up the rows. No atomics: the same bits every time.
+Each tile writes its sums for the weights' gradients to its own row of one table, whose columns are the elements of the
+weights in order and then the gate; the last kernel adds the rows. There are no atomics, so results are deterministic.
 """
 
 import triton
 import triton.language as tl
 
-from .depthwise import convolved, pixels_of
+from .depthwise import depthwise_convolution, pixel_positions
 from .dual_attention_unit_forward import pointwise
 
 
@@ -48,46 +48,46 @@ def gate_backward_kernel(
     FC_SIZE_P2: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """From the gradient of out: of conv_spatial's output, of u where u is a factor, and a tile's sums."""
+    """Computes the gradients of conv_spatial's output and of the factor u in s f u, and a tile's sums."""
     tile, batch = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
     channels = tl.arange(0, CHANNELS_P2)
-    known = channels < CHANNELS
-    at, row, column, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
-    mask = known[:, None] & inside[None, :]
-    places = ((batch * CHANNELS + channels) * plane + origin)[:, None] + at[None, :]
+    channel_mask = channels < CHANNELS
+    at, row, column, pixel_mask = pixel_positions(tile, origin, height, width, pitch, BLOCK)
+    mask = channel_mask[:, None] & pixel_mask[None, :]
+    offsets = ((batch * CHANNELS + channels) * plane + origin)[:, None] + at[None, :]
     grad_at = grad_out_ptr + batch * grad_out_batch_stride + row.to(tl.int64) * grad_out_row_stride + column
     row_ptr = sums_ptr + (batch * tiles + tile) * columns
 
     grad_gated = tl.zeros((CHANNELS_P2, BLOCK), tl.float32)
     for o in tl.static_range(CHANNELS):
-        grad = tl.load(grad_at + o * grad_out_channel_stride, inside, other=0.0).to(tl.float32)
-        weight = tl.load(proj_2_weight_ptr + o * CHANNELS + channels, known, other=0.0).to(tl.float32)
+        grad = tl.load(grad_at + o * grad_out_channel_stride, pixel_mask, other=0.0).to(tl.float32)
+        weight = tl.load(proj_2_weight_ptr + o * CHANNELS + channels, channel_mask, other=0.0).to(tl.float32)
         grad_gated += weight[:, None] * grad[None, :]
-    u = tl.load(u_ptr + places, mask, other=0.0)
-    gate = tl.load(gate_ptr + batch * CHANNELS + channels, known, other=0.0).to(tl.float32)[:, None]
+    u = tl.load(u_ptr + offsets, mask, other=0.0)
+    gate = tl.load(gate_ptr + batch * CHANNELS + channels, channel_mask, other=0.0).to(tl.float32)[:, None]
     grad_f = grad_gated * gate * u
     f = tl.zeros((CHANNELS_P2, BLOCK), tl.float32)
-    f += tl.load(conv1_bias_ptr + channels, known, other=0.0).to(tl.float32)[:, None]
+    f += tl.load(conv1_bias_ptr + channels, channel_mask, other=0.0).to(tl.float32)[:, None]
     for i in range(CHANNELS):
-        dilated = convolved(
+        dilated = depthwise_convolution(
             a_ptr + (batch * CHANNELS + i) * plane + origin, conv_spatial_weight_ptr, conv_spatial_bias_ptr, i,
-            at, inside, pitch, DILATION, SIZE, TAPS_P2,
+            at, pixel_mask, pitch, DILATION, SIZE, TAPS_P2,
         )  # fmt: skip
-        weight = tl.load(conv1_weight_ptr + channels * CHANNELS + i, known, other=0.0).to(tl.float32)
+        weight = tl.load(conv1_weight_ptr + channels * CHANNELS + i, channel_mask, other=0.0).to(tl.float32)
         f += weight[:, None] * dilated[None, :]
-        grad_dilated = tl.where(inside, tl.sum(weight[:, None] * grad_f, 0), 0.0)
+        grad_dilated = tl.where(pixel_mask, tl.sum(weight[:, None] * grad_f, 0), 0.0)
         into = grad_dilated_ptr + (batch * CHANNELS + i) * plane + origin + at
         tl.store(into, grad_dilated)
-        tl.store(row_ptr + conv1_column + channels * CHANNELS + i, tl.sum(grad_f * dilated[None, :], 1), known)
-    tl.store(row_ptr + conv1_column + CHANNELS * CHANNELS + channels, tl.sum(grad_f, 1), known)
-    tl.store(grad_u_ptr + places, grad_gated * gate * f, mask)
-    tl.store(row_ptr + gate_column + channels, tl.sum(grad_gated * f * u, 1), known)
+        tl.store(row_ptr + conv1_column + channels * CHANNELS + i, tl.sum(grad_f * dilated[None, :], 1), channel_mask)
+    tl.store(row_ptr + conv1_column + CHANNELS * CHANNELS + channels, tl.sum(grad_f, 1), channel_mask)
+    tl.store(grad_u_ptr + offsets, grad_gated * gate * f, mask)
+    tl.store(row_ptr + gate_column + channels, tl.sum(grad_gated * f * u, 1), channel_mask)
     gated = gate * f * u
     for o in tl.static_range(CHANNELS):
-        grad = tl.load(grad_at + o * grad_out_channel_stride, inside, other=0.0).to(tl.float32)
-        tl.store(row_ptr + proj_2_column + o * CHANNELS + channels, tl.sum(gated * grad[None, :], 1), known)
+        grad = tl.load(grad_at + o * grad_out_channel_stride, pixel_mask, other=0.0).to(tl.float32)
+        tl.store(row_ptr + proj_2_column + o * CHANNELS + channels, tl.sum(gated * grad[None, :], 1), channel_mask)
         tl.store(row_ptr + proj_2_column + CHANNELS * CHANNELS + o, tl.sum(grad, 0))
-    # The channel attention's gradients are a sample's, not a tile's: the next kernel puts them into the first row.
+    # The channel attention has gradients per sample, not per tile: the next kernel writes them to the first row.
     fc = tl.arange(0, FC_SIZE_P2)
     tl.store(row_ptr + fc_column + fc, tl.zeros((FC_SIZE_P2,), tl.float32), fc < FC_SIZE)
 
@@ -122,40 +122,40 @@ def input_backward_kernel(
     CHANNELS_P2: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """grad_x = proj_1^T(grad_u * GELU'(proj_1 x)) + grad_out, and a tile's sums for proj_1, the first columns."""
+    """Computes grad_x = proj_1^T(grad_u * GELU'(proj_1 x)) + grad_out, and a tile's sums for proj_1."""
     tile, batch = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
     channels = tl.arange(0, CHANNELS_P2)
-    known = channels < CHANNELS
-    at, row, column, inside = pixels_of(tile, origin, height, width, pitch, BLOCK)
-    mask = known[:, None] & inside[None, :]
+    channel_mask = channels < CHANNELS
+    at, row, column, pixel_mask = pixel_positions(tile, origin, height, width, pitch, BLOCK)
+    mask = channel_mask[:, None] & pixel_mask[None, :]
     row = row.to(tl.int64)
     x_at = x_ptr + batch * x_batch_stride + row * x_row_stride + column
     grad_at = grad_out_ptr + batch * grad_out_batch_stride + row * grad_out_row_stride + column
     into = grad_x_ptr + batch * grad_x_batch_stride + row * grad_x_row_stride + column
     row_ptr = sums_ptr + (batch * tiles + tile) * columns
 
-    places = ((batch * CHANNELS + channels) * plane + origin)[:, None] + at[None, :]
-    grad_u = tl.load(grad_u_ptr + places, mask, other=0.0)
-    grad_u += tl.load(grad_mean_ptr + batch * CHANNELS + channels, known, other=0.0)[:, None]
+    offsets = ((batch * CHANNELS + channels) * plane + origin)[:, None] + at[None, :]
+    grad_u = tl.load(grad_u_ptr + offsets, mask, other=0.0)
+    grad_u += tl.load(grad_mean_ptr + batch * CHANNELS + channels, channel_mask, other=0.0)[:, None]
     before = pointwise(
-        x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, x_ptr, inside, CHANNELS, CHANNELS_P2, True
+        x_at, proj_1_weight_ptr, proj_1_bias_ptr, x_channel_stride, x_ptr, pixel_mask, CHANNELS, CHANNELS_P2, True
     )
     below = 0.5 * (1.0 + tl.erf(before * 0.7071067811865476))
     slope = below + before * (0.3989422804014327 * tl.exp(-0.5 * before * before))
     grad_before = tl.where(mask, grad_u * slope, 0.0)
     for i in tl.static_range(CHANNELS):
-        weight = tl.load(proj_1_weight_ptr + channels * CHANNELS + i, known, other=0.0).to(tl.float32)
-        grad = tl.load(grad_at + i * grad_out_channel_stride, inside, other=0.0).to(tl.float32)
+        weight = tl.load(proj_1_weight_ptr + channels * CHANNELS + i, channel_mask, other=0.0).to(tl.float32)
+        grad = tl.load(grad_at + i * grad_out_channel_stride, pixel_mask, other=0.0).to(tl.float32)
         grad_x = tl.sum(weight[:, None] * grad_before, 0) + grad
-        tl.store(into + i * grad_x_channel_stride, grad_x.to(grad_x_ptr.dtype.element_ty), inside)
-        value = tl.load(x_at + i * x_channel_stride, inside, other=0.0).to(tl.float32)
-        tl.store(row_ptr + channels * CHANNELS + i, tl.sum(grad_before * value[None, :], 1), known)
-    tl.store(row_ptr + CHANNELS * CHANNELS + channels, tl.sum(grad_before, 1), known)
+        tl.store(into + i * grad_x_channel_stride, grad_x.to(grad_x_ptr.dtype.element_ty), pixel_mask)
+        value = tl.load(x_at + i * x_channel_stride, pixel_mask, other=0.0).to(tl.float32)
+        tl.store(row_ptr + channels * CHANNELS + i, tl.sum(grad_before * value[None, :], 1), channel_mask)
+    tl.store(row_ptr + CHANNELS * CHANNELS + channels, tl.sum(grad_before, 1), channel_mask)
 
 
 @triton.jit
 def store_columns(grad_ptr, columns, totals, first, size):
-    """The totals of columns first to first + size; returns where the next weight begins."""
+    """Stores the totals of columns first to first + size; returns the next weight's first column."""
     mask = (columns >= first) & (columns < first + size)
     tl.store(grad_ptr + (columns - first), totals.to(grad_ptr.dtype.element_ty), mask)
     return first + size
@@ -185,7 +185,7 @@ def total_sums_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The table's columns summed over all tiles of all samples, into the weights' gradients."""
+    """Sums the table's columns over all tiles of all samples into the weights' gradients."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     first = 0

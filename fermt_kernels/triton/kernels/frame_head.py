@@ -1,4 +1,4 @@
-"""The head: its 3x3 convolutions as products over nine neighbours, and boxes from its maps."""
+"""The head: 3x3 convolutions as sums of nine matrix products, the 1x1 convolutions, and boxes from the maps."""
 
 import triton
 import triton.language as tl
@@ -23,26 +23,26 @@ def convolved_tile(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """ReLU of a 3x3 convolution at cells `index` of all samples' maps (cells, input_width), zeros around each.
+    """ReLU of a zero-padded 3x3 convolution at cells `index` of all samples' maps (cells, input_width).
 
-    The weights of a group are (9 INPUTS, OUTPUTS), the nine places row by row; BLOCK_K divides INPUTS.
+    The weights of a group are (9 INPUTS, OUTPUTS), taps row by row; BLOCK_K divides INPUTS.
     """
-    known, inside = index < rows, outputs < OUTPUTS
+    row_mask, col_mask = index < rows, outputs < OUTPUTS
     row, column = index // side % side, index % side
     steps: tl.constexpr = INPUTS // BLOCK_K
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in range(9 * steps):
-        place = step // steps
-        down, right = place // 3 - 1, place % 3 - 1
-        met = known & (row + down >= 0) & (row + down < side) & (column + right >= 0) & (column + right < side)
+        tap = step // steps
+        down, right = tap // 3 - 1, tap % 3 - 1
+        tap_mask = row_mask & (row + down >= 0) & (row + down < side) & (column + right >= 0) & (column + right < side)
         inputs = step % steps * BLOCK_K + tl.arange(0, BLOCK_K)
         cells = index + down * side + right
         x_at = input_ptr + (cells[:, None] * input_width + first_input + inputs[None, :])
-        x = tl.load(x_at, met[:, None], other=0.0)
-        weight_at = weight_ptr + ((group * 9 * INPUTS + place * INPUTS + inputs)[:, None] * OUTPUTS + outputs[None, :])
-        weight = tl.load(weight_at, inside[None, :], other=0.0)
+        x = tl.load(x_at, tap_mask[:, None], other=0.0)
+        weight_at = weight_ptr + ((group * 9 * INPUTS + tap * INPUTS + inputs)[:, None] * OUTPUTS + outputs[None, :])
+        weight = tl.load(weight_at, col_mask[None, :], other=0.0)
         total = tl.dot(x, weight, total, input_precision=PRECISION)
-    total += tl.load(bias_ptr + group * OUTPUTS + outputs, inside, other=0.0)[None, :]
+    total += tl.load(bias_ptr + group * OUTPUTS + outputs, col_mask, other=0.0)[None, :]
     return tl.where(total <= 0, 0.0, total)  # not maximum, which would hide a NaN
 
 
@@ -64,7 +64,7 @@ def convolution_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A convolution and its ReLU for all groups: group g reads INPUTS maps from g * group_inputs, writes OUTPUTS."""
+    """A 3x3 convolution and ReLU of all groups: group g reads INPUTS channels from g * group_inputs on."""
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     group = tl.program_id(2)
     outputs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -83,7 +83,7 @@ def maps_kernel(
     bias_ptr,
     last_weight_ptr,
     last_bias_ptr,
-    places_ptr,
+    output_table_ptr,
     maps_ptr,
     rows,
     side,
@@ -92,16 +92,16 @@ def maps_kernel(
     limit,
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    SQUASHED: tl.constexpr,
+    APPLY_SIGMOID: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The last 3x3 convolution of a group and its 1x1, of at most two outputs: float32 maps (B, maps, cells).
+    """The last 3x3 convolution of a group and its 1x1 convolution of one or two outputs: float32 (B, maps, cells).
 
-    `places_ptr` (groups, 2, 2): which map an output is, -1 for none, and whether it is a sigmoid (if SQUASHED), kept
-    `limit` away from 0 and 1.
+    `output_table_ptr` (groups, 2, 2): the channel of each output, or -1; and whether it is a sigmoid, which is clamped
+    to [limit, 1 - limit]. The latter is read only if APPLY_SIGMOID.
     """
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     group = tl.program_id(1)
@@ -112,15 +112,15 @@ def maps_kernel(
     )  # fmt: skip
     cells = side * side
     for o in tl.static_range(2):
-        place = tl.load(places_ptr + group * 4 + o * 2)
+        channel = tl.load(output_table_ptr + group * 4 + o * 2)
         weight = tl.load(last_weight_ptr + (group * 2 + o) * OUTPUTS + outputs, outputs < OUTPUTS, other=0.0)
         value = tl.sum(features * weight[None, :], 1) + tl.load(last_bias_ptr + group * 2 + o)
-        if SQUASHED:
-            squashed = 1.0 / (1.0 + tl.exp(-value))
-            squashed = tl.where(squashed < limit, limit, tl.where(squashed > 1.0 - limit, 1.0 - limit, squashed))
-            value = tl.where(tl.load(places_ptr + group * 4 + o * 2 + 1) > 0, squashed, value)
-        at = maps_ptr + (index // cells * maps + place) * cells + index % cells
-        tl.store(at, value, index < tl.where(place >= 0, rows, 0))
+        if APPLY_SIGMOID:
+            sigmoid = 1.0 / (1.0 + tl.exp(-value))
+            sigmoid = tl.where(sigmoid < limit, limit, tl.where(sigmoid > 1.0 - limit, 1.0 - limit, sigmoid))
+            value = tl.where(tl.load(output_table_ptr + group * 4 + o * 2 + 1) > 0, sigmoid, value)
+        at = maps_ptr + (index // cells * maps + channel) * cells + index % cells
+        tl.store(at, value, index < tl.where(channel >= 0, rows, 0))
 
 
 @triton.jit
@@ -131,16 +131,16 @@ def center_box_kernel(
     side,
     CELLS_P2: tl.constexpr,
 ):
-    """A sample's box, cx, cy, w, h in [0, 1], where score times window is largest, and its largest score: 5 floats.
+    """Decodes a sample's box at the cell where score times window is largest: cx, cy, w, h in [0, 1], largest score.
 
-    Maps are score, width, height, and the offsets in x and y.
+    The maps are score, width, height, and the offsets in x and y.
     """
     batch, cells = tl.program_id(0), side * side
     index = tl.arange(0, CELLS_P2)
-    known = index < cells
-    score = tl.load(maps_ptr + batch * 5 * cells + index, known, other=float("-inf"))
-    window = tl.load(window_ptr + index, known, other=1.0)
-    cell = tl.argmax(tl.where(known, score * window, float("-inf")), 0)
+    cell_mask = index < cells
+    score = tl.load(maps_ptr + batch * 5 * cells + index, cell_mask, other=float("-inf"))
+    window = tl.load(window_ptr + index, cell_mask, other=1.0)
+    cell = tl.argmax(tl.where(cell_mask, score * window, float("-inf")), 0)
     at = maps_ptr + batch * 5 * cells + cell
     width, height = tl.load(at + cells), tl.load(at + 2 * cells)
     offset_x, offset_y = tl.load(at + 3 * cells), tl.load(at + 4 * cells)
@@ -159,12 +159,12 @@ def corner_box_kernel(
     side,
     CELLS_P2: tl.constexpr,
 ):
-    """Soft-max of a sample's two maps, in place, and the box between their mean cells; the lesser of their maxima."""
+    """Soft-max of a sample's two maps, in place; the box between their mean cells; the lesser maximum as score."""
     batch, cells = tl.program_id(0), side * side
     index = tl.arange(0, CELLS_P2)
-    known = index < cells
-    top_left = soft_max(maps_ptr + batch * 2 * cells, index, known)
-    bottom_right = soft_max(maps_ptr + (batch * 2 + 1) * cells, index, known)
+    cell_mask = index < cells
+    top_left = softmax(maps_ptr + batch * 2 * cells, index, cell_mask)
+    bottom_right = softmax(maps_ptr + (batch * 2 + 1) * cells, index, cell_mask)
     x, y = (index % side).to(tl.float32) / side, (index // side).to(tl.float32) / side
     left, top = tl.sum(top_left * x, 0), tl.sum(top_left * y, 0)
     right, bottom = tl.sum(bottom_right * x, 0), tl.sum(bottom_right * y, 0)
@@ -177,10 +177,10 @@ def corner_box_kernel(
 
 
 @triton.jit
-def soft_max(pointer, index, known):
-    """Of the numbers at `pointer`, which it replaces."""
-    values = tl.load(pointer + index, known, other=float("-inf"))
+def softmax(pointer, index, cell_mask):
+    """Soft-max of the values at `pointer`, in place; returns them too."""
+    values = tl.load(pointer + index, cell_mask, other=float("-inf"))
     values = tl.exp(values - tl.max(values, 0))
     values = values / tl.sum(values, 0)
-    tl.store(pointer + index, values, known)
+    tl.store(pointer + index, values, cell_mask)
     return values

@@ -1,9 +1,9 @@
-"""What follows attention in a layer, a block of rows a program: the hidden values never leave it."""
+"""The MLP of a layer, with or without attention's projection before it; hidden values stay in registers."""
 
 import triton
 import triton.language as tl
 
-from .frame_rows import columns_of, gelu, load_rows, places_of, product, standardised
+from .frame_rows import column_indices, gelu, layer_norm_no_affine, load_rows, product, row_offsets
 
 
 @triton.jit
@@ -15,8 +15,8 @@ def add_mlp(
     fc2_bias_ptr,
     out_ptr,
     part_stride,
-    places,
-    known,
+    offsets,
+    row_mask,
     eps,
     DIM: tl.constexpr,
     HIDDEN: tl.constexpr,
@@ -26,31 +26,31 @@ def add_mlp(
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """x + fc2 GELU(fc1 norm(x)) by SHARE of the hidden values; program j of a row writes part j, x being in part 0."""
+    """Computes x + fc2 GELU(fc1 norm(x)) over SHARE hidden values. Program j writes part j; x is added to part 0."""
     share = tl.program_id(1)
-    normed = standardised(x, eps, fc1_weight_ptr.dtype.element_ty, DIM, BLOCK_C, CHUNKS)
+    normed = layer_norm_no_affine(x, eps, fc1_weight_ptr.dtype.element_ty, DIM, BLOCK_C, CHUNKS)
     totals = ()
     for c in tl.static_range(CHUNKS):
-        columns = columns_of(c, BLOCK_C)
+        columns = column_indices(c, BLOCK_C)
         whole = x[c] + tl.load(fc2_bias_ptr + columns, columns < DIM, other=0.0)[None, :]
         totals = totals + (whole if SHARE >= HIDDEN else tl.where(share == 0, whole, 0.0),)
     for start in range(0, SHARE, BLOCK_N):
         hiddens = share * SHARE + start + tl.arange(0, BLOCK_N)
-        inside = hiddens < HIDDEN
+        col_mask = hiddens < HIDDEN
         hidden = product(normed, fc1_weight_ptr, hiddens, HIDDEN, DIM, BLOCK_C, CHUNKS, PRECISION)
-        hidden = gelu(hidden + tl.load(fc1_bias_ptr + hiddens, inside, other=0.0)[None, :])
+        hidden = gelu(hidden + tl.load(fc1_bias_ptr + hiddens, col_mask, other=0.0)[None, :])
         hidden = hidden.to(fc2_weight_ptr.dtype.element_ty)
         more = ()
         for c in tl.static_range(CHUNKS):
-            outputs = columns_of(c, BLOCK_C)
-            given = inside[:, None] & (outputs < DIM)[None, :]
-            weight = tl.load(fc2_weight_ptr + (hiddens[:, None] * DIM + outputs[None, :]), given, other=0.0)
+            outputs = column_indices(c, BLOCK_C)
+            input_mask = col_mask[:, None] & (outputs < DIM)[None, :]
+            weight = tl.load(fc2_weight_ptr + (hiddens[:, None] * DIM + outputs[None, :]), input_mask, other=0.0)
             more = more + (tl.dot(hidden, weight, totals[c], input_precision=PRECISION),)
         totals = more
     for c in tl.static_range(CHUNKS):
-        columns = columns_of(c, BLOCK_C)
-        out_at = out_ptr + share * part_stride + (places[:, None] * DIM + columns[None, :])
-        tl.store(out_at, totals[c], known[:, None] & (columns < DIM)[None, :])
+        columns = column_indices(c, BLOCK_C)
+        out_at = out_ptr + share * part_stride + (offsets[:, None] * DIM + columns[None, :])
+        tl.store(out_at, totals[c], row_mask[:, None] & (columns < DIM)[None, :])
 
 
 @triton.jit
@@ -76,13 +76,13 @@ def mlp_kernel(
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A layer's second half. Rows are read before they are written: with one share `out_ptr` may be the stream."""
+    """The MLP with its residual. Rows are read before they are written: with one share `out_ptr` may be the stream."""
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    known = index < rows
-    places = places_of(index, first, count, tokens)
-    x = load_rows(stream_ptr, places, known, DIM, BLOCK_C, CHUNKS)
+    row_mask = index < rows
+    offsets = row_offsets(index, first, count, tokens)
+    x = load_rows(stream_ptr, offsets, row_mask, DIM, BLOCK_C, CHUNKS)
     add_mlp(
-        x, fc1_weight_ptr, fc1_bias_ptr, fc2_weight_ptr, fc2_bias_ptr, out_ptr, part_stride, places, known, eps,
+        x, fc1_weight_ptr, fc1_bias_ptr, fc2_weight_ptr, fc2_bias_ptr, out_ptr, part_stride, offsets, row_mask, eps,
         DIM, HIDDEN, SHARE, BLOCK_N, BLOCK_C, CHUNKS, PRECISION,
     )  # fmt: skip
 
@@ -113,19 +113,19 @@ def proj_mlp_kernel(
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """All that follows attention: its projection joins the stream first, in every share again."""
+    """Attention's projection with its residual, recomputed in every share, and the MLP with its residual."""
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    known = index < rows
-    places = places_of(index, first, count, tokens)
-    heads = load_rows(heads_ptr, places, known, DIM, BLOCK_C, CHUNKS)
+    row_mask = index < rows
+    offsets = row_offsets(index, first, count, tokens)
+    heads = load_rows(heads_ptr, offsets, row_mask, DIM, BLOCK_C, CHUNKS)
     x = ()
     for c in tl.static_range(CHUNKS):
-        columns = columns_of(c, BLOCK_C)
+        columns = column_indices(c, BLOCK_C)
         projected = product(heads, proj_weight_ptr, columns, DIM, DIM, BLOCK_C, CHUNKS, PRECISION)
         projected += tl.load(proj_bias_ptr + columns, columns < DIM, other=0.0)[None, :]
-        mask = known[:, None] & (columns < DIM)[None, :]
-        x = x + (projected + tl.load(stream_ptr + (places[:, None] * DIM + columns[None, :]), mask, other=0.0),)
+        mask = row_mask[:, None] & (columns < DIM)[None, :]
+        x = x + (projected + tl.load(stream_ptr + (offsets[:, None] * DIM + columns[None, :]), mask, other=0.0),)
     add_mlp(
-        x, fc1_weight_ptr, fc1_bias_ptr, fc2_weight_ptr, fc2_bias_ptr, out_ptr, part_stride, places, known, eps,
+        x, fc1_weight_ptr, fc1_bias_ptr, fc2_weight_ptr, fc2_bias_ptr, out_ptr, part_stride, offsets, row_mask, eps,
         DIM, HIDDEN, SHARE, BLOCK_N, BLOCK_C, CHUNKS, PRECISION,
     )  # fmt: skip

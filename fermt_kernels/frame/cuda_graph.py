@@ -1,4 +1,4 @@
-"""What makes a frame on a GPU one launch, and its crops come without a wait: a CUDA graph, and copies beside it."""
+"""CUDA graphs and asynchronous uploads for frames on a GPU."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SLOTS = 2  # batches of crops on their way at a time
+SLOTS = 2  # batches of crops that are being uploaded at a time
 
 
 class Captured:
-    """Calls `run`, which launches kernels on the current stream and nothing else, as one CUDA graph."""
+    """Runs a function as one CUDA graph; it must do nothing but launch kernels on the current stream."""
 
     def __init__(self, run: Callable[[], None], device: torch.device) -> None:
         self._run, self._device = run, device
@@ -25,11 +25,11 @@ class Captured:
             self._graph.replay()
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
-            self._run()  # compiles what is not compiled yet, which cannot be captured
-        current.wait_stream(aside)
+        current, warm_up = torch.cuda.current_stream(), torch.cuda.Stream()
+        warm_up.wait_stream(current)
+        with torch.cuda.stream(warm_up):
+            self._run()  # compiles kernels, which cannot be captured
+        current.wait_stream(warm_up)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._run()
@@ -39,12 +39,12 @@ class Captured:
 class _Slot(NamedTuple):
     host: Tensor  # pinned
     device: Tensor
-    copied: torch.cuda.Event  # host to device
-    taken: torch.cuda.Event  # from there
+    copied: torch.cuda.Event  # from host to device
+    taken: torch.cuda.Event  # from device to the target
 
 
 class Upload:
-    """Copies crops from the CPU into `target`, on a stream of its own: a frame runs while the next one's crops come."""
+    """Copies crops from the CPU into `target` on its own stream, while the previous frame still runs."""
 
     def __init__(self, target: Tensor) -> None:
         self._target, self._turn = target, 0
@@ -59,13 +59,13 @@ class Upload:
                 )
                 for _ in range(SLOTS)
             ]
-            # Their memory may have been another tensor's, which kernels on their way still read.
+            # Kernels that are still running may read this memory as an earlier tensor's.
             self._stream.wait_stream(torch.cuda.current_stream())
 
     def __call__(self, crops: Tensor) -> None:
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % SLOTS
-        slot.copied.synchronize()  # of this slot's last turn: its pinned memory is free again
+        slot.copied.synchronize()  # until the slot's previous copy has read its pinned memory
         slot.host.copy_(crops)
         with torch.cuda.device(self._target.device):
             current = torch.cuda.current_stream()

@@ -1,4 +1,4 @@
-"""Running a packed model on a GPU: a `Frame` of the Triton room for each batch, and what it holds at the moment."""
+"""Runs a packed model on a GPU: one Triton `Frame` for each model and batch size, kept from call to call."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .. import triton as room
-from .device import DeviceModel
-from .graph import Captured, Upload
+from .. import triton as triton_backend
+from .cuda_graph import Captured, Upload
+from .cuda_model import CudaPackedModel
 from .workspace import Workspace
 
 
 class Session:
-    """The frame of one model and batch, kept from call to call; on a GPU, captured."""
+    """A Triton frame for one model and batch size, as CUDA graphs if `captured`."""
 
-    def __init__(self, packed: DeviceModel, batch: int, captured: bool) -> None:
-        self.packed = packed  # kept alive, for its address is the session's name
-        self.frame = room.make_frame(packed.weights, packed.sizes, batch)
-        self._installed: list[tuple[Tensor, int] | None] = [None] * batch  # for each target, of which caches which row
+    def __init__(self, packed: CudaPackedModel, batch: int, captured: bool) -> None:
+        self.packed = packed  # kept alive: its id is the session's key
+        self.frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
+        self._installed: list[tuple[Tensor, int] | None] = [None] * batch  # for each target: caches and row
         self._window: Tensor | None = None
         searches, templates = self.frame.searches, self.frame.templates
         self._put_searches: Callable[[Tensor], object] = searches.copy_
@@ -30,6 +30,7 @@ class Session:
             self._encode, self._track = (Captured(run, packed.device) for run in (self._encode, self._track))
 
     def encode(self, crops: Tensor) -> Tensor:
+        """Encodes templates and returns their caches."""
         self._put_templates(crops)
         self._encode()
         caches = self.frame.caches()
@@ -37,7 +38,7 @@ class Session:
         return caches
 
     def track(self, caches: Sequence[tuple[Tensor, int]], crops: Tensor, window: Tensor | None) -> None:
-        """Caches as (tensor, row); those that are in place already are not copied again."""
+        """Runs a frame; caches are (tensor, row), and are copied only if they are not installed yet."""
         for target, (tensor, row) in enumerate(caches):
             before = self._installed[target]
             if before is None or before[0] is not tensor or before[1] != row:
@@ -53,25 +54,25 @@ class Session:
         self._track()
 
 
-def cache_bytes(packed: DeviceModel, batch: int) -> int:
-    """Of one target."""
+def cache_bytes(packed: CudaPackedModel, batch: int) -> int:
+    """Size of one target's cache in bytes."""
     return packed.sizes.cache_bytes(packed.dtype)
 
 
-def encode(packed: DeviceModel, crops: Tensor, workspace: Workspace | None) -> Tensor:
-    """Caches (B, cache_bytes) of template crops (B, S, S, 3)."""
+def encode(packed: CudaPackedModel, crops: Tensor, workspace: Workspace | None) -> Tensor:
+    """Computes caches (B, cache_bytes) of template crops (B, S, S, 3)."""
     return _session(packed, len(crops), workspace).encode(crops)
 
 
 def track(
-    packed: DeviceModel,
+    packed: CudaPackedModel,
     caches: Tensor | Sequence[Tensor],
     crops: Tensor,
     workspace: Workspace | None,
     tokens: bool,
     window: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Maps (B, channels, g, g), boxes (B, 5) and, if wanted, tokens of search crops (B, S, S, 3), a cache each."""
+    """Computes maps (B, channels, g, g), boxes (B, 5) and, if wanted, tokens of search crops (B, S, S, 3)."""
     batch = len(crops)
     rows = [(caches, i) for i in range(batch)] if isinstance(caches, Tensor) else [(cache, 0) for cache in caches]
     session = _session(packed, batch, workspace)
@@ -81,9 +82,9 @@ def track(
     return head.maps.clone(), head.boxes.clone(), last
 
 
-def _session(packed: DeviceModel, batch: int, workspace: Workspace | None) -> Session:
+def _session(packed: CudaPackedModel, batch: int, workspace: Workspace | None) -> Session:
     def make() -> Session:
-        with torch.inference_mode(False):  # what is made in that mode cannot be written to outside it
+        with torch.inference_mode(False):  # inference tensors could not be written to outside it
             return Session(packed, batch, captured=workspace is not None and packed.device.type == "cuda")
 
     return make() if workspace is None else workspace.keep((id(packed), batch), make)

@@ -1,35 +1,30 @@
-"""The packed model on a GPU: its weights as tensors, in the layouts that the Triton kernels read."""
+"""The packed model for GPUs: weights as tensors, in the layouts that the Triton kernels read."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
+from ..spec.dual_attention_unit import DAUWeights
+from ..spec.heads import CONVOLUTIONS, HEADS, Head
+from ..spec.normalization import MEAN, STD
 from ..triton.frame_weights import FrameSizes, FrameWeights, LayerWeights, Linear
 from .fold import Folded, Matrix
-from .format import CONVOLUTIONS, DEVIATION, MEAN, Header
-from .packed import Described
+from .format import Header
+from .packed import PackedModelBase
 
-LIMIT = 1e-4  # the centre head's score and size are sigmoids kept this far from 0 and 1
-# A branch's outputs: their maps, in the order of the head's dictionary, and whether they are sigmoids.
-PLACES = {
-    "ctr": ((0,), True),
-    "size": ((1, 2), True),
-    "offset": ((3, 4), False),
-    "tl": ((0,), False),
-    "br": ((1,), False),
-}
-NONE = -1
+MAX_BRANCH_CHANNELS = max(branch.channels for head in HEADS.values() for branch in head.branches)
+NO_OUTPUT = -1
 
 
-class DeviceModel(Described):
-    """A model on a GPU, ready to be run by the Triton kernels; made by `pack`. It cannot be saved: save the model.
+class CudaPackedModel(PackedModelBase):
+    """A packed model for the Triton kernels, made by `pack` of a model on a GPU. It cannot be saved; save the model.
 
     Args:
-        folded: the model.
-        header: its numbers.
-        dtype: of the products' factors.
-        device: where it runs.
+        folded: the model's weights in float64.
+        header: its sizes and choices.
+        dtype: of the matrices: torch.float32, torch.bfloat16 or torch.float16. Sums are float32.
+        device: the GPU it runs on.
     """
 
     def __init__(self, folded: Folded, header: Header, dtype: torch.dtype, device: torch.device) -> None:
@@ -46,17 +41,15 @@ class DeviceModel(Described):
             tuple(config.patterns),
             config.head,
             config.reweight,
-            sum(len(PLACES[branch][0]) for branch in folded.head),
             header.eps,
             header.scale,
-            LIMIT,
         )
         self.weights = _weights(folded, dtype).to(device)
 
     def __repr__(self) -> str:
         return (
-            f"DeviceModel({self.head} head, {str(self.dtype).removeprefix('torch.')}, template {self.template_size}, "
-            f"search {self.search_size}, {self.device})"
+            f"CudaPackedModel({self.head} head, {str(self.dtype).removeprefix('torch.')}, "
+            f"template {self.template_size}, search {self.search_size}, {self.device})"
         )
 
 
@@ -64,10 +57,10 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
     def linear(matrix: Matrix) -> Linear:
         return Linear(matrix.weight.mT.to(dtype), matrix.bias.float())
 
-    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, DEVIATION))
-    scale, shift = 1 / (255 * deviation), -mean / deviation
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
+    scale, shift = 1 / (255 * std), -mean / std
     embedding = folded.embedding
-    if folded.unit is None:  # the embedding reads the bytes themselves, which any dtype holds exactly
+    if folded.unit is None:  # the embedding reads uint8 pixels, which every dtype represents exactly
         area = folded.config.patch_size**2
         embedding = Matrix(
             embedding.weight * scale.repeat_interleave(area),
@@ -78,12 +71,14 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
     first, *others = (Matrix(*map(torch.stack, zip(*group, strict=True))) for group in groups)
     joined = Matrix(first.weight.flatten(0, 1).unsqueeze(0), first.bias.flatten().unsqueeze(0))
     last = [
-        Matrix(F.pad(m.weight, (0, 0, 0, 2 - len(m.weight))), F.pad(m.bias, (0, 2 - len(m.bias)))) for *_, m in branches
+        Matrix(F.pad(m.weight, (0, 0, 0, missing)), F.pad(m.bias, (0, missing)))
+        for *_, m in branches
+        for missing in [MAX_BRANCH_CHANNELS - len(m.bias)]
     ]
     gamma, beta = folded.norm
     return FrameWeights(
-        normalise=None if folded.unit is None else torch.stack((scale, shift)).float(),
-        unit=None if folded.unit is None else tuple(weight.float() for weight in folded.unit),
+        normalize=None if folded.unit is None else torch.stack((scale, shift)).float(),
+        unit=None if folded.unit is None else DAUWeights(*(weight.float() for weight in folded.unit)),
         template_positions=folded.positions[0].float(),
         search_positions=folded.positions[1].float(),
         embedding=linear(embedding),
@@ -91,15 +86,20 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
         norm=Linear(gamma.float(), beta.float()),
         convolutions=tuple(map(linear, (joined, *others))),
         last=Linear(torch.stack([m.weight for m in last]).float(), torch.stack([m.bias for m in last]).float()),
-        places=torch.tensor([_places(branch) for branch in folded.head], dtype=torch.int32),
+        output_table=torch.tensor(_output_table(HEADS[folded.config.head]), dtype=torch.int32),
     )
 
 
 def _rows(matrix: Matrix) -> Matrix:
-    """Filters (N, Cin, 3, 3) -> (N, 9 Cin), inputs in the order in which neighbours lie."""
+    """Filters (N, Cin, 3, 3) -> (N, 9 Cin): taps row by row, each with all channels."""
     return Matrix(matrix.weight.permute(0, 2, 3, 1).flatten(1), matrix.bias)
 
 
-def _places(branch: str) -> list[list[int]]:
-    maps, squashed = PLACES[branch]
-    return [[place, int(squashed)] for place in (*maps, NONE)[:2]]
+def _output_table(head: Head) -> list[list[list[int]]]:
+    """For each branch and each of its outputs: the map's channel, or -1 for none, and whether it is a sigmoid."""
+    table = []
+    for branch in head.branches:
+        first = head.first_channel(branch)
+        channels = [*range(first, first + branch.channels), *[NO_OUTPUT] * (MAX_BRANCH_CHANNELS - branch.channels)]
+        table.append([[channel, int(branch.sigmoid)] for channel in channels])
+    return table

@@ -1,0 +1,42 @@
+"""All uses of PyTorch's private API, checked with torch 2.10 to 2.13; `tests/test_torch_private.py` checks them again.
+
+Each function says which public way is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def constant_when_traced(function: Function) -> Function:
+    """Marks a function whose result `torch.compile` takes as a constant of the graph.
+
+    `torch.compiler.assume_constant_result` does the same, but imports all of torch._dynamo: a second at every start.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def excluding_dispatch_key(name: str) -> Callable[[], AbstractContextManager]:
+    """A function that makes a context in which the dispatcher skips key `name`, such as "AutocastCPU".
+
+    An autocast kernel calls its own op this way. `torch.library.register_autocast` casts to one fixed dtype only, and
+    entering `torch.autocast(device_type, enabled=False)` takes 8 us a call where this takes 1.
+
+    Raises:
+        AttributeError: there is no such key.
+    """
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
+    return lambda: torch._C._ExcludeDispatchKeyGuard(keys)
+
+
+def extension_path() -> Path:
+    """The file of torch's own extension module, which depends on all of its libraries wherever they are."""
+    return Path(torch._C.__file__)
