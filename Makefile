@@ -4,9 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(wildcard csrc/*.* csrc/isa/*.*)
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*.py csrc/*/*.h csrc/*/*.cpp)
 
-.PHONY: demo test lint bench sanitize aarch64 toolkits clean
+PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+.PHONY: install demo test test-all lint bench sanitize sanitize-all aarch64 toolkits clean
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@echo; echo "== Backends: what can run here"
@@ -21,31 +25,42 @@ demo: $(VENV)/.installed
 	@mkdir -p demo
 	@$(BIN)/fermt track examples/basketball.mp4 --box 372,108,125,240 --out demo/boxes.csv --video demo/basketball.mp4
 
-# Two workers, whose threads do not spin while they wait. Two threads for PyTorch, on any machine: the error of its sums,
-# which is the yardstick of ours, changes with their number.
+# Two workers of two threads each, which do not spin while they wait.
 test: $(VENV)/.installed
-	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist worksteal --require-backend cpp
+	@echo "== The fast lane of the tests: about 6 minutes on two cores; make test-all runs the rest, too"
+	$(PYTEST) -m "not slow" -n 2 --dist worksteal --require-backend cpp
+
+test-all: $(VENV)/.installed
+	@echo "== Every test: about half an hour on two cores"
+	$(PYTEST) -n 2 --dist worksteal --require-backend cpp
 
 lint: $(VENV)/.linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*/*.cpp examples/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*/*.h csrc/*/*.cpp examples/*.cpp
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest benchmarks
 
-# The library and a driver that runs every entry point, under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The library and a driver that runs every entry point, under AddressSanitizer and UndefinedBehaviorSanitizer: two
+# instruction sets and some shapes, or all of both.
+SHAPES ?= quick
+SANITIZED_ISAS ?= generic,avx2
 sanitize: $(VENV)/.installed
 	@mkdir -p build
-	$(BIN)/python csrc/driver/build.py build/sanitize -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
-	build/sanitize
+	FERMT_BUILD_ISAS=$(SANITIZED_ISAS) $(BIN)/python csrc/driver/build.py build/sanitize \
+		-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+	build/sanitize $(SHAPES)
+
+sanitize-all:
+	$(MAKE) sanitize SHAPES=all SANITIZED_ISAS=
 
 # The generic row for another architecture, and, where qemu-user is installed, the driver run on it.
 aarch64: $(VENV)/.installed
 	@mkdir -p build
 	CXX=aarch64-linux-gnu-g++ $(BIN)/python csrc/driver/build.py build/aarch64 -O2 -static
-	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static build/aarch64; else echo "built, not run: no qemu-user-static"; fi
+	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static build/aarch64 $(SHAPES); else echo "built, not run: no qemu-user-static"; fi
 
 # The adapters under the toolkits that they are for, and GOT-10k's scores beside those of its toolkit. These are heavy, and
 # VOT's is under the GPL, so they get an environment of their own. attributee 0.1.10, which the VOT toolkit needs, cannot be

@@ -15,10 +15,13 @@ from torch import Tensor
 import fermt
 import fermt_kernels as fk
 from fermt_kernels.backends import unsupported_reason
-from tests.support.tolerance import errors, inaccuracy
+from fermt_kernels.testing import errors, inaccuracy
 
 from .cases import NUM_HEADS, NUM_TEMPLATE, AttentionCase, UnitCase
 from .peers import DECODED, plain_model
+from .progress import Progress
+
+CHECK_SECONDS = 0.7  # of an op or an output of the model, in the mean
 
 
 class Check(NamedTuple):
@@ -78,6 +81,8 @@ def main() -> None:
     for heading in ("error", "eager's error", "passes"):
         table.add_column(heading, justify="right")
     failures = 0
+    checks = op_checks()
+    progress = Progress("agreement with float64", len(checks) + 1, (len(checks) + 1) * CHECK_SECONDS)
 
     def add(what: str, backend: str, actual: Tensor, eager: Tensor, truth: Tensor) -> None:
         nonlocal failures
@@ -91,14 +96,16 @@ def main() -> None:
         )
 
     with torch.inference_mode():
-        for check in op_checks():
+        for check in checks:
             truth, eager = (check.run("reference", dtype) for dtype in (torch.float64, torch.float32))
             for row in fk.backends():
                 if row.name == "reference" or unsupported_reason(row.name, check.op, "cpu", torch.float32):
                     continue
                 add(check.name, row.name, check.run(row.name, torch.float32), eager, truth)
+            progress.step(f"{check.name}: largest error of eager {errors(eager, truth)[0]:.2e}")
     for output, actual, eager, truth in model_outputs():
         add(f"model, {output}", "auto", actual, eager, truth)
+    progress.step("the whole model")
     Console().print(table)
     if failures:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS, unsupported_reason
-from tests.support.tolerance import assert_accurate
+from fermt_kernels.testing import assert_accurate
 
 from .cases import ATTENTION, UNITS, AttentionCase, UnitCase
 

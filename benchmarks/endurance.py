@@ -11,17 +11,17 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
-from rich.progress import track
 
 import fermt
 from fermt.tracking.sources import open_source
 
 from . import machine
 from .latency import CLIP, TARGET
+from .progress import counted
 
 KEPT = 32  # frames of the clip held in memory, shown over and over
 SETTLED = 200  # frames after which memory should not grow any more
+QUICK_FRAMES, FRAME_SECONDS = 1000, 0.02
 STATUS = Path("/proc/self/status")
 
 
@@ -36,13 +36,14 @@ def main(
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
     dtype: Annotated[str, typer.Option(help="Of the packed frame: float32 or bfloat16.")] = "float32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_FRAMES} frames: half a minute.")] = False,
     out: Annotated[Path | None, typer.Option(help="Append one JSON line to this file.")] = None,
 ) -> None:
     """Tracks one target over many frames and prints peak memory, its growth, and the speed early and late.
 
     Growth is what the process gained between the 200th frame and the last; the clip's frames are read beforehand.
     """
-    console = Console(stderr=True)
+    frames = min(frames, QUICK_FRAMES) if quick else frames
     if not STATUS.exists():
         raise typer.BadParameter(f"this needs {STATUS}, which Linux has")
     if threads:
@@ -52,7 +53,8 @@ def main(
     tracker = fermt.Tracker(fermt.build_model(config), dtype=getattr(torch, dtype))
     tracker.init(images[0], TARGET)
     seconds, settled = [], 0
-    for i, image in enumerate(track(islice(cycle(images), frames), total=frames, console=console, transient=True)):
+    todo = counted(islice(cycle(images), frames), "frames tracked", frames, frames * FRAME_SECONDS)
+    for i, image in enumerate(todo):
         start = time.perf_counter()
         tracker.update(image)
         seconds.append(time.perf_counter() - start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Annotated, Any
 
 import torch
@@ -16,10 +17,14 @@ import fermt
 from fermt.config import named_config
 from fermt.flops import FlopCount, count_flops
 
+from .progress import Progress
+
 PARTS = ("linear", "head", "attention", "patches", "dau")
 FULL, MIXED = "a3", "a2"  # what Eq. 7 compares with
+MODEL_SECONDS = 0.6  # of building a model and running it under torch's counter
 
 
+@cache
 def counted_macs(name: str, dau: bool) -> int:
     """MACs as torch.utils.flop_counter sees the built model, with the formulas that our ops register."""
     model = fermt.build_model(name, dau=dau).eval()
@@ -110,7 +115,12 @@ def main(
     query-key pairs of a head, the mean over layers; "fewer" compares them as Eq. 7 of the paper does. Position tables
     (61 440 parameters) are left out of the parameters.
     """
-    records = [record(name, dau) for name in fermt.CONFIGS for dau in ((True, False) if name == "fermt" else (True,))]
+    todo = [(name, dau) for name in fermt.CONFIGS for dau in ((True, False) if name == "fermt" else (True,))]
+    progress = Progress("FLOPs of every configuration", len(todo), len(todo) * MODEL_SECONDS)
+    records = []
+    for name, dau in todo:
+        records.append(record(name, dau))
+        progress.step(f"{name}{'' if dau else ', no DAU'}: {_giga(records[-1]['macs'])}")
     if as_json:
         print(json.dumps(records, indent=1))
         return

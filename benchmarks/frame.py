@@ -23,12 +23,15 @@ from fermt.tracking.sources import open_source
 
 from . import machine
 from .frame_report import TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
-from .harness import Case
+from .harness import QUICK, Case, interleave
 from .latency import CLIP, TARGET, tracking_case
 from .peers import PeerMissingError, plain_model
 from .peers_frame import COMPILED_PEERS, PEERS, Frame, Peer, cached_frame, whole_frame
+from .progress import Progress
 
 CALIBRATION = 8  # frames of the clip on which int8 is calibrated
+QUICK_TABLES, QUICK_SECONDS = "cached,tracking", 0.3
+PREPARING = 10.0  # seconds: packing, calibration and float64, and the export of a table's peers
 PACKED = (torch.float32, torch.bfloat16, torch.int8)
 CAPTION = (
     "Ours takes the uint8 crop and normalises it; the others get the normalised image, prepared beforehand. "
@@ -102,9 +105,12 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend on each runner and each table.")] = 3.0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")] = 0,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (minutes of compiling).")] = False,
-    batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone.")] = "1,2,4,8",
-    tables: Annotated[str, typer.Option(help="Which tables to measure.")] = ",".join(TITLES),
+    batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone; as a rule 1,2,4,8.")] = "",
+    tables: Annotated[str, typer.Option(help=f"Which tables to measure; as a rule all: {','.join(TITLES)}.")] = "",
     only: Annotated[str, typer.Option(help="Only the peers whose name contains this; ours always runs.")] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"A moment for each runner, and as a rule {QUICK_TABLES} at batch 1 alone.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
 ) -> None:
     """Milliseconds of one tracked frame on the CPU, at batch 1 beside other runtimes, and ours at larger batches.
@@ -120,16 +126,24 @@ def main(
         torch.set_num_threads(threads)
     facts = machine.facts() | {"config": config}
     say(machine.headline(facts))
+    seconds = min(seconds, QUICK_SECONDS) if quick else seconds
+    names = (tables or (QUICK_TABLES if quick else ",".join(TITLES))).split(",")
+    batches = [int(size) for size in (batch or ("1" if quick else "1,2,4,8")).split(",")]
+    runners = len(PACKED) + len(PEERS) + (len(COMPILED_PEERS) if compiled else 0)
+    progress = Progress(
+        f"a frame of {config}: {', '.join(names)}", len(names) + 1, (PREPARING + runners * seconds) * len(names)
+    )
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
-    batches = [int(size) for size in batch.split(",")]
     images = list(islice(open_source(CLIP), 1 + max(batches) + CALIBRATION))
     every = take_scene(model.config, images)
     scenes = every.first(max(batches))
     scene = scenes.first(1)
 
     packed = packed_models(model, Scene(*(crops[max(batches) :] for crops in every)))  # on frames of their own
-    bench = Bench(model, Judge(model, scenes), partial(peaks, packed), console)
+    turns = partial(interleave, progress=progress, **(QUICK if quick else {}))
+    bench = Bench(model, Judge(model, scenes), partial(peaks, packed), console, turns)
+    progress.step("packed, and computed in float64")
     chosen = {name: peer for name, peer in (PEERS | (COMPILED_PEERS if compiled else {})).items() if only in name}
     macs = {whole: frame_macs(config, template=whole) for whole in (False, True)}
 
@@ -159,7 +173,7 @@ def main(
         "batch": batched,
         "tracking": tracked,
     }
-    for name in tables.split(","):
+    for name in names:
         bench.measure(name, todo[name](), seconds)
     say(CAPTION)
     if out is not None:

@@ -16,7 +16,7 @@ import fermt
 from fermt.data import normalize
 from fermt.export import WholeGraph
 from fermt.flops import frame_macs
-from tests.support.tolerance import errors, inaccuracy
+from fermt_kernels.testing import errors, inaccuracy
 
 from .harness import Case, Timing, interleave
 from .peers_frame import Maps
@@ -155,7 +155,7 @@ class Bench:
     """Checks and times tables of runners and prints them; `lines` are the records of all of them.
 
     `measure_peaks` gives the FMA peak of each dtype. It is called before and after each table and the highest so far
-    counts: whatever else the machine does can only lower it.
+    counts: whatever else the machine does can only lower it. `turns` is `interleave`, with options of its own or none.
     """
 
     def __init__(
@@ -164,7 +164,9 @@ class Bench:
         judge: Judge,
         measure_peaks: Callable[[], Mapping[torch.dtype, float]],
         console: Console,
+        turns: Callable[..., dict[str, Timing]] = interleave,
     ) -> None:
+        self.turns = turns
         self.config, self.judge, self.measure_peaks, self.console = model.config, judge, measure_peaks, console
         self.peaks: dict[torch.dtype, float] = {}
         self.lines: list[dict[str, Any]] = []
@@ -185,7 +187,7 @@ class Bench:
         if not passed:
             return
         self._update_peaks()
-        timings = interleave({who: runner.case for who, runner in passed.items()}, seconds=seconds)
+        timings = self.turns({who: runner.case for who, runner in passed.items()}, seconds=seconds, name=name)
         self._update_peaks()
         ours = {r.dtype: timings[who].median for who, r in passed.items() if r.macs and r.batch == 1}
         table = Table(title=TITLES[name], box=box.SIMPLE, padding=(0, 0), pad_edge=False)

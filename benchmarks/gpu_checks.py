@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import fermt_kernels as fk
-from tests.support.inputs import attention_inputs, unit_inputs
-from tests.support.tolerance import inaccuracy
+from fermt_kernels.testing import attention_inputs, inaccuracy, over_families, unit_inputs
 
 Run = Callable[..., Tensor]
+Draw = Callable[[torch.dtype, int, int], list[Tensor]]
 
 ATTENTION_SHAPES = (  # (B, H, N, D), n
     ((2, 12, 320, 16), 64),
@@ -36,17 +36,20 @@ def _results(run: Run, leaves: list[Tensor], grad: Tensor) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad(out, leaves, grad.to(out.dtype))]
 
 
-def _cases(device: str, small: bool) -> Iterator[tuple[str, Callable[[str], Run], Callable[[torch.dtype, int], list]]]:
-    """(name, backend -> function, (dtype, seed) -> its inputs and a gradient)."""
+def _cases(device: str, small: bool) -> Iterator[tuple[str, Callable[[str], Run], Draw]]:
+    """(name, backend -> function, (dtype, seed, neighbor) -> its inputs and a gradient)."""
     for shape, n in ATTENTION_SHAPES[2:4] if small else ATTENTION_SHAPES:
         for pattern in ("mixed",) if small else fk.PATTERNS:
 
             def attend(backend: str, n: int = n, pattern: str = pattern) -> Run:
                 return lambda q, k, v: fk.attention(q, k, v, n, pattern, backend=backend)
 
-            def draw(dtype: torch.dtype, seed: int, shape: tuple[int, int, int, int] = shape) -> list:
-                grad = attention_inputs(shape, "contiguous", dtype, seed + 100)[0]
-                return [*(t.to(device) for t in attention_inputs(shape, "packed", dtype, seed)), grad.to(device)]
+            def draw(
+                dtype: torch.dtype, seed: int, neighbor: int, shape: tuple[int, int, int, int] = shape
+            ) -> list[Tensor]:
+                grad = attention_inputs(shape, "contiguous", dtype, seed + 100, neighbor)[0]
+                leaves = attention_inputs(shape, "packed", dtype, seed, neighbor)
+                return [t.to(device) for t in (*leaves, grad)]
 
             yield f"attention {pattern} {shape} n={n}", attend, draw
     for size in UNIT_SHAPES[2:3] if small else UNIT_SHAPES:
@@ -54,29 +57,39 @@ def _cases(device: str, small: bool) -> Iterator[tuple[str, Callable[[str], Run]
         def unit(backend: str) -> Run:
             return lambda x, *weights: fk.dual_attention_unit(x, fk.DAUWeights(*weights), backend=backend)
 
-        def draw_unit(dtype: torch.dtype, seed: int, size: tuple[int, int, int, int] = size) -> list:
-            x, weights = unit_inputs(size, 1, 5, dtype, seed)
-            grad = unit_inputs(size, 1, 5, dtype, seed + 100)[0]
+        def draw_unit(
+            dtype: torch.dtype, seed: int, neighbor: int, size: tuple[int, int, int, int] = size
+        ) -> list[Tensor]:
+            x, weights = unit_inputs(size, 1, 5, dtype, seed, neighbor)
+            grad = unit_inputs(size, 1, 5, dtype, seed + 100, neighbor)[0]
             return [t.to(device) for t in (x, *weights, grad)]
 
         yield f"unit {size}", unit, draw_unit
 
 
 def wrong(device: str, dtypes: tuple[torch.dtype, ...], small: bool = False) -> tuple[int, list[str]]:
-    """How many results were compared by the accuracy rule, over eight draws each, and those that broke it."""
+    """How many results were compared by the accuracy rule, and those that broke it."""
     compared, found = 0, []
     for name, function, draw in _cases(device, small):
         for dtype in dtypes:
-            drawn = [draw(dtype, seed) for seed in range(2 if small else 8)]
 
-            def stacked(backend: str, compute: torch.dtype, function: Callable = function, drawn: list = drawn) -> list:
-                each = [_results(function(backend), [t.to(compute) for t in leaves], grad) for *leaves, grad in drawn]
-                return [torch.stack(results).cpu() for results in zip(*each, strict=True)]
+            def stacked(
+                backend: str,
+                compute: torch.dtype,
+                function: Callable[[str], Run] = function,
+                draw: Draw = draw,
+                dtype: torch.dtype = dtype,
+            ) -> list[Tensor]:
+                def one(seed: int, neighbor: int) -> list[Tensor]:
+                    *leaves, grad = draw(dtype, seed, neighbor)
+                    return _results(function(backend), [t.to(compute) for t in leaves], grad)
+
+                return [results.cpu() for results in over_families(one, 1 if small else 4)]
 
             three = stacked("triton", dtype), stacked("reference", dtype), stacked("reference", torch.float64)
             for index, (actual, eager, truth) in enumerate(zip(*three, strict=True)):
                 compared += 1
-                if reason := inaccuracy(actual, eager, truth, draws=True):
+                if reason := inaccuracy(actual, eager, truth, families=True):
                     found.append(f"{name}, {dtype}, result {index}: {reason}")
     return compared, found
 
@@ -98,7 +111,7 @@ def differs(device: str, runs: int = RUNS) -> list[str]:
     for name, function, draw in _cases(device, small=device == "cpu"):
         if "mixed" not in name and "unit" not in name:
             continue
-        *leaves, grad = draw(torch.float32, 0)
+        *leaves, grad = draw(torch.float32, 0, 0)
         first = _results(function("triton"), leaves, grad)
         for _ in range(runs - 1):
             again = _results(function("triton"), leaves, grad)

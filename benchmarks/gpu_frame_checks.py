@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
-from tests.support.tolerance import errors, inaccuracy
+from fermt_kernels.testing import errors, inaccuracy
 
 from . import gpu_frame_cases
 from .frame_report import Scene, dtype_name, in_dtype
@@ -103,7 +103,7 @@ def wrong(device: str, dtypes: tuple[torch.dtype, ...], say: Say, small: bool = 
                 for key, actual in results.items():
                     compared += 1
                     yardstick, exact = (maps[key].cpu()[targets] for maps in (eager, truth))
-                    if reason := inaccuracy(actual.cpu().to(dtype), yardstick.to(dtype), exact, draws=True):
+                    if reason := inaccuracy(actual.cpu().to(dtype), yardstick.to(dtype), exact):
                         found.append(f"{case}, {key}: {reason}")
                 compared += 1
                 if reason := _misplaced(packed, scene, batch):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import Progress
+from .progress import Progress
 
 PAUSE = 0.005  # seconds
+QUICK = {"repeats": 1, "least_rounds": 2}  # of `interleave`, where it may be coarse
 
 
 class Case(NamedTuple):
@@ -33,30 +32,39 @@ class Timing(NamedTuple):
 
 
 def interleave(
-    cases: Mapping[str, Case], *, seconds: float, repeats: int = 3, least_rounds: int = 5
+    cases: Mapping[str, Case],
+    *,
+    seconds: float,
+    repeats: int = 3,
+    least_rounds: int = 5,
+    name: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Timing]:
     """Gives the cases turns, in rotating order, until about `seconds` a case have passed.
 
     A turn is a short pause, in which the worker threads that the last case left spinning go to sleep, one call that is
-    not timed, and `repeats` that are. The order rotates, so that no case always follows the same neighbour.
+    not timed, and `repeats` that are. The order rotates, so that no case always follows the same neighbour. `progress`,
+    if given, is told the medians under `name`, as one step.
     """
     names = list(cases)
-    for name in names:
-        _timed(cases[name])
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    for each in names:
+        _timed(cases[each])
+    samples: dict[str, list[float]] = {each: [] for each in names}
     budget, rounds = seconds * len(names), 0
     began = time.perf_counter()
-    with Progress(transient=True, disable=not sys.stderr.isatty(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("measuring", total=budget)
-        while (spent := time.perf_counter() - began) < budget or rounds < least_rounds:
-            progress.update(task, completed=min(spent, budget))
-            shift = rounds % len(names)
-            rounds += 1
-            for name in names[shift:] + names[:shift]:
-                time.sleep(PAUSE)
-                _timed(cases[name])
-                samples[name] += [_timed(cases[name]) for _ in range(repeats)]
-    return {name: _summary(values) for name, values in samples.items()}
+    while (spent := time.perf_counter() - began) < budget or rounds < least_rounds:
+        if progress:
+            progress.now(f"{name}: timed for {spent:.0f} s, {rounds} rounds")
+        shift = rounds % len(names)
+        rounds += 1
+        for each in names[shift:] + names[:shift]:
+            time.sleep(PAUSE)
+            _timed(cases[each])
+            samples[each] += [_timed(cases[each]) for _ in range(repeats)]
+    timings = {each: _summary(values) for each, values in samples.items()}
+    if progress:
+        progress.step(f"{name}: {', '.join(f'{each} {t.median * 1e3:.4g} ms' for each, t in timings.items())}")
+    return timings
 
 
 def _timed(case: Case) -> float:

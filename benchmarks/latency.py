@@ -20,15 +20,18 @@ import fermt
 from fermt.data import normalize
 from fermt.tracking.sources import open_source
 from fermt_kernels.backends import resolve
-from tests.support.tolerance import inaccuracy
+from fermt_kernels.testing import inaccuracy
 
 from . import machine
-from .harness import Case, Timing, interleave
+from .harness import QUICK, Case, Timing, interleave
 from .peers import DECODED, PEERS, PeerMissingError, Run, plain_model
+from .progress import Progress
 
 ROOT = Path(__file__).parents[1]
 CLIP, TARGET = ROOT / "examples" / "basketball.mp4", (372.0, 108.0, 125.0, 240.0)
 EAGER = "eager PyTorch"
+QUICK_SECONDS = 0.5  # for each runner and table
+CHECK_SECONDS = 8.0  # of building the runners and comparing them with float64
 
 
 def ours(model: fermt.FERMT, backend: str) -> fermt.FERMT:
@@ -103,6 +106,7 @@ def main(
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each runner and each table.")] = 5.0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Half a second for each runner and table.")] = False,
     out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
 ) -> None:
     """Frames a second at batch 1 in float32, on the CPU: the model alone, and a whole tracking step.
@@ -116,6 +120,9 @@ def main(
         torch.set_num_threads(threads)
     facts = machine.facts()
     console.print(machine.headline(facts), highlight=False)
+    seconds = min(seconds, QUICK_SECONDS) if quick else seconds
+    # The plain model and two of ours in both tables; each peer that is installed is in one.
+    progress = Progress(f"latency of {config}: two tables", 3, CHECK_SECONDS + seconds * (2 * 3 + len(PEERS)))
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
     start = time.perf_counter()
@@ -128,11 +135,13 @@ def main(
 
     runs, modules = contenders(model, torch.get_num_threads(), console)
     passed = accurate(runs, model, images, console)
+    progress.step(f"{len(runs)} runners built and compared with float64")
     forward = {name: Case(partial(run, *images)) for name, run in passed.items()}
     steps = {name: tracking_case(module, *frames[:2]) for name, module in modules.items() if name in passed}
+    turns = partial(interleave, seconds=seconds, progress=progress, **(QUICK if quick else {}))
     tables: dict[str, Callable[[], dict[str, Timing]]] = {
-        "model": lambda: interleave(forward, seconds=seconds),
-        "tracking": lambda: interleave(steps, seconds=seconds),
+        "model": lambda: turns(forward, name="model"),
+        "tracking": lambda: turns(steps, name="tracking"),
     }
     lines = []
     for name, measure in tables.items():

@@ -14,7 +14,6 @@ import torch
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 import fermt
@@ -22,7 +21,10 @@ from fermt.boxes import xywh_to_xyxy
 from fermt.data import synthetic_config, synthetic_video
 from fermt.losses import iou_and_giou
 
+from .progress import counted
+
 FIRST_SEED = 1_000_000  # far from those of training runs
+QUICK_VIDEOS, FRAME_SECONDS = 3, 0.03  # a frame by both trackers
 
 
 def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -44,15 +46,17 @@ def main(
     weights: Annotated[Path, typer.Argument(help="Written by `fermt train`.")],
     videos: Annotated[int, typer.Option(min=1, help="Made-up videos.")] = 20,
     frames: Annotated[int, typer.Option(min=2, help="Of each.")] = 60,
+    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_VIDEOS} videos.")] = False,
     synthetic: Annotated[str, typer.Option(help="Their setting: easy, standard, hard.")] = "easy",
 ) -> None:
     """Average overlap over made-up videos that were not trained on, each as long as the others."""
-    console = Console()
+    console, videos = Console(), min(videos, QUICK_VIDEOS) if quick else videos
     trained = fermt.load(weights)
     torch.manual_seed(0)
     trackers = {"trained": fermt.Tracker(trained), "untrained": fermt.Tracker(fermt.build_model(trained.config))}
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*trackers, "the first box, unmoved")}
-    for seed in track(range(FIRST_SEED, FIRST_SEED + videos), "tracking", console=console):
+    seeds = range(FIRST_SEED, FIRST_SEED + videos)
+    for seed in counted(seeds, "videos tracked", videos, videos * frames * FRAME_SECONDS):
         video, truth = synthetic_video(seed, frames, config=synthetic_config(synthetic))
         for name, tracker in trackers.items():
             found[name].append(overlaps(np.stack(list(follow(tracker, video, truth[0]))), truth))

@@ -27,6 +27,7 @@ from .harness import Case, interleave
 from .latency import EAGER, ours
 from .memory import ROOT, peak_above
 from .peers import plain_model
+from .progress import Progress
 
 OURS, COMPILED = "fermt, auto", "torch.compile"
 RUNNERS: dict[str, Callable[[fermt.FERMT], nn.Module]] = {
@@ -38,6 +39,8 @@ RUNNERS: dict[str, Callable[[fermt.FERMT], nn.Module]] = {
 }
 LEARNING_RATE = 2e-5  # low enough that rounding stays rounding over the steps compared
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of autocast
+QUICK_BATCH, QUICK_STEPS, QUICK_SECONDS = 2, 2, 1.0
+PAIR_SECONDS = 0.3  # of a pair in a step, of the mean runner and dtype
 
 
 class Training:
@@ -92,6 +95,9 @@ def main(
     compiled: Annotated[bool, typer.Option(help="Also torch.compile, which compiles for minutes.")] = True,
     memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own; Linux, or a GPU.")] = True,
     only: Annotated[str, typer.Option(help="Runners whose name has this in it, besides eager.")] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under a minute: two pairs, two steps, nothing compiled, no memory.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
     peak_of: Annotated[str, typer.Option("--peak", hidden=True)] = "",
 ) -> None:
@@ -109,13 +115,32 @@ def main(
     if device != "cpu":
         facts["gpu"] = torch.cuda.get_device_name()
     console.print(machine.headline(facts), highlight=False)
+    if quick:
+        batch, steps, seconds = min(batch, QUICK_BATCH), min(steps, QUICK_STEPS), min(seconds, QUICK_SECONDS)
+        compiled = memory = False
     names = [name for name in RUNNERS if name == EAGER or (only in name and (compiled or COMPILED not in name))]
+    progress = Progress(
+        f"training of {config}, batch {batch}: {steps} steps of {len(names)} runners, then their time"
+        + (" and memory" if memory else ""),
+        len(DTYPES) * (len(names) + 1),
+        len(DTYPES) * len(names) * (seconds + batch * (steps + 2 * memory + 4) * PAIR_SECONDS),
+    )
     lines = []
     for dtype in DTYPES:
-        runners = {name: Training(name, config, batch, dtype, device) for name in names}
-        losses = {name: [runner.step() for _ in range(steps)][-1] for name, runner in runners.items()}
+        runners, losses = {}, {}
+        for name in names:
+            runners[name] = Training(name, config, batch, dtype, device)
+            for done in range(steps):
+                losses[name] = runners[name].step()
+                progress.now(f"{name}, {dtype}: {done + 1} of {steps} steps")
+            progress.step(f"{name}, {dtype}: loss {losses[name]:.4f} after {steps} steps")
         timings = interleave(
-            {name: Case(runner.step) for name, runner in runners.items()}, seconds=seconds, repeats=1, least_rounds=3
+            {name: Case(runner.step) for name, runner in runners.items()},
+            seconds=seconds,
+            repeats=1,
+            least_rounds=3,
+            name=dtype,
+            progress=progress,
         )
         del runners
         table = Table(title=f"Training step of {config}, batch {batch}, {dtype}, {device}", box=box.SIMPLE)
@@ -124,6 +149,8 @@ def main(
         for name, timing in timings.items():
             measurable = memory and (device != "cpu" or COMPILED not in name)  # compiling itself takes more on a CPU
             megabytes = peak(name, config, batch, dtype, device) if measurable else None
+            if megabytes is not None:
+                progress.say(f"{name}, {dtype}: peak {megabytes:.0f} MB")
             table.add_row(
                 name,
                 f"{timing.median * 1e3:.0f}",

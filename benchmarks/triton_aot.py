@@ -16,7 +16,6 @@ import torch
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -28,11 +27,12 @@ from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.launch import Launch, recording
 
 from . import cases
+from .progress import counted
 
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 INTEGERS = {torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64"}
 RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
-
+KERNEL_SECONDS = 1.0  # of compiling one, with two at work
 
 FRAMES = (("fermt", False, 1), ("fermt", False, 128), ("fermt-corner", True, 1))  # name, reweighted, targets
 
@@ -222,30 +222,40 @@ def occupancy(chip: Chip, registers: int, shared: int, warps: int) -> float:
     return blocks * warps / chip.warps
 
 
-def compile_all(archs: list[int], workers: int = 2) -> Iterator[Compiled]:
-    """Every kernel for every architecture, as they are done."""
-    todo = [(source, arch) for source in sources() for arch in archs]
+def one_each(every: list[Source]) -> list[Source]:
+    """The first launch of each kernel."""
+    return list({source.kernel: source for source in reversed(every)}.values())
+
+
+def compile_all(every: list[Source], archs: list[int], workers: int = 2) -> Iterator[Compiled]:
+    """These launches for every architecture, as they are done."""
+    todo = [(source, arch) for source in every for arch in archs]
     with ProcessPoolExecutor(workers) as pool:
         yield from pool.map(compile_for, *zip(*todo, strict=True), chunksize=4)
 
 
 def main(
     archs: Annotated[str, typer.Option(help="Compute capabilities, as 80,90.")] = ",".join(map(str, CHIPS)),
+    quick: Annotated[bool, typer.Option("--quick", help="Each kernel once, for the first of them; no JSON.")] = False,
     out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS,
 ) -> None:
     """Registers, spilled bytes, shared memory and occupancy of every Triton kernel, compiled without a GPU."""
     import triton
 
     console = Console()
-    chosen = [int(arch) for arch in archs.split(",")]
-    total = len(sources()) * len(chosen)
-    rows = list(track(compile_all(chosen), total=total, description="compiling", console=console))
+    chosen, every = [int(arch) for arch in archs.split(",")], sources()
+    if quick:
+        chosen, every = chosen[:1], one_each(every)
+    total = len(every) * len(chosen)
+    rows = list(counted(compile_all(every, chosen), "kernels compiled", total, total * KERNEL_SECONDS))
     table = Table(title="Triton kernels, ahead of time", box=box.SIMPLE, padding=(0, 0), pad_edge=False)
     for heading in ("kernel", "case", "sm", "regs", "spilled", "shared", "warps", "occupancy"):
         table.add_column(heading, justify="left" if heading in ("kernel", "case") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{value:.0%}" if isinstance(value, float) else str(value) for value in row))
     console.print(table)
+    if quick:
+        return
     facts = {"triton": triton.__version__, "torch": torch.__version__}
     part = out.with_suffix(".part")
     part.write_text(json.dumps({"versions": facts, "kernels": [row._asdict() for row in rows]}, indent=1) + "\n")

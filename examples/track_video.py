@@ -22,7 +22,7 @@ def main(weights: str | None = None, frames: int = FRAMES, out: str = "tracked.m
     if weights is None:
         print("No weights given: the network is untrained, and its boxes mean nothing.")
     model = fermt.load(weights) if weights else fermt.build_model("fermt")
-    tracker = fermt.MultiTracker(model, bgr=True)  # OpenCV reads BGR; score thresholds and more: docs/api.md
+    tracker = fermt.MultiTracker(model, bgr=True)  # OpenCV reads BGR; score thresholds and more: docs/tracking.md
     video, writer, done = cv2.VideoCapture(str(CLIP)), None, 0
     while done < frames:
         read, image = video.read()

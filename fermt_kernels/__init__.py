@@ -17,9 +17,10 @@ from .ops import (
 )
 from .spec.dual_attention_unit import DAUWeights
 from .spec.patterns import PATTERNS
-from .swap import swap
+from .swap import swap, unswap
+from .version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "PATTERNS",
@@ -39,4 +40,5 @@ __all__ = [
     "reference",
     "spec",
     "swap",
+    "unswap",
 ]

@@ -5,7 +5,9 @@ The first argument, `op`, is the function's name for the message.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -19,6 +21,13 @@ def pattern(op: str, value: str) -> None:
     """Checks that the pattern exists."""
     if value not in PATTERNS:
         raise ValueError(f"{op}: unknown pattern {value!r}; expected one of {', '.join(PATTERNS)}")
+
+
+def index(value: Any) -> Any:
+    """An integer of any kind (NumPy's, a 0-dimensional array's) as an int; everything else as it is, to be refused."""
+    if torch.compiler.is_compiling() or isinstance(value, (int, torch.Tensor, torch.SymInt)):
+        return value
+    return operator.index(value) if hasattr(value, "__index__") else value
 
 
 def num_template(op: str, value: int, tokens: int) -> None:

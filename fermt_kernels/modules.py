@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+from typing import Any
+
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import checks
 from .backends import requested
+from .children import is_plain
 from .ops import attention_packed, dual_attention_unit, linear
 from .spec.dual_attention_unit import STATE_KEYS, DAUWeights
 
@@ -19,6 +24,7 @@ class Linear(nn.Linear):
         in_features, out_features, bias: as of `torch.nn.Linear`.
         out_dtype: dtype of the result under autocast; None for autocast's.
         backend: "auto" or a name from `fermt_kernels.backends()`.
+        device, dtype: of the parameters.
 
     State-dict keys: `weight`, `bias`.
     """
@@ -31,8 +37,10 @@ class Linear(nn.Linear):
         *,
         out_dtype: torch.dtype | None = None,
         backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, out_features, bias)
+        super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         requested(backend)
         self.out_dtype, self.backend = out_dtype, backend
 
@@ -54,17 +62,28 @@ class PatchEmbed(nn.Module):
         patch_size: P, which must divide H and W.
         dim: C, channels of a token.
         backend: "auto" or a name from `fermt_kernels.backends()`.
+        device, dtype: of the parameters.
 
     State-dict keys: `proj.weight`, `proj.bias`, with a convolution's shapes.
     """
 
-    def __init__(self, patch_size: int, dim: int, *, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        patch_size: int,
+        dim: int,
+        *,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         requested(backend)
-        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size, device=device, dtype=dtype)
         self.backend = backend
 
     def forward(self, images: Tensor) -> Tensor:
+        if not is_plain(self.proj):  # somebody has wrapped or hooked it: it is called, as a convolution
+            return self.proj(images).flatten(2).transpose(1, 2)
         size = self.proj.kernel_size[0]
         grid = images.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (B, 3, rows, P, columns, P)
         patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, HW / P^2, 3 P^2)
@@ -85,6 +104,7 @@ class TemplateSearchAttention(nn.Module):
         scale: factor of the scores; head_dim ** -0.5 if None.
         out_dtype: dtype of the result under autocast; None for autocast's.
         backend: "auto" or a name from `fermt_kernels.backends()`.
+        device, dtype: of the parameters.
 
     State-dict keys: `qkv.weight`, `qkv.bias`, `proj.weight`, `proj.bias`.
     """
@@ -99,8 +119,11 @@ class TemplateSearchAttention(nn.Module):
         scale: float | None = None,
         out_dtype: torch.dtype | None = None,
         backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        dim, num_heads = checks.index(dim), checks.index(num_heads)
         if num_heads < 1 or dim % num_heads:
             raise ValueError(f"dim must be a multiple of num_heads; got dim {dim} and num_heads {num_heads}")
         checks.pattern("TemplateSearchAttention", pattern)
@@ -109,8 +132,9 @@ class TemplateSearchAttention(nn.Module):
         self.pattern = pattern
         self.scale = scale
         self.backend = backend
-        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, backend=backend)
-        self.proj = Linear(dim, dim, out_dtype=out_dtype, backend=backend)
+        made: dict[str, Any] = {"backend": backend, "device": device, "dtype": dtype}
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, **made)
+        self.proj = Linear(dim, dim, out_dtype=out_dtype, **made)
 
     def forward(self, x: Tensor, num_template: int) -> Tensor:
         """Tokens (B, N, C), template first -> (B, N, C). For a query that sees nothing it is the projection's bias."""
@@ -126,15 +150,15 @@ class TemplateSearchAttention(nn.Module):
 class _SpatialGatingUnit(nn.Module):
     """Container of the parameters of spatial and channel attention under the authors' names."""
 
-    def __init__(self, channels: int, reduction_channels: int) -> None:
+    def __init__(self, channels: int, reduction_channels: int, **made: Any) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.conv_spatial = nn.Conv2d(channels, channels, 5, padding=6, groups=channels, dilation=3)
-        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.conv0 = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, **made)
+        self.conv_spatial = nn.Conv2d(channels, channels, 5, padding=6, groups=channels, dilation=3, **made)
+        self.conv1 = nn.Conv2d(channels, channels, 1, **made)
         self.fc = nn.Sequential(
-            nn.Linear(channels, reduction_channels, bias=False),
+            nn.Linear(channels, reduction_channels, bias=False, **made),
             nn.ReLU(),
-            nn.Linear(reduction_channels, channels, bias=False),
+            nn.Linear(reduction_channels, channels, bias=False, **made),
             nn.Sigmoid(),
         )
 
@@ -146,24 +170,43 @@ class DualAttentionUnit(nn.Module):
         channels: C; the model applies the unit to the image itself, C = 3.
         hidden: width of the channel attention's bottleneck.
         backend: "auto" or a name from `fermt_kernels.backends()`.
+        device, dtype: of the parameters.
 
     State-dict keys: `proj_1.*`, `spatial_gating_unit.{conv0,conv_spatial,conv1,fc.0,fc.2}.*`, `proj_2.*`.
     """
 
-    def __init__(self, channels: int = 3, hidden: int = 1, *, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        channels: int = 3,
+        hidden: int = 1,
+        *,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         requested(backend)
         self.backend = backend
-        self.proj_1 = nn.Conv2d(channels, channels, 1)
-        self.spatial_gating_unit = _SpatialGatingUnit(channels, hidden)
-        self.proj_2 = nn.Conv2d(channels, channels, 1)
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.proj_1 = nn.Conv2d(channels, channels, 1, **made)
+        self.spatial_gating_unit = _SpatialGatingUnit(channels, hidden, **made)
+        self.proj_2 = nn.Conv2d(channels, channels, 1, **made)
 
     def weights(self) -> DAUWeights:
-        """The module's parameters as the op takes them."""
-        return DAUWeights(*(self.get_parameter(key) for key in STATE_KEYS.values()))
+        """The module's weights as the op takes them: parameters, or what has taken their place."""
+        return DAUWeights(*(attrgetter(key)(self) for key in STATE_KEYS.values()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return dual_attention_unit(x, self.weights(), backend=self.backend)
+        layers = (self.proj_1, *self.spatial_gating_unit.children(), self.proj_2)
+        if all(is_plain(layer) for layer in layers):
+            return dual_attention_unit(x, self.weights(), backend=self.backend)
+        return self._called(x)
+
+    def _called(self, x: Tensor) -> Tensor:
+        """The same, each layer called, for layers that somebody has wrapped or hooked."""
+        u, gate = F.gelu(self.proj_1(x)), self.spatial_gating_unit
+        spatial = gate.conv1(gate.conv_spatial(gate.conv0(u)))
+        return self.proj_2(gate.fc(u.mean((2, 3)))[:, :, None, None] * spatial * u) + x
 
     def extra_repr(self) -> str:
         return f"backend={self.backend!r}"

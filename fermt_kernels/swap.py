@@ -1,23 +1,23 @@
-"""Puts the kernels into somebody else's model, in place: attention and Dual Attention Units of the usual shape."""
+"""Puts the kernels into other people's models, in place, where that changes no result; and takes them out again."""
 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import torch.nn as nn
-from torch import Tensor
 
 from . import checks
-from .backends import requested
+from .backends import AUTO, requested
 from .modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
-from .ops import attention_packed
-from .spec.dual_attention_unit import STATE_KEYS
+from .spec.patterns import PATTERNS
+from .swapping.attention import GRID, SwappedAttention, attention_dropout, share_hooks
+from .swapping.compare import BATCH, GRIDS, IMAGES, TOKENS, Case, bare_copy, difference
+from .swapping.recognize import attention_objection, is_attention, is_unit, unit_objection
 
-_UNUSABLE = ("mask", "attn_mask", "return_attention")  # arguments that ask for what a fused kernel does not have
-_GRID = ("Hz", "Wz")  # the template's patches along its sides, as trackers of this family pass them
+ATTENTION, UNIT = "attention", "dual attention unit"
+SHARDED = ("FullyShardedDataParallel",)  # wrappers under which a module's parameters are not its own
 
 
 class Replacement(NamedTuple):
@@ -39,53 +39,74 @@ class SwapReport(tuple[Replacement, ...]):
         return "\n".join(lines)
 
 
+class _Request(NamedTuple):
+    """What the caller of `swap` asked for."""
+
+    patterns: tuple[str, ...]  # one, one for each block, or none
+    num_template: int | None
+    backend: str
+    ignore: frozenset[str]
+    depth: int  # attentions in the model
+
+
 def swap(
     model: nn.Module,
     *,
     pattern: str | Sequence[str] | None = None,
     num_template: int | None = None,
     backend: str = "auto",
+    ignore: Collection[str] = (),
 ) -> SwapReport:
     """Replaces the attention and the Dual Attention Units of `model` by the kernels; parameters and state dict stay.
 
     An attention is a module with linear layers `qkv` and `proj` and an int `num_heads` (timm's, OSTrack's, FERMT's).
-    Where its forward takes `(x, Hz, Wz, Hx, Wx, i)`, the template has Hz * Wz tokens and block i its pattern; where it
-    takes x alone, `num_template` says, and the block is the number in the module's path. A Dual Attention Unit is a
-    module with FERMT's keys. Modules of this package only get the backend.
+    Each is run beside its replacement on small random inputs first, in evaluation and in training, and is refused if
+    result or gradient differ by more than the accuracy rule allows; so is one with arguments, children, buffers or
+    attributes that are not understood. Hooks stay. Modules of this package, and those replaced before, only get the
+    backend. `unswap` restores the model.
 
     Args:
         model: changed in place.
-        pattern: one pattern for all blocks, or one for each; None means FERMT's (first half "mixed", second half
-            "cross") where the forward takes Hz and Wz, and "full" where it takes x alone.
+        pattern: one pattern for all blocks, or one for each, in the order of the model's modules (or of the argument
+            `i`, where a forward takes it). None keeps what the model computes. Other than that, a given pattern may
+            differ from what the model computes: then the original must be attention of another pattern, and the
+            report says what replaced what.
         num_template: template tokens, for a forward that takes x alone; not needed for "full".
         backend: "auto" or a name from `fermt_kernels.backends()`.
+        ignore: names of attributes, children, buffers or arguments of the attention that the caller knows to change
+            nothing.
 
     Returns:
-        What was replaced, and what was refused with the reason: attention dropout above 0 in training, parameters
-        beyond `qkv` and `proj`, a missing `num_template`. A call that asks for a mask or for the attention map
-        raises when it comes.
+        What was replaced, and what was refused with the reason. A later call with a mask, or for the attention map,
+        raises.
 
     Raises:
-        ValueError: an unknown pattern or backend, as many patterns as there are not blocks, or nothing to replace.
+        ValueError: an unknown pattern or backend, as many patterns as there are not blocks, a model that is itself an
+            attention, one that is sharded already, or nothing to replace.
     """
     requested(backend)
-    attentions = [name for name, module in model.named_modules() if _is_attention(module)]
-    patterns = [pattern] if isinstance(pattern, str) else list(pattern or ())
+    _check_model(model)
+    modules = list(model.named_modules())
+    blocks = [name for name, module in modules if is_attention(module) or isinstance(module, SwappedAttention)]
+    patterns = (pattern,) if isinstance(pattern, str) else tuple(pattern or ())
     for name in patterns:
         checks.pattern("swap", name)
-    if len(patterns) > 1 and len(patterns) != len(attentions):
-        raise ValueError(f"swap: expected one pattern or one for each of {len(attentions)} blocks, got {len(patterns)}")
+    if len(patterns) > 1 and len(patterns) != len(blocks):
+        raise ValueError(f"swap: expected one pattern or one for each of {len(blocks)} blocks, got {len(patterns)}")
+    request = _Request(patterns, num_template, backend, frozenset(ignore), len(blocks))
     rows = []
-    for name, module in list(model.named_modules()):
+    for name, module in modules:
         if isinstance(module, (Linear, PatchEmbed)):
             module.backend = backend
         elif isinstance(module, (TemplateSearchAttention, DualAttentionUnit)):
             module.backend = backend
-            kind = "attention" if isinstance(module, TemplateSearchAttention) else "dual attention unit"
+            kind = ATTENTION if isinstance(module, TemplateSearchAttention) else UNIT
             rows.append(Replacement(name, kind, True, f"a module of this package, now on {backend}"))
-        elif _is_attention(module):
-            rows.append(_swap_attention(model, name, module, patterns, len(attentions), num_template, backend))
-        elif _is_unit(module):
+        elif isinstance(module, SwappedAttention):
+            rows.append(_swap_again(name, module, request))
+        elif is_attention(module):
+            rows.append(_swap_attention(model, name, module, blocks.index(name), request))
+        elif is_unit(module):
             rows.append(_swap_unit(model, name, module, backend))
     if not rows:
         raise ValueError(
@@ -95,100 +116,146 @@ def swap(
     return SwapReport(rows)
 
 
-class SwappedAttention(nn.Module):
-    """Stands in for a model's attention: its parameters, its arguments, our kernel."""
+def unswap(model: nn.Module) -> int:
+    """Puts the original modules back that `swap` replaced; parameters, and what has been done to them, stay.
 
-    def __init__(
-        self, original: nn.Module, patterns: Sequence[str], block: int, num_template: int | None, backend: str
-    ) -> None:
-        super().__init__()
-        self.qkv, self.proj = original.get_submodule("qkv"), original.get_submodule("proj")
-        self.proj_drop: nn.Module = getattr(original, "proj_drop", nn.Identity())
-        self.num_heads = int(getattr(original, "num_heads"))  # noqa: B009  (an int, which mypy takes for a module)
-        self.scale = getattr(original, "scale", None)
-        self.attention_dropout = _dropout(original)
-        self.patterns, self.block, self.num_template, self.backend = tuple(patterns), block, num_template, backend
-        self._names = tuple(inspect.signature(original.forward).parameters)
-        self.train(original.training)
+    Returns:
+        How many modules were put back.
+    """
+    replaced = [module for module in model.modules() if isinstance(module, (SwappedAttention, SwappedUnit))]
+    for module in replaced:
+        _place(model, module, module.original)
+    return len(replaced)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        given = dict(zip(self._names[1:], args, strict=False)) | kwargs
-        for name in _UNUSABLE:
-            if given.get(name) is not None and given[name] is not False:
-                raise ValueError(f"a fused attention has no {name}; call the original module for it")
-        if self.training and self.attention_dropout > 0:
-            raise RuntimeError(f"a fused attention has no dropout; set attn_drop to 0 (it is {self.attention_dropout})")
-        n = given["Hz"] * given["Wz"] if "Hz" in given else self.num_template
-        pattern = self.patterns[given.get("i", self.block) if len(self.patterns) > 1 else 0]
-        heads = attention_packed(
-            self.qkv(x), self.num_heads, x.shape[1] if n is None else n, pattern, scale=self.scale, backend=self.backend
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"swap: model must be a torch.nn.Module, got {type(model).__name__}")
+    if is_attention(model) or is_unit(model):
+        raise ValueError(
+            f"swap: the model is itself what would be replaced ({type(model).__name__}), and there is nothing to put "
+            "the replacement into; wrap it, torch.nn.Sequential(model), and use that"
         )
-        return self.proj_drop(self.proj(heads))
-
-    def extra_repr(self) -> str:
-        return f"num_heads={self.num_heads}, block={self.block}, backend={self.backend!r}"
-
-
-def _is_attention(module: nn.Module) -> bool:
-    layers = (getattr(module, "qkv", None), getattr(module, "proj", None))
-    named = all(isinstance(layer, nn.Linear) for layer in layers) and isinstance(
-        getattr(module, "num_heads", None), int
-    )
-    return named and not isinstance(module, (TemplateSearchAttention, SwappedAttention))
+    sharded = {type(module).__name__ for module in model.modules()} & set(SHARDED)
+    if sharded:
+        raise ValueError(f"swap: the model is wrapped in {', '.join(sorted(sharded))}; swap first, then wrap it")
 
 
-def _is_unit(module: nn.Module) -> bool:
-    own = {name for name, _ in module.named_parameters()}
-    return own == set(STATE_KEYS.values()) and not isinstance(module, DualAttentionUnit)
+def _swap_again(name: str, module: SwappedAttention, request: _Request) -> Replacement:
+    """A module that was replaced before gets the backend; with a pattern, it has to be put back first."""
+    if request.patterns and set(request.patterns) != set(module.patterns):
+        return Replacement(name, ATTENTION, False, f"replaced before, by {module.patterns}; fk.unswap(model) first")
+    module.backend = request.backend
+    return Replacement(name, ATTENTION, True, f"replaced before, now on {request.backend}")
 
 
-def _swap_attention(
-    model: nn.Module,
-    name: str,
-    module: nn.Module,
-    patterns: Sequence[str],
-    depth: int,
-    num_template: int | None,
-    backend: str,
-) -> Replacement:
+def _swap_attention(model: nn.Module, name: str, module: nn.Module, block: int, request: _Request) -> Replacement:
+    reason = attention_objection(module, request.ignore) or _dropout_objection(module)
     arguments = tuple(inspect.signature(module.forward).parameters)
-    by_grid = all(side in arguments for side in _GRID)
-    if not patterns:
-        half = depth // 2
-        patterns = ("mixed",) * (depth - half) + ("cross",) * half if by_grid else ("full",)
-    index = re.findall(r"\d+", name)
-    block = int(index[-1]) if index else 0
-    own = patterns[min(block, len(patterns) - 1)]
-    extra = [key for key, _ in module.named_parameters() if key.split(".")[0] not in ("qkv", "proj")]
-    reason = None
-    if extra:
-        reason = f"it has parameters beyond qkv and proj ({', '.join(extra)}), which a fused attention would leave out"
-    elif module.training and _dropout(module) > 0:
-        reason = f"attention dropout is {_dropout(module)} in training; a fused attention has none, so set it to 0"
-    elif not by_grid and num_template is None and own != "full":
+    asked = request.patterns
+    own = asked[block if len(asked) > 1 else 0] if asked else None
+    if not reason and GRID[0] not in arguments and request.num_template is None and own not in (None, "full"):
         reason = f"pattern {own!r} needs num_template, and its forward takes neither Hz nor Wz"
     if reason:
-        return Replacement(name, "attention", False, reason)
-    model.set_submodule(name, SwappedAttention(module, patterns, block, num_template, backend))
-    return Replacement(
-        name, "attention", True, f"pattern {own!r}" + (" (of the block's argument i)" if "i" in arguments else "")
-    )
+        return Replacement(name, ATTENTION, False, reason)
+    by_number = "i" in arguments  # the forward is told which block it is
+    try:
+        bare = bare_copy(module)
+        computed = [_computed_pattern(bare, arguments, i, asked) for i in (range(request.depth) if by_number else (0,))]
+    except Exception as error:  # the module's own code may raise anything: it is refused, and this is the reason
+        reason = f"it cannot be run beside its replacement: {type(error).__name__}: {error!s:.200}"
+        return Replacement(name, ATTENTION, False, reason)
+    for _, reason in computed:
+        if reason:
+            return Replacement(name, ATTENTION, False, reason)
+    before = [found for found, _ in computed]
+    patterns = asked or tuple(before)
+    _place(model, module, SwappedAttention(module, patterns, block, request.num_template, request.backend))
+    now, was = (names[block if len(names) > 1 else 0] for names in (patterns, before))
+    detail = f"pattern {now!r}" + (" (of the block's argument i)" if by_number else "")
+    return Replacement(name, ATTENTION, True, detail + ("" if now == was else f", asked for in place of {was!r}"))
+
+
+def _dropout_objection(module: nn.Module) -> str | None:
+    dropout = attention_dropout(module)
+    if module.training and dropout > 0:
+        return f"attention dropout is {dropout} in training; a fused attention has none, so set it to 0"
+    return None
+
+
+def _computed_pattern(
+    bare: nn.Module, arguments: tuple[str, ...], number: int, asked: Sequence[str]
+) -> tuple[str, str]:
+    """The pattern that an attention computes when it is block `number`, and ""; or "", and why it is none of ours."""
+    width, reasons = int(getattr(bare.get_submodule("qkv"), "in_features")), []  # noqa: B009  (an int, for mypy)
+    if GRID[0] in arguments:
+        values = [dict(zip(("Hz", "Wz", "Hx", "Wx"), grid, strict=True)) | {"i": number} for grid in GRIDS]
+        tokens = [grid["Hz"] * grid["Wz"] + grid["Hx"] * grid["Wx"] for grid in values]
+        candidates = dict.fromkeys((*asked, *PATTERNS))
+    else:
+        values, tokens, candidates = [{} for _ in TOKENS], list(TOKENS), dict.fromkeys(("full",))
+    cases = [
+        Case((BATCH, count, width), {name: value for name, value in given.items() if name in arguments})
+        for count, given in zip(tokens, values, strict=True)
+    ]
+    for candidate in candidates:
+        reason = difference(bare, SwappedAttention(bare, (candidate,), 0, None, AUTO), cases)
+        if reason is None:
+            return candidate, ""
+        reasons.append(f"{candidate!r}: {reason}")
+    return "", "it computes no attention that is known; " + reasons[0]
 
 
 def _swap_unit(model: nn.Module, name: str, module: nn.Module, backend: str) -> Replacement:
+    reason = unit_objection(module)
+    try:
+        if not reason:
+            bare = bare_copy(module)
+            cases = [Case((BATCH, bare.get_parameter("proj_1.weight").shape[0], *size)) for size in IMAGES]
+            reason = difference(bare, _unit_of(bare, backend), cases)
+    except Exception as error:  # as for attention
+        reason = f"it cannot be run beside its replacement: {type(error).__name__}: {error!s:.200}"
+    if reason:
+        return Replacement(name, UNIT, False, reason)
+    unit = _unit_of(module, backend)
+    share_hooks(module, unit)
+    _place(model, module, unit)
+    return Replacement(name, UNIT, True, f"{unit.proj_1.in_channels} channels")
+
+
+class SwappedUnit(DualAttentionUnit):
+    """Stands in for a model's own Dual Attention Unit: its parameters, through the fused op; the original is kept."""
+
+    kept: tuple[nn.Module, ...] = ()  # in a tuple, or it would become a child
+
+    @property
+    def original(self) -> nn.Module:
+        """The unit that was replaced, with what its parameters are now."""
+        module = self.kept[0]
+        _take_parameters(module, dict(self.named_parameters()))
+        return module.train(self.training)
+
+
+def _unit_of(module: nn.Module, backend: str) -> SwappedUnit:
     parameters = dict(module.named_parameters())
     channels, hidden = parameters["proj_1.weight"].shape[0], parameters["spatial_gating_unit.fc.0.weight"].shape[0]
-    unit = DualAttentionUnit(channels, hidden, backend=backend)
-    shapes = {key: tuple(value.shape) for key, value in unit.named_parameters()}
-    odd = [key for key, value in parameters.items() if tuple(value.shape) != shapes[key]]
+    unit = SwappedUnit(channels, hidden, backend=backend)
+    odd = [key for key, value in unit.named_parameters() if value.shape != parameters[key].shape]
     if odd:
-        return Replacement(name, "dual attention unit", False, f"shapes differ from FERMT's: {', '.join(odd)}")
+        raise ValueError(f"shapes differ from FERMT's: {', '.join(odd)}")
+    _take_parameters(unit, parameters)
+    unit.kept = (module,)
+    return unit.train(module.training)
+
+
+def _take_parameters(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
     for key, parameter in parameters.items():
         owner, _, leaf = key.rpartition(".")
-        setattr(unit.get_submodule(owner), leaf, parameter)
-    model.set_submodule(name, unit.train(module.training))
-    return Replacement(name, "dual attention unit", True, f"{channels} channels")
+        setattr(module.get_submodule(owner), leaf, parameter)
 
 
-def _dropout(module: nn.Module) -> float:
-    return float(getattr(getattr(module, "attn_drop", None), "p", 0.0))
+def _place(model: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
+    """Puts a replacement wherever the model has that module: one that is used in two places is replaced in both."""
+    for name, found in list(model.named_modules(remove_duplicate=False)):
+        if found is module:
+            model.set_submodule(name, replacement)

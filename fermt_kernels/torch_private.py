@@ -5,12 +5,14 @@ Each function says which public way is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -35,6 +37,19 @@ def excluding_dispatch_key(name: str) -> Callable[[], AbstractContextManager]:
     """
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
     return lambda: torch._C._ExcludeDispatchKeyGuard(keys)
+
+
+def transformed(tensors: Iterable[Tensor]) -> bool:
+    """Whether a torch.func transform is running, or one of the tensors has a tangent of forward-mode differentiation.
+
+    There is no public way to ask for either. While `torch.compile` traces, the answer is no.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return True
+    in_dual_level = forward_ad._current_level >= 0
+    return in_dual_level and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def extension_path() -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import hypothesis
 import pytest
 import torch
 
@@ -25,7 +26,17 @@ collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs t
 # Those that take CPU tensors; Triton's kernels have lanes of their own (test_triton.py), and benchmarks.gpu on a GPU.
 COMPILED = [name for name, module in BACKENDS.items() if name != "reference" and "cpu" in module.DEVICES]
 
+FAST_LANE = "not slow"  # what `make test` gives to -m
 ISA_ROWS = ("avx512_bf16", "avx512", "avx2", "generic")
+
+
+# No deadlines: how long an example takes hangs on what else the machine does.
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("all", deadline=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("fast" if config.option.markexpr == FAST_LANE else "all")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,8 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: with two workers one of them is busy with it while the other does the rest."""
-    items.sort(key=lambda item: item.path.name != "test_triton.py")
+    """The longest first: with two workers one of them is busy with it while the other does the rest."""
+    items.sort(key=lambda item: item.path.name not in ("test_triton.py", "test_build.py"))
 
 
 @pytest.fixture(params=COMPILED)
@@ -90,15 +101,27 @@ def loaded(request: pytest.FixtureRequest) -> library.Library:
     return library.load()
 
 
+def forced(loaded: library.Library, row: str) -> Iterator[str]:
+    if not loaded.isas().get(row, False):
+        pytest.skip(f"this CPU or this build has no {row}")
+    before = loaded.isa
+    loaded.select_isa(row)
+    yield row
+    loaded.select_isa(before)
+
+
 @pytest.fixture
 def isa(loaded: library.Library, request: pytest.FixtureRequest) -> Iterator[str]:
     """Forces the instruction set that the test names, for the length of the test."""
-    if not loaded.isas().get(request.param, False):
-        pytest.skip(f"this CPU or this build has no {request.param}")
-    before = loaded.isa
-    loaded.select_isa(request.param)
-    yield request.param
-    loaded.select_isa(before)
+    yield from forced(loaded, request.param)
+
+
+@pytest.fixture
+def other_isa(loaded: library.Library, request: pytest.FixtureRequest) -> Iterator[str]:
+    """As `isa`, for instruction sets that the library does not take by itself."""
+    if request.param == loaded.isa:
+        pytest.skip(f"the library takes {request.param} by itself: the tests of the ops run on it")
+    yield from forced(loaded, request.param)
 
 
 @pytest.fixture

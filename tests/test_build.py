@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from .conftest import ROOT
+from .conftest import ISA_ROWS, ROOT
 
 pytest.importorskip("setuptools", reason="building needs setuptools")
 
 SAFELY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.2, Debian's, has no filters
+ODD_NAME = 'a folder\'s "odd" $name, größer & 100%'
+GENERIC = {"FERMT_BUILD_ISAS": "generic"}  # the one row that every CPU has: a fifth of the whole build
 
 
 def python(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -26,34 +33,42 @@ def python(code: str, folder: Path, **environment: str) -> subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's sources as an sdist holds them, unpacked: no build product and no git at hand."""
+    """The project's sources as an sdist holds them, unpacked in a folder of an odd name: no build product, no git."""
     folder = tmp_path_factory.mktemp("sdist")
     code = f"from setuptools import build_meta; print(build_meta.build_sdist({str(folder)!r}))"
     finished = python(code, ROOT)
     assert finished.returncode == 0, finished.stderr
     with tarfile.open(folder / finished.stdout.splitlines()[-1]) as archive:
         archive.extractall(folder, **SAFELY)
-    return next(path for path in folder.iterdir() if path.is_dir())
+    unpacked = next(path for path in folder.iterdir() if path.is_dir())
+    return unpacked.rename(folder / ODD_NAME)
 
 
-def wheel(tree: Path, out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def build_wheel(tree: Path, out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return python(
         f"from setuptools import build_meta; print(build_meta.build_wheel({str(out)!r}))", tree, **environment
     )
 
 
-def test_the_sdist_builds_a_wheel_for_every_python(tree: Path, tmp_path: Path) -> None:
-    assert (tree / "csrc" / "isa" / "avx512.cpp").exists()
-    assert not list(tree.rglob("*.so"))
-    finished = wheel(tree, tmp_path)
-    assert finished.returncode == 0, finished.stderr
-    (built,) = tmp_path.glob("*.whl")
-    assert "-py3-none-" in built.name
-    assert not built.name.endswith("-any.whl")
-    with zipfile.ZipFile(built) as archive:
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of the tree, with the generic row alone."""
+    out = tmp_path_factory.mktemp("wheel")
+    finished = build_wheel(tree, out, **GENERIC)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "] compiling csrc/ops/linear.cpp for generic" in finished.stdout  # what `pip install -v` shows
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_sdist_builds_a_wheel_for_every_python(tree: Path, wheel: Path) -> None:
+    assert not [path for path in tree.rglob("*.so") if path.relative_to(tree).parts[0] != "build"]
+    assert "-py3-none-" in wheel.name
+    assert not wheel.name.endswith("-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert archive.read("fermt/evaluation/paper_tables.json")
-        assert archive.read("fermt_kernels/cpp/fermt.h") == (tree / "csrc" / "abi.h").read_bytes()
+        assert archive.read("fermt_kernels/cpp/fermt.h") == (tree / "csrc" / "abi" / "fermt.h").read_bytes()
     assert any(name.startswith("fermt_kernels/cpp/libfermt_kernels.") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fermt", "fermt_kernels"}
     lists = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fermt/evaluation/benchmarks/lists").glob("*.csv")}
@@ -61,10 +76,8 @@ def test_the_sdist_builds_a_wheel_for_every_python(tree: Path, tmp_path: Path) -
     assert lists <= set(names)
 
 
-def test_the_wheel_works_where_nothing_else_is(tree: Path, tmp_path: Path) -> None:
-    assert wheel(tree, tmp_path).returncode == 0
-    (built,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(built) as archive:
+def test_the_wheel_works_where_nothing_else_is(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = (
         "import sys; sys.path.insert(0, 'site');"
@@ -78,25 +91,15 @@ def test_the_wheel_works_where_nothing_else_is(tree: Path, tmp_path: Path) -> No
 
 
 def test_without_a_compiler_it_stops_and_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
-    finished = wheel(tree, tmp_path, CXX="no-such-compiler")
+    finished = build_wheel(tree, tmp_path, CXX="no-such-compiler")
     assert finished.returncode != 0
     assert "no C++ compiler found (looked for no-such-compiler)" in finished.stderr
     assert "apt install g++" in finished.stderr
     assert "set FERMT_KERNELS_NO_CPP=1 and try again" in finished.stderr
 
 
-def test_a_compiler_that_fails_is_named(tree: Path, tmp_path: Path) -> None:
-    fake = tmp_path / "fake-g++"
-    fake.write_text('#!/bin/sh\n[ "$1" = -dumpmachine ] && echo x86_64-linux-gnu && exit 0\nexit 1\n')
-    fake.chmod(0o755)
-    finished = wheel(tree, tmp_path, CXX=str(fake))
-    assert finished.returncode != 0
-    assert "could not build csrc/" in finished.stderr
-    assert "FERMT_KERNELS_NO_CPP=1" in finished.stderr
-
-
 def test_without_the_library_on_request(tree: Path, tmp_path: Path) -> None:
-    finished = wheel(tree, tmp_path, FERMT_KERNELS_NO_CPP="1", CXX="no-such-compiler")
+    finished = build_wheel(tree, tmp_path, FERMT_KERNELS_NO_CPP="1", CXX="no-such-compiler")
     assert finished.returncode == 0, finished.stderr
     (built,) = tmp_path.glob("*.whl")
     assert built.name.endswith("-py3-none-any.whl")
@@ -104,17 +107,151 @@ def test_without_the_library_on_request(tree: Path, tmp_path: Path) -> None:
         assert not any("libfermt_kernels" in name or name.endswith(".h") for name in archive.namelist())
 
 
-def test_another_architecture_builds_the_generic_row_alone(tree: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['setup.py', '--version'];"
-        "import runpy; from pathlib import Path;"
-        "module = runpy.run_path('setup.py');"
-        f"module['write_ninja_file'](Path({str(tmp_path)!r}), {str(tmp_path / 'arm-g++')!r})"
+# From here on a project of a few lines is built: what build_library.py does with it takes a second.
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """csrc/build_library.py of a project of three sources, in a folder of an odd name, with one row."""
+    root = tmp_path / ODD_NAME
+    for name, text in {
+        "abi/fermt.h": "int fermt_answer();\n",
+        "abi/abi.cpp": '#include "abi/fermt.h"\nextern "C" int answer() { return fermt_answer(); }\n',
+        "ops/twice.h": "inline int twice(int x) { return 2 * x; }\n",
+        "ops/answer.cpp": '#include "abi/fermt.h"\n#include "ops/twice.h"\nint fermt_answer() { return twice(21); }\n',
+    }.items():
+        path = root / "csrc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    shutil.copy(ROOT / "csrc" / "build_library.py", root / "csrc")
+    spec = importlib.util.spec_from_file_location("small_build_library", root / "csrc" / "build_library.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for variable in ("CXX", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "MAX_JOBS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("FERMT_BUILD_ISAS", "generic")
+    try:
+        module.find_compiler()
+    except module.BuildError as error:
+        pytest.skip(str(error))
+    return module
+
+
+@pytest.fixture
+def wrapper(small: ModuleType, tmp_path: Path) -> Callable[[str], str]:
+    """Makes a compiler of a shell script's lines before the real one's call."""
+
+    def make(lines: str) -> str:
+        path = tmp_path / "a compiler's wrapper"
+        path.write_text(f'#!/bin/sh\n{lines}\nexec {shlex.join(small.find_compiler({}).command)} "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+def installed(small: ModuleType) -> Path:
+    small.install(small.ROOT / small.PACKAGE)
+    return small.ROOT / small.PACKAGE / small.LIBRARY
+
+
+def compiled(output: str) -> list[str]:
+    return [line.split()[2] for line in output.splitlines() if "] compiling " in line]
+
+
+def test_the_rows_are_those_that_the_tests_know(small: ModuleType) -> None:
+    assert tuple(small.ISAS) == ISA_ROWS
+
+
+def test_an_edit_compiles_again_what_depends_on_it(small: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    library = installed(small)
+    assert sorted(compiled(capfd.readouterr().out)) == ["csrc/abi/abi.cpp", "csrc/ops/answer.cpp"]
+    assert {path.name for path in library.parent.iterdir()} == {library.name, "fermt.h"}
+    (small.ROOT / "csrc/ops/twice.h").write_text("inline int twice(int x) { return x + x; }\n")
+    installed(small)
+    assert compiled(capfd.readouterr().out) == ["csrc/ops/answer.cpp"]
+    installed(small)
+    assert compiled(capfd.readouterr().out) == []
+
+
+def test_a_failure_is_named_and_leaves_the_old_library(small: ModuleType) -> None:
+    library = installed(small)
+    before = library.read_bytes()
+    (small.ROOT / "csrc/ops/twice.h").write_text("#error no such thing\n")
+    with pytest.raises(small.BuildError) as raised:
+        installed(small)
+    assert "answer.o" in str(raised.value)
+    assert "csrc/ops/twice.h:1:2: error:" in str(raised.value)
+    assert "oldest" not in str(raised.value)
+    assert library.read_bytes() == before
+    assert {path.name for path in library.parent.iterdir()} == {library.name, "fermt.h"}
+
+
+def test_flags_of_the_environment_are_used(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPPFLAGS", "-DFROM_CPPFLAGS='a b'")
+    monkeypatch.setenv("CXXFLAGS", "-O1 -DFROM_CXXFLAGS")
+    monkeypatch.setenv("LDFLAGS", "-L/from/ldflags")
+    monkeypatch.setenv("MAX_JOBS", "1")
+    (small.ROOT / "csrc/ops/twice.h").write_text(
+        "#if !defined(FROM_CPPFLAGS) || !defined(FROM_CXXFLAGS)\n#error flags are missing\n#endif\n"
+        "inline int twice(int x) { return 2 * x; }\n"
     )
-    (tmp_path / "arm-g++").write_text("#!/bin/sh\necho aarch64-linux-gnu\n")
-    (tmp_path / "arm-g++").chmod(0o755)
-    finished = python(code, tree)
-    assert finished.returncode == 0, finished.stderr
-    edges = (tmp_path / "build.ninja").read_text()
-    assert "csrc/isa/generic.cpp" in edges
-    assert "avx" not in edges
+    installed(small)
+    edges = (small.ROOT / "build/library/build.ninja").read_text()
+    assert edges.index("-O3") < edges.index("-O1 -DFROM_CXXFLAGS")
+    assert "-L/from/ldflags" in edges
+    for variable, value, message in (
+        ("MAX_JOBS", "many", "MAX_JOBS='many': expected a whole number of at least 1"),
+        ("CXXFLAGS", "'-O2", 'CXXFLAGS="\'-O2" cannot be read as flags'),
+        ("CXXFLAGS", "--no-such-flag", "cannot compile a small C.*17 program: .*no-such-flag"),
+        ("FERMT_BUILD_ISAS", "sse9", "FERMT_BUILD_ISAS=sse9: expected some of .*generic"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            with pytest.raises(small.BuildError, match=message):
+                installed(small)
+
+
+def test_without_a_static_runtime_the_shared_one_is_used(
+    small: ModuleType,
+    wrapper: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    fedora = 'for a in "$@"; do [ "$a" = -static-libstdc++ ] && echo "cannot find -lstdc++" >&2 && exit 1; done'
+    monkeypatch.setenv("CXX", wrapper(fedora))
+    assert installed(small).exists()
+    assert "no static C++ runtime here" in capfd.readouterr().out
+    assert "-static-libstdc++" not in (small.ROOT / "build/library/build.ninja").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("exit 1", "-dumpmachine failed"),
+        ('[ "$1" = -dumpmachine ] || { echo broken >&2; exit 1; }', "cannot compile a small C.*17 program: broken"),
+        (
+            'case "$*" in *csrc/ops/*) echo "error: too hard" >&2; exit 1;; esac',
+            "failed at .*answer.o: error: too",
+        ),
+        ('case "$*" in *csrc/ops/*) echo "Killed signal" >&2; exit 1;; esac', "ran out of memory: MAX_JOBS=1"),
+    ],
+)
+def test_a_compiler_that_fails_is_named_with_its_reason(
+    small: ModuleType, wrapper: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, lines: str, message: str
+) -> None:
+    monkeypatch.setenv("CXX", wrapper(lines))
+    with pytest.raises(small.BuildError, match=message) as raised:
+        installed(small)
+    assert "a compiler'\"'\"'s wrapper" in str(raised.value)
+    assert "oldest" not in str(raised.value)
+
+
+def test_another_architecture_builds_the_generic_row_alone(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FERMT_BUILD_ISAS")
+    for target, rows in (("aarch64-linux-gnu", ISA_ROWS[-1:]), ("x86_64-linux-gnu", ISA_ROWS)):
+        assert tuple(small.chosen_isas(target)) == rows
+    (unit,) = (unit for unit in small.units("aarch64", {"generic": ()}) if unit.source == "csrc/ops/answer.cpp")
+    assert unit.flags == ("-DFERMT_ISA=generic",)

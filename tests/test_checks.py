@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import fermt_kernels as fk
-
-from .support.inputs import attention_inputs, unit_inputs
+from fermt_kernels.testing import attention_inputs, unit_inputs
 
 Q, K, V = attention_inputs((2, 3, 10, 16))
 QKV = torch.zeros(2, 10, 96)

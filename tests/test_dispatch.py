@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS
+from fermt_kernels.testing import attention_inputs, unit_inputs
 
 from .conftest import COMPILED
-from .support.inputs import attention_inputs, unit_inputs
 
 NAMES = ["reference", *COMPILED]
 

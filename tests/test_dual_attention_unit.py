@@ -12,9 +12,9 @@ from torch import Tensor
 
 import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS
+from fermt_kernels.testing import assert_accurate, over_families, unit_inputs
 
-from .support.inputs import unit_inputs
-from .support.tolerance import assert_accurate, over_draws
+from .support.lanes import slow
 
 SHAPES = [
     (2, 3, 128, 128),
@@ -25,6 +25,7 @@ SHAPES = [
     (3, 1, 20, 19),
     (1, 4, 9, 30),
 ]
+NAMES = ("out", "grad_x", *fk.DAUWeights._fields)
 
 
 def run(x: Tensor, weights: list[Tensor], backend: str) -> Tensor:
@@ -72,40 +73,51 @@ def test_reference_gradient_is_autograds(shape: tuple) -> None:
 
 
 def everything(
-    shape: tuple, hidden: int, kernel: int, backend: str, dtype: torch.dtype, compute: torch.dtype
+    shape: tuple, hidden: int, kernel: int, backend: str, dtype: torch.dtype, compute: torch.dtype, families: int
 ) -> list[Tensor]:
-    """The output and every gradient on inputs drawn in `dtype`, computed in `compute`."""
+    """`NAMES` on inputs drawn in `dtype`, computed in `compute`."""
 
-    def draw(seed: int) -> tuple[Tensor, ...]:
-        x, weights = unit_inputs(shape, hidden, kernel, dtype, seed)
-        grad = unit_inputs(shape, dtype=dtype, seed=seed + 100)[0].to(compute)
+    def draw(seed: int, neighbor: int) -> tuple[Tensor, ...]:
+        x, weights = unit_inputs(shape, hidden, kernel, dtype, seed, neighbor)
+        grad = unit_inputs(shape, dtype=dtype, seed=seed + 100, neighbor=neighbor)[0].to(compute)
         x, weights = x.to(compute), [w.to(compute) for w in weights]
         return run(x, weights, backend), *gradients(x, weights, grad, backend)
 
-    return over_draws(draw, 100 if math.prod(shape) < 5000 else 8)  # fc_2 has three numbers a draw
+    return over_families(draw, families)
 
 
 cache_of_everything = cache(everything)
 
 
-def of_reference(shape: tuple, hidden: int, kernel: int, dtype: torch.dtype, compute: torch.dtype) -> list[Tensor]:
+def of_reference(
+    shape: tuple, hidden: int, kernel: int, dtype: torch.dtype, compute: torch.dtype, families: int
+) -> list[Tensor]:
     """`everything` of the reference; small cases once for all backends and instruction sets."""
     compute_or_recall = cache_of_everything if math.prod(shape) < 10_000 else everything
-    return compute_or_recall(shape, hidden, kernel, "reference", dtype, compute)
+    return compute_or_recall(shape, hidden, kernel, "reference", dtype, compute, families)
 
 
-def assert_unit_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str) -> None:
+def assert_unit_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str, families: int = 0) -> None:
+    """By the rule, over so many families; by default as many as a result of a single number asks for."""
+    families = families or (8 if math.prod(shape) < 5000 else 1)
     for dtype in BACKENDS[backend].SUPPORTS["dual_attention_unit_forward"]:
-        actual = everything(shape, hidden, kernel, backend, dtype, dtype)
-        eager = of_reference(shape, hidden, kernel, dtype, dtype)
-        truth = of_reference(shape, hidden, kernel, dtype, torch.float64)
-        names = ("out", "grad_x", *fk.DAUWeights._fields)
-        for name, *three in zip(names, actual, eager, truth, strict=True):
-            assert_accurate(*three, name=f"{name}, {dtype}", draws=True)
+        actual = everything(shape, hidden, kernel, backend, dtype, dtype, families)
+        eager = of_reference(shape, hidden, kernel, dtype, dtype, families)
+        truth = of_reference(shape, hidden, kernel, dtype, torch.float64, families)
+        for name, *three in zip(NAMES, actual, eager, truth, strict=True):
+            assert_accurate(*three, name=f"{name}, {dtype}", families=True)
 
 
-@pytest.mark.parametrize(("hidden", "kernel"), [(1, 5), (2, 7), (3, 3)])
-@pytest.mark.parametrize("shape", SHAPES)
+def lane(shape: tuple, hidden: int, kernel: int) -> object:
+    """A large image is for the slow lane, but for the model's own unit."""
+    case = (shape, hidden, kernel)
+    return slow(*case) if math.prod(shape) > 10_000 and (hidden, kernel) != (1, 5) else case
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden", "kernel"),
+    [lane(shape, *each) for shape in SHAPES for each in ((1, 5), (2, 7), (3, 3))],
+)
 def test_backend_is_accurate(shape: tuple, hidden: int, kernel: int, backend: str) -> None:
     assert_unit_is_accurate(shape, hidden, kernel, backend)
 

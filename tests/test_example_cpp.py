@@ -141,7 +141,7 @@ def test_the_header_is_c_too(tmp_path: Path) -> None:
     compiler = os.environ.get("CC", "gcc").split()
     if not shutil.which(compiler[0]):
         pytest.skip(f"no C compiler: {compiler[0]} not found")
-    shutil.copy(ROOT / "csrc" / "abi.h", tmp_path / "fermt.h")
+    shutil.copy(ROOT / "csrc" / "abi" / "fermt.h", tmp_path / "fermt.h")
     (tmp_path / "version.c").write_text('#include "fermt.h"\nint version(void) { return fermt_abi_version(); }\n')
     flags = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only")
     finished = run(*compiler, *flags, tmp_path / "version.c")

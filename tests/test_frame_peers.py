@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import fermt
-from benchmarks.frame_report import Bench, Judge, Runner, Scene, in_dtype
+from benchmarks.frame_report import TITLES, Bench, Judge, Runner, Scene, in_dtype
 from benchmarks.harness import Case
 from benchmarks.peers import plain_model
 from benchmarks.peers_frame import EAGER, PEERS, Maps, cached_frame, whole_frame
@@ -158,15 +158,23 @@ def test_only_a_peer_may_be_inaccurate(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.skipif(library.unavailable_reason() is not None, reason="ours is the compiled library's")
-def test_frame_command(tmp_path: Path) -> None:
-    options = ("--only", "eager", "--batch", "1,2", "--seconds", "0.01", "--out", str(tmp_path / "r.jsonl"))
+@pytest.mark.parametrize(
+    ("quick", "tables"),
+    [(("--quick",), ("cached", "batch")), pytest.param((), tuple(TITLES), marks=pytest.mark.slow)],
+    ids=["quick", "whole"],
+)
+def test_frame_command(quick: tuple[str, ...], tables: tuple[str, ...], tmp_path: Path) -> None:
+    chosen = ("--tables", ",".join(tables), "--only", "eager", "--batch", "1,2", "--seconds", "0.01", *quick)
     finished = subprocess.run(
-        [sys.executable, "-m", "benchmarks.frame", *options], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "benchmarks.frame", *chosen, "--out", str(tmp_path / "r.jsonl")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert finished.returncode == 0, finished.stderr
     assert "no number" not in finished.stdout
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert {line["benchmark"] for line in lines} == {"frame/cached", "frame/whole", "frame/batch", "frame/tracking"}
+    assert {line["benchmark"] for line in lines} == {f"frame/{name}" for name in tables}
     assert {line["batch"] for line in lines if line["benchmark"] == "frame/batch"} == {1, 2}
     assert {"ours, float32", "ours, bfloat16", *EAGER.values()} <= {line["runner"] for line in lines}
     assert all(line["median"] > 0 and line["cpu"] for line in lines)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS
-
-from .support.inputs import LAYOUTS, attention_inputs, unit_inputs
+from fermt_kernels.testing import LAYOUTS, attention_inputs, unit_inputs
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Beside the accuracy rule, which has tests of its own, this one only has to catch a wrong formula or a wrong stride.

@@ -15,11 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import fermt_kernels as fk
+from fermt_kernels.testing import assert_accurate, over_families, shaken
 
-from .support.tolerance import assert_accurate, over_draws
 from .test_swap import TOKENS, Attention, Blocks, GridAttention, Unit
 
-DRAWS = {"autocast": 32, "compiled": 2}  # coarse numbers, of which a gate's weights are few; a compilation each
+FAMILIES = {"autocast": 4}  # coarse numbers, of which a gate's weights are few
 
 
 class Tracker(nn.Module):
@@ -54,7 +54,6 @@ def autocast(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def compiled(model: nn.Module, images: Tensor) -> Tensor:
-    torch.compiler.reset()
     return torch.compile(model, fullgraph=True, backend="aot_eager")(images)
 
 
@@ -88,10 +87,15 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def gradients(kind: type[nn.Module], way: str, swapped: str, dtype: torch.dtype, seed: int) -> list[Tensor]:
+def gradients(
+    kind: type[nn.Module], way: str, swapped: str, dtype: torch.dtype, seed: int, neighbor: int
+) -> list[Tensor]:
     """Of the images and of every parameter; `swapped` is a backend, or "" for the model as it was."""
     torch.manual_seed(seed)
     model, images = kind().train(), torch.randn(2, 3, 24, 48)
+    with torch.no_grad():
+        for part, tensor in enumerate((images, *model.parameters())):
+            tensor.copy_(shaken(tensor, 1000 * seed + part, neighbor))
     model, images = model.to(dtype), images.to(dtype).requires_grad_()
     model.trunk.told = kind is Tracker
     weights = torch.randn(TOKENS)
@@ -103,13 +107,17 @@ def gradients(kind: type[nn.Module], way: str, swapped: str, dtype: torch.dtype,
 
 
 @pytest.mark.usefixtures("group")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", WAYS)
 @pytest.mark.parametrize("kind", [Tracker, Alone])
-def test_gradients_are_those_of_the_model_as_it_was(kind: type[nn.Module], way: str, backend: str) -> None:
-    draws, usual = DRAWS.get(way, 4), way if way == "autocast" else "plain"
-    ours = over_draws(lambda seed: gradients(kind, way, backend, torch.float32, seed), draws)
-    eager = over_draws(lambda seed: gradients(kind, usual, "", torch.float32, seed), draws)
-    truth = over_draws(lambda seed: gradients(kind, "plain", "", torch.float64, seed), draws)
+def test_gradients_are_those_of_the_model_as_it_was(kind: type[nn.Module], case: str, backend: str) -> None:
+    torch.compiler.reset()
+
+    def over(way: str, swapped: str, dtype: torch.dtype) -> list[Tensor]:
+        families = FAMILIES.get(case, 1)
+        return over_families(lambda *which: gradients(kind, way, swapped, dtype, *which), families)
+
+    ours, truth = over(case, backend, torch.float32), over("plain", "", torch.float64)
+    eager = over(case if case == "autocast" else "plain", "", torch.float32)
     names = ["images", *(name for name, _ in kind().named_parameters())]
     for name, a, e, t in zip(names, ours, eager, truth, strict=True):
-        assert_accurate(a, e, t, f"{way}, gradient of {name}", draws=True)
+        assert_accurate(a, e, t, f"{case}, gradient of {name}", families=True)

@@ -63,7 +63,7 @@ def test_a_file_of_a_run_gives_the_same_run(tmp_path: Path) -> None:
 
 
 def test_the_papers_recipe_on_miniatures_of_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An epoch of 64 pairs of the full model through every stage: four data sets, validation, states, weights."""
+    """An epoch of a few pairs of the full model through every stage: four data sets, validation, states, weights."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     roots = {
         name: make(tmp_path / name)
@@ -78,7 +78,7 @@ def test_the_papers_recipe_on_miniatures_of_its_data(tmp_path: Path, monkeypatch
     damaged = next((roots["coco"] / "train2017").glob("*.jpg"))
     datasets.cut(damaged)
     given = [part for name, root in roots.items() for part in ("--dataset", f"{name}={root}")]
-    small = ("epochs=1", "pairs=64", "batch=16", "workers=1", "validation_pairs=4", "log_every=1")
+    small = ("epochs=1", "pairs=32", "batch=8", "workers=1", "validation_pairs=4", "log_every=1")
     result = run(
         "--config", "paper", "--out", tmp_path / "run", "--device", "cpu", *given,
         *(part for change in small for part in ("--set", change)),

@@ -32,16 +32,29 @@ def torchrun(folder: Path, *more: str) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="torchrun's gloo rendezvous is for Linux and macOS")
-def test_two_processes_have_the_gradients_of_one_and_outlive_a_kill(tmp_path: Path) -> None:
-    torchrun(tmp_path / "whole")
-    together = torch.load(tmp_path / "whole" / "gradients.pt", weights_only=True)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave, to which nothing happened."""
+    if sys.platform == "win32":
+        pytest.skip("torchrun's gloo rendezvous is for Linux and macOS")
+    folder = tmp_path_factory.mktemp("together") / "whole"
+    torchrun(folder)
+    return folder
+
+
+def test_two_processes_have_the_gradients_of_one(whole: Path) -> None:
+    together = torch.load(whole / "gradients.pt", weights_only=True)
     alone = gradients(micro.ALONE, accumulate=1)
     assert together.keys() == alone.keys()
     for name, expected in alone.items():
         torch.testing.assert_close(together[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+    assert fermt.load(whole / "weights.safetensors").config.dim == micro.MODEL["dim"]
+
+
+@pytest.mark.slow
+def test_two_processes_outlive_a_kill(whole: Path, tmp_path: Path) -> None:
     torchrun(tmp_path / "broken", "deadly")
-    weights = [fermt.load(tmp_path / name / "weights.safetensors").state_dict() for name in ("whole", "broken")]
+    weights = [fermt.load(folder / "weights.safetensors").state_dict() for folder in (whole, tmp_path / "broken")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

@@ -19,17 +19,20 @@ from benchmarks import triton_aot
 
 ROOT = Path(__file__).parents[1]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed here")
+pytestmark = pytest.mark.triton
+LEAST_SHARED_MEMORY = 86  # of the chips
 
 
 @needs_triton
-def test_the_interpreter_lane() -> None:
+@pytest.mark.parametrize("lane", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_interpreter_lane(lane: str) -> None:
     """In a process of its own, for the switch is read when a kernel is decorated."""
     import triton
 
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
         pytest.skip(f"the interpreter of Triton {triton.__version__} knows neither NumPy 2.4 nor a fused multiply-add")
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "tests/triton_lane"],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-m", lane, "--durations=10", "tests/triton_lane"],
         cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
@@ -56,8 +59,15 @@ def test_every_kernel_is_compiled_ahead_of_time() -> None:
 
 
 @needs_triton
-def test_nothing_spills_and_everything_fits_its_chip() -> None:
-    for row in triton_aot.compile_all(list(triton_aot.CHIPS)):
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one each", "all"])
+def test_nothing_spills_and_everything_fits_its_chip(whole: bool) -> None:
+    """Each kernel in one case for the chip with the least shared memory; in the slow lane every case for every chip."""
+    every = triton_aot.sources()
+    if whole:
+        compiled = triton_aot.compile_all(every, list(triton_aot.CHIPS))
+    else:
+        compiled = triton_aot.compile_all(triton_aot.one_each(every), [LEAST_SHARED_MEMORY])
+    for row in compiled:
         assert row.local == 0, f"{row} spills"
         assert row.shared <= triton_aot.CHIPS[row.arch].shared_a_block, f"{row} takes too much shared memory"
         assert row.occupancy > 0, row

@@ -1,5 +1,6 @@
 // Runs every entry point over odd shapes, in buffers with nothing to spare: built with AddressSanitizer and
-// UndefinedBehaviorSanitizer by `make sanitize`, whatever reads or writes a byte too far stops here.
+// UndefinedBehaviorSanitizer by `make sanitize`, whatever reads or writes a byte too far stops here. With the argument
+// `quick` it runs fewer shapes, still on both sides of the edges of blocks.
 
 #include <cmath>
 #include <cstdio>
@@ -7,8 +8,8 @@
 #include <cstring>
 #include <vector>
 
-#include "abi.h"
-#include "frame_model.h"
+#include "abi/fermt.h"
+#include "abi/packed_model.h"
 
 namespace {
 
@@ -232,9 +233,24 @@ void frames() {
   }
 }
 
+using Sizes = std::vector<int64_t>;
+
+// What the shapes are made of: all combinations of an op's sizes.
+struct Grid {
+  Sizes template_tokens, search_tokens, head_dims;  // attention
+  Sizes heights, widths, kernels;                   // the Dual Attention Unit
+  Sizes rows, inputs, outputs;                      // linear layers
+};
+
+const Grid kAll = {{0, 1, 15, 33, 64}, {0, 1, 31, 65, 257}, {1, 8, 16, 40, 128},
+                   {1, 2, 11, 13, 40}, {1, 3, 16, 33, 70},  {1, 3, 5, 7},
+                   {0, 1, 7, 100},     {1, 16, 99, 390},    {1, 16, 67}};
+const Grid kQuick = {{0, 1, 33}, {0, 31, 65}, {1, 16, 40}, {1, 11, 13}, {1, 33}, {1, 5}, {0, 7}, {1, 99}, {1, 67}};
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  const Grid& grid = argc > 1 && std::strcmp(argv[1], "quick") == 0 ? kQuick : kAll;
   expect(fermt_attention_forward(nullptr), FERMT_NULL_POINTER, "no arguments");
   expect(fermt_isa_select("sse9"), FERMT_UNKNOWN_ISA, "an unknown instruction set");
   for (int32_t row = 0; fermt_isa_name(row); ++row) {
@@ -242,17 +258,17 @@ int main() {
     expect(fermt_isa_select(fermt_isa_name(row)), FERMT_OK, fermt_isa_name(row));
     for (int dtype = FERMT_FLOAT32; dtype <= FERMT_FLOAT16; ++dtype) {
       for (int pattern = 0; pattern < 5; ++pattern)
-        for (int64_t n : {0, 1, 15, 33, 64})
-          for (int64_t m : {0, 1, 31, 65, 257})
-            for (int64_t dim : {1, 8, 16, 40, 128}) attention(1 + (n + m) % 2, 2, n, m, dim, pattern, dtype);
-      for (int64_t height : {1, 2, 11, 13, 40})
-        for (int64_t width : {1, 3, 16, 33, 70})
-          for (int64_t kernel : {1, 3, 5, 7})
+        for (int64_t n : grid.template_tokens)
+          for (int64_t m : grid.search_tokens)
+            for (int64_t dim : grid.head_dims) attention(1 + (n + m) % 2, 2, n, m, dim, pattern, dtype);
+      for (int64_t height : grid.heights)
+        for (int64_t width : grid.widths)
+          for (int64_t kernel : grid.kernels)
             unit(2, 1 + (height + kernel) % 4, height, width, kernel, 1 + width % 2, dtype);
     }
-    for (int64_t rows : {0, 1, 7, 100})
-      for (int64_t inputs : {1, 16, 99, 390})
-        for (int64_t outputs : {1, 16, 67})
+    for (int64_t rows : grid.rows)
+      for (int64_t inputs : grid.inputs)
+        for (int64_t outputs : grid.outputs)
           for (int dtype = FERMT_FLOAT32; dtype <= FERMT_FLOAT16; ++dtype)
             for (int other : {static_cast<int>(FERMT_FLOAT32), dtype})
               linear(rows, inputs, outputs, (rows + inputs) % 2, dtype, other, outputs % 2 ? dtype : 0);

@@ -38,7 +38,8 @@ def slower_than_pytorch() -> tuple[str, ...]:
 def describe() -> str:
     """The instruction set in use, those that this CPU supports, and the dtypes."""
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-    return f"compiled for the CPU, {library.load().isa} of {', '.join(library.supported_isas())}: {dtypes}"
+    elsewhere = "" if library.path() == library.PATH else f"; the library is the installed package's, {library.path()}"
+    return f"compiled for the CPU, {library.load().isa} of {', '.join(library.supported_isas())}: {dtypes}{elsewhere}"
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The structs of csrc/abi.h, field by field, and their packing.
+"""The structs of csrc/abi/fermt.h, field by field, and their packing.
 
 The ctypes structures are the declaration; `Layout` packs their fields with `struct`, because a call has up to fifty
 values and building a ctypes structure takes ten times as long.

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..version import VERSION
 from . import torch_threads
 from .abi import LAYOUTS
 
 ABI_VERSION = 3
 ISA_VARIABLE = "FERMT_ISA"
 PATH = Path(__file__).with_name("libfermt_kernels" + (".dylib" if sys.platform == "darwin" else ".so"))
-HOW_TO_GET_IT = "reinstall with a C++ compiler at hand (g++ or clang++): pip install --force-reinstall --no-deps ."
+DISTRIBUTION = "fermt-kernels"
+_BUILDER = Path(__file__).parents[2] / "csrc" / "build_library.py"  # in a checkout
+HOW_TO_GET_IT = (
+    f"build it (needs g++ or clang++, and ninja): {sys.executable} {_BUILDER}"
+    if _BUILDER.exists()
+    else "reinstall with a C++ compiler at hand (g++ or clang++): pip install --force-reinstall --no-deps ."
+)
 
 
 class Library:
@@ -92,22 +100,40 @@ class Library:
             raise RuntimeError(f"{name}: {self._handle.fermt_status_text(status).decode()} (status {status})")
 
 
+def path() -> Path:
+    """Where the library is: beside this file or, for a checkout without one, in the installed package."""
+    return PATH if PATH.exists() else _installed() or PATH
+
+
+def _installed() -> Path | None:
+    """The library of the installed package, if it is of the same version as these sources.
+
+    Python run in a checkout takes the checkout's sources, which have no library after a plain `pip install .`.
+    """
+    for distribution in importlib.metadata.distributions(name=DISTRIBUTION):
+        candidate = Path(str(distribution.locate_file("fermt_kernels/cpp"))) / PATH.name
+        if distribution.version == VERSION and candidate.exists():
+            return candidate
+    return None
+
+
 @cache
 def _open() -> Library | str:
     """The library, or the reason why it cannot be used."""
-    if not PATH.exists():
-        return f"the compiled library is not installed ({PATH.name} is missing); {HOW_TO_GET_IT}"
+    found = path()
+    if not found.exists():
+        return f"the compiled library is not installed ({found} is missing); {HOW_TO_GET_IT}"
     try:
-        handle = ctypes.CDLL(str(PATH))
+        handle = ctypes.CDLL(str(found))
         version = handle.fermt_abi_version()
     except (OSError, AttributeError) as error:
-        return f"{PATH.name} cannot be loaded ({error}); {HOW_TO_GET_IT}"
+        return f"{found.name} cannot be loaded ({error}); {HOW_TO_GET_IT}"
     if version != ABI_VERSION:
-        return f"{PATH.name} is of version {version}, this package needs {ABI_VERSION}; {HOW_TO_GET_IT}"
+        return f"{found} is of version {version}, this package needs {ABI_VERSION}; {HOW_TO_GET_IT}"
     try:
         library = Library(handle, torch_threads.parallel_for())
     except AttributeError as error:
-        return f"{PATH.name} is not this package's library ({error}); {HOW_TO_GET_IT}"
+        return f"{found.name} is not this package's library ({error}); {HOW_TO_GET_IT}"
     except RuntimeError as error:
         return str(error)
     if forced := os.environ.get(ISA_VARIABLE):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..cpp import library
 
-HEADER = "fermt.h"  # csrc/abi.h, which setup.py copies beside the library
+HEADER = "fermt.h"  # csrc/abi/fermt.h, which the build copies beside the library
 
 
 class Native(NamedTuple):
@@ -24,6 +24,7 @@ def native() -> Native:
         RuntimeError: the compiled library is not usable, or the header is not installed; the message says why.
     """
     library.load()
-    if not library.PATH.with_name(HEADER).exists():
-        raise RuntimeError(f"{HEADER} is missing beside {library.PATH.name}; {library.HOW_TO_GET_IT}")
-    return Native(library.PATH.parent, library.PATH)
+    path = library.path()
+    if not path.with_name(HEADER).exists():
+        raise RuntimeError(f"{HEADER} is missing beside {path}; {library.HOW_TO_GET_IT}")
+    return Native(path.parent, path)

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks
+from .. import checks, reference
 from ..backends import BACKENDS, constant_size, resolve, resolve_backward
 from ..reference.attention import statistics_dtype
 from .registration import define, effective_dtype, needs_gradient, register_gradient
+from .transforms import in_plain_pytorch
 
 
 def attention(
@@ -47,7 +48,12 @@ def attention(
         TypeError, ValueError: an argument is not as described above; the message carries its value.
         RuntimeError: the named backend cannot run this; the message has the reason.
     """
+    num_template = checks.index(num_template)
     checks.attention("attention", q, k, v, num_template, pattern, scale)
+    if in_plain_pytorch("attention", backend, q, k, v):
+        scale = q.shape[3] ** -0.5 if scale is None else float(scale)
+        q, k, v = (tensor.to(effective_dtype(tensor)) for tensor in (q, k, v))
+        return reference.attention(q, k, v, num_template, pattern, scale)[0]
     size = constant_size("attention", q.shape[3])
     name = resolve("attention", backend, q.device.type, effective_dtype(q), needs_gradient(q, k, v), size)
     scale = q.shape[3] ** -0.5 if scale is None else float(scale)
@@ -76,8 +82,13 @@ def attention_packed(
     Raises:
         As `attention`.
     """
+    num_heads, num_template = checks.index(num_heads), checks.index(num_template)
     checks.attention_packed("attention_packed", qkv, num_heads, num_template, pattern, scale)
     head_dim = qkv.shape[2] // (3 * num_heads)
+    if in_plain_pytorch("attention_packed", backend, qkv):
+        scale = head_dim**-0.5 if scale is None else float(scale)
+        q, k, v = _split(qkv.to(effective_dtype(qkv)), num_heads)
+        return reference.attention(q, k, v, num_template, pattern, scale)[0].transpose(1, 2).flatten(2)
     size = constant_size("attention", head_dim)
     name = resolve("attention", backend, qkv.device.type, effective_dtype(qkv), needs_gradient(qkv), size)
     scale = head_dim**-0.5 if scale is None else float(scale)
@@ -100,9 +111,13 @@ def cross_attention(
 
 def _split(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Views of q, k and v, each (B, H, N, D), in the packed projection (B, N, 3 C)."""
-    batch, tokens, width = qkv.shape
-    q, k, v = qkv.view(batch, tokens, 3, num_heads, width // (3 * num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = qkv.unflatten(2, (3, num_heads, qkv.shape[2] // (3 * num_heads))).permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
+
+
+def _as_heads(joined: Tensor, num_heads: int) -> Tensor:
+    """A view (B, H, N, D) of (B, N, C)."""
+    return joined.unflatten(2, (num_heads, joined.shape[2] // num_heads)).transpose(1, 2)
 
 
 def _empty_heads(like: Tensor) -> Tensor:
@@ -142,7 +157,7 @@ def _packed_fake(qkv, num_heads, num_template, pattern, scale, backend):  # type
 
 def _packed(qkv, num_heads, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     out, lse = _packed_fake(qkv, num_heads, num_template, pattern, scale, backend)
-    heads = out.view(*out.shape[:2], num_heads, -1).transpose(1, 2)
+    heads = _as_heads(out, num_heads)
     BACKENDS[backend].attention_forward(*_split(qkv, num_heads), heads, lse, num_template, pattern, scale)
     return out, lse
 
@@ -153,7 +168,7 @@ def _packed_backward_fake(grad_out, qkv, out, lse, num_heads, num_template, patt
 
 def _packed_backward(grad_out, qkv, out, lse, num_heads, num_template, pattern, scale, backend):  # type: ignore[no-untyped-def]
     grad_qkv = qkv.new_empty(qkv.shape)
-    grad_heads, heads = (t.unflatten(2, (num_heads, -1)).transpose(1, 2) for t in (grad_out, out))
+    grad_heads, heads = (_as_heads(t, num_heads) for t in (grad_out, out))
     q, k, v = _split(qkv, num_heads)
     BACKENDS[backend].attention_backward(
         grad_heads, q, k, v, heads, lse, *_split(grad_qkv, num_heads), num_template, pattern, scale

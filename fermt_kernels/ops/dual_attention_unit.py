@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks
+from .. import checks, reference
 from ..backends import BACKENDS, constant_size, resolve, resolve_backward
 from ..spec.dual_attention_unit import DAUWeights
 from .registration import define, effective_dtype, needs_gradient, register_gradient
+from .transforms import in_plain_pytorch
 
 
 def dual_attention_unit(x: Tensor, weights: DAUWeights, *, backend: str = "auto") -> Tensor:
@@ -35,6 +36,9 @@ def dual_attention_unit(x: Tensor, weights: DAUWeights, *, backend: str = "auto"
     if len(weights) != len(DAUWeights._fields):
         raise ValueError(f"dual_attention_unit: weights must be {len(DAUWeights._fields)} tensors, got {len(weights)}")
     checks.dual_attention_unit("dual_attention_unit", x, DAUWeights(*weights))
+    if in_plain_pytorch("dual_attention_unit", backend, x, *weights):
+        cast = [tensor.to(effective_dtype(tensor)) for tensor in (x, *weights)]
+        return reference.dual_attention_unit(cast[0], cast[1:])
     size, differentiated = constant_size("dual_attention_unit", x.shape[1]), needs_gradient(x, *weights)
     name = resolve("dual_attention_unit", backend, x.device.type, effective_dtype(x), differentiated, size)
     return torch.ops.fermt.dual_attention_unit(x, *weights, name)

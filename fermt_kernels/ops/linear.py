@@ -10,8 +10,7 @@ from torch import Tensor
 from .. import checks, reference
 from ..backends import AUTO, BACKENDS, requested, resolve
 from .registration import define, effective_dtype, needs_gradient, register_gradient
-
-REFERENCE = "reference"
+from .transforms import REFERENCE, in_plain_pytorch
 
 
 def linear(
@@ -45,12 +44,14 @@ def linear(
         RuntimeError: the named backend cannot run this; the message has the reason.
     """
     checks.linear("linear", x, weight, bias)
+    tensors = (x, weight) if bias is None else (x, weight, bias)
     name = requested(backend)
-    if name == AUTO or "linear_forward" in BACKENDS[name].SUPPORTS:
-        tensors = (x, weight) if bias is None else (x, weight, bias)
-        name = resolve("linear", backend, x.device.type, effective_dtype(x), needs_gradient(*tensors))
-    else:
+    if (name != AUTO and "linear_forward" not in BACKENDS[name].SUPPORTS) or in_plain_pytorch(
+        "linear", backend, *tensors
+    ):
         name = REFERENCE
+    else:
+        name = resolve("linear", backend, x.device.type, effective_dtype(x), needs_gradient(*tensors))
     if name == REFERENCE:
         out = reference.linear(x, weight, bias, gelu=gelu)
         return out if out_dtype is None else out.to(out_dtype)

@@ -30,8 +30,8 @@ def register_gradient(op: str, backward: Callable, setup_context: Callable) -> N
 
     def refuse(ctx: Any, *grads: Tensor) -> NoReturn:
         raise RuntimeError(
-            f"fermt::{op} can be differentiated once; for second derivatives use fermt_kernels.reference.{op}, "
-            "which is plain PyTorch"
+            f"fermt::{op} can be differentiated once; for second derivatives use "
+            f"fermt_kernels.reference.{op.removesuffix('_packed')}, which is plain PyTorch"
         )
 
     torch.library.register_autograd(f"fermt::{op}_backward", refuse, lib=LIBRARY)

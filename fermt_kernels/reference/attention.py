@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -37,12 +38,23 @@ def attention(q: Tensor, k: Tensor, v: Tensor, num_template: int, pattern: str, 
     """
     outputs, lses = [], []
     for rows, keys in groups(pattern, num_template, q.shape[2]):
-        scores = (q[:, :, rows] @ k[:, :, keys].mT).to(statistics_dtype(q.dtype)) * scale  # (B, H, rows, keys)
+        scores = _scores(q[:, :, rows], k[:, :, keys], scale)
         lse = torch.logsumexp(scores, dim=-1)  # (B, H, rows); -inf where there are no keys
-        probabilities = torch.exp(scores - lse.unsqueeze(-1)).to(q.dtype)
+        probabilities = torch.softmax(scores, dim=-1).to(q.dtype)  # exp(scores - lse) is inexact for large scores
         outputs.append(probabilities @ v[:, :, keys])  # (B, H, rows, D); 0 where there are no keys
         lses.append(lse)
     return torch.cat(outputs, dim=2), torch.cat(lses, dim=2)
+
+
+def _scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """scale q k^T, (B, H, rows, keys), in `statistics_dtype`.
+
+    A power of two near the scale is applied to q before the product, which changes no bit but keeps the product of
+    large float16 numbers finite.
+    """
+    exponent = math.floor(math.log2(abs(scale))) if scale else 0
+    before = 2.0 ** min(0, exponent)
+    return ((q * before) @ k.mT).to(statistics_dtype(q.dtype)) * (scale / before)
 
 
 def attention_forward(
@@ -73,8 +85,7 @@ def attention_backward(
         grad.zero_()
     for rows, keys in groups(pattern, num_template, q.shape[2]):
         q_rows, k_keys, v_keys, grad_rows = q[:, :, rows], k[:, :, keys], v[:, :, keys], grad_out[:, :, rows]
-        scores = (q_rows @ k_keys.mT).to(lse.dtype) * scale  # (B, H, rows, keys)
-        probabilities = torch.exp(scores - lse[:, :, rows].unsqueeze(-1))
+        probabilities = torch.softmax(_scores(q_rows, k_keys, scale), dim=-1)
         delta = (grad_rows * out[:, :, rows]).to(lse.dtype).sum(-1, keepdim=True)  # (B, H, rows, 1)
         grad_probabilities = (grad_rows @ v_keys.mT).to(lse.dtype)
         grad_scores = (probabilities * (grad_probabilities - delta) * scale).to(q.dtype)

@@ -23,7 +23,7 @@ CONFIGS = {
     "corner": fermt.ModelConfig(patterns=fk.PATTERNS, head="corner", dau=False, reweight=True, **SMALL),
 }
 
-# Byte offsets of the header's fields, as csrc/frame_model.h has them; q: int64, d: double.
+# Byte offsets of the header's fields, as csrc/abi/packed_model.h has them; q: int64, d: double.
 FIELDS = {
     "version": (8, "q"),
     "total_bytes": (16, "q"),

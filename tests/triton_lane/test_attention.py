@@ -6,23 +6,24 @@ import pytest
 import torch
 
 import fermt_kernels as fk
+from fermt_kernels.testing import LAYOUTS, attention_inputs
 
-from ..support.inputs import LAYOUTS, attention_inputs
+from ..support.lanes import slow
 from ..test_attention import assert_backend_is_accurate, gradients, run
 
 CASES = [  # (B, H, N, D), n, pattern: both sides of every block edge, each pattern, empty groups, one key
-    ((1, 1, 97, 16), 33, "mixed"),
-    ((1, 2, 65, 16), 1, "cross"),
-    ((1, 1, 64, 16), 63, "full"),
-    ((1, 1, 130, 16), 66, "one_way_cross"),
-    ((2, 1, 31, 8), 15, "self"),
-    ((1, 1, 40, 128), 8, "mixed"),
-    ((2, 2, 45, 64), 9, "cross"),
-    ((1, 1, 50, 32), 17, "mixed"),
+    slow((1, 1, 97, 16), 33, "mixed"),
+    slow((1, 2, 65, 16), 1, "cross"),
+    slow((1, 1, 64, 16), 63, "full"),
+    slow((1, 1, 130, 16), 66, "one_way_cross"),
+    slow((2, 1, 31, 8), 15, "self"),
+    slow((1, 1, 40, 128), 8, "mixed"),
+    slow((2, 2, 45, 64), 9, "cross"),
+    slow((1, 1, 50, 32), 17, "mixed"),
+    slow((1, 1, 400, 16), 70, "cross"),  # a group of more than 256: the long kernels in float16 too
+    slow((1, 1, 7, 16), 0, "mixed"),
     ((1, 1, 21, 5), 4, "mixed"),
-    ((1, 1, 400, 16), 70, "cross"),  # a group of more than 256: the long kernels in float16 too
-    ((1, 1, 7, 16), 0, "mixed"),
-    ((1, 1, 7, 16), 7, "cross"),
+    slow((1, 1, 7, 16), 7, "cross"),
     ((1, 1, 1, 16), 1, "self"),
     ((0, 2, 9, 16), 4, "mixed"),
     ((2, 2, 0, 16), 0, "full"),
@@ -34,12 +35,13 @@ def test_triton_is_accurate(shape: tuple, n: int, pattern: str) -> None:
     assert_backend_is_accurate(shape, n, pattern, "triton")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [-0.3, 0.0, 2.5])
 def test_triton_is_accurate_for_any_scale(scale: float) -> None:
     assert_backend_is_accurate((1, 1, 40, 16), 20, "mixed", "triton", scale)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["packed", *(slow(name) for name in LAYOUTS if name != "packed")])
 def test_layouts_give_the_same_bits(layout: str) -> None:
     odd = attention_inputs((2, 2, 20, 16), layout)
     grad = attention_inputs((2, 2, 20, 16), layout, seed=1)[0]
@@ -52,6 +54,7 @@ def test_layouts_give_the_same_bits(layout: str) -> None:
         assert torch.equal(got, want)
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bits() -> None:
     q, k, v = attention_inputs((1, 2, 70, 16), "packed", torch.float16)
     first, second = (gradients(q, k, v, q, 20, "mixed", "triton") for _ in range(2))

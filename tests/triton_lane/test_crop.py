@@ -11,6 +11,8 @@ from fermt_kernels.backends import resolve
 from fermt_kernels.triton import crop as launcher
 from fermt_kernels.triton.launch import recording
 
+from ..support.lanes import first_fast, slow
+
 SQUARES = torch.tensor([[3, 1, 17], [-40, -30, 130], [-9, 5, 12], [30, -3, 9], [4, 33, 8], [0, 0, 1]])
 
 
@@ -27,7 +29,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 5, 8, 64, 71])
+@pytest.mark.parametrize("size", [1, 5, 8, slow(64), slow(71)])
 def test_the_kernel_is_the_reference(size: int) -> None:
     image = draw(35, 40)
     got = fk.frame.crop(image, SQUARES, size, backend="triton")
@@ -43,7 +45,7 @@ def test_any_strides(layout: str, dtype: torch.dtype) -> None:
     assert torch.equal(got, fk.reference.crop(image, squares, 13))
 
 
-@pytest.mark.parametrize("draws", range(6))
+@pytest.mark.parametrize("draws", first_fast(range(6)))
 def test_any_squares(draws: int) -> None:
     torch.manual_seed(draws)
     height, width = (int(n) for n in torch.randint(2, 60, (2,)))
@@ -55,6 +57,7 @@ def test_any_squares(draws: int) -> None:
     assert torch.equal(out, fk.reference.crop(image, squares, size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [4999, 8191])
 def test_positions_halfway_between_two_floats(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As beside OpenCV; in few programs, for the interpreter pays by the program."""

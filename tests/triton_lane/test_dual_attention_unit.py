@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 import fermt_kernels as fk
+from fermt_kernels.testing import LAYOUTS, unit_inputs
 from fermt_kernels.triton import dual_attention_unit as launchers
 from fermt_kernels.triton.launch import recording
-from tests import test_dual_attention_unit as unit_tests
-from tests.support.inputs import LAYOUTS, unit_inputs
-from tests.support.tolerance import over_draws
+from tests.support.lanes import slow
 from tests.test_dual_attention_unit import assert_unit_is_accurate, gradients, run
-
-MANY, FEW = 12, 3  # draws, of a hundred: the interpreter takes a fifth of a second for one
 
 
 @pytest.fixture
@@ -26,37 +23,25 @@ def one_program_for_totals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("one_program_for_totals")
 @pytest.mark.parametrize(
-    ("shape", "hidden", "kernel", "draws"),
+    ("shape", "hidden", "kernel", "families"),
     [
-        ((1, 1, 1, 1), 1, 3, MANY),
-        ((1, 3, 1, 1), 2, 5, MANY),
-        ((1, 2, 7, 5), 2, 3, MANY),
-        ((1, 3, 5, 2), 2, 5, MANY),
-        ((2, 3, 17, 13), 2, 3, FEW),  # more than a block, in a batch
-        ((1, 3, 15, 11), 1, 5, FEW),
-        ((1, 5, 3, 11), 1, 3, FEW),
-        ((1, 3, 4, 3), 1, 7, FEW),
-        ((1, 9, 3, 5), 2, 3, FEW),  # blocks for many channels
+        slow((1, 1, 1, 1), 1, 3, 1),
+        slow((1, 3, 1, 1), 2, 5, 1),
+        slow((1, 2, 7, 5), 2, 3, 2),
+        slow((1, 3, 5, 2), 2, 5, 2),
+        slow((2, 3, 17, 13), 2, 3, 1),  # more than a block, in a batch
+        slow((1, 3, 15, 11), 1, 5, 1),
+        slow((1, 5, 3, 11), 1, 3, 1),
+        ((1, 3, 4, 3), 1, 7, 1),
+        slow((1, 1, 33, 17), 1, 5, 1),  # one channel of many pixels: each gradient one number, whose terms cancel
+        slow((1, 9, 3, 5), 2, 3, 1),  # blocks for many channels
     ],
 )
-def test_unit_is_accurate(shape: tuple, hidden: int, kernel: int, draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unit_tests, "over_draws", lambda compute, _: over_draws(compute, draws))
-    assert_unit_is_accurate(shape, hidden, kernel, "triton")
+def test_unit_is_accurate(shape: tuple, hidden: int, kernel: int, families: int) -> None:
+    assert_unit_is_accurate(shape, hidden, kernel, "triton", families)
 
 
-@pytest.mark.usefixtures("one_program_for_totals")
-def test_one_channel_of_many_pixels() -> None:
-    """Not by the rule: where a gradient is one number, and its terms cancel, eager's error is a matter of luck."""
-    x, weights = unit_inputs((1, 1, 33, 17))
-    x64, weights64 = x.double(), [weight.double() for weight in weights]
-    torch.testing.assert_close(
-        run(x, weights, "triton").double(), run(x64, weights64, "reference"), rtol=1e-5, atol=1e-5
-    )
-    truth = gradients(x64, weights64, x64, "reference")
-    for got, want in zip(gradients(x, weights, x, "triton"), truth, strict=True):
-        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
-
-
+@pytest.mark.slow
 def test_more_tiles_than_are_summed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weights = unit_inputs((2, 3, 17, 19), hidden=2, kernel=3)
     once = (run(x, weights, "triton"), *gradients(x, weights, x, "triton"))
@@ -67,6 +52,7 @@ def test_more_tiles_than_are_summed_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_program_for_totals")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_strides_do_not_change_a_bit(dtype: torch.dtype) -> None:

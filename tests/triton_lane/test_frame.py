@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
 import fermt
 import fermt_kernels as fk
+from fermt_kernels.testing import assert_accurate
 from fermt_kernels.triton import frame_tiles
 from fermt_kernels.triton.attention import Blocks
 from fermt_kernels.triton.frame_tiles import FEW, MANY, Tiles
 from fermt_kernels.triton.launch import Tuning
 
 from ..support.device_frames import DTYPES, LARGE, model_of, pack, run, take
-from ..support.tolerance import assert_accurate
-from ..test_frame import by_module, crops, lively
+from ..support.lanes import slow
+from ..test_frame import by_module, lively, neighbors
 
-DRAWS = {"center": 3, "corner": 6}  # the crops of a batch: a corner head's maps are few numbers
+COUNT = {"center": 3, "corner": 6}  # the crops of a batch: a corner head's maps are few numbers
 
 pytestmark = pytest.mark.usefixtures("few_programs")
 
 
 def assert_frame_is_accurate(model: fermt.FERMT, dtype: torch.dtype, count: int = 0) -> None:
-    images = crops(model, count or DRAWS[model.config.head])
+    images = neighbors(model, count or COUNT[model.config.head])
     actual = run(pack(model, dtype), images)
     truth, eager = (by_module(model, images, each) for each in (torch.float64, dtype))
     for outputs in (truth, eager):
@@ -31,7 +34,7 @@ def assert_frame_is_accurate(model: fermt.FERMT, dtype: torch.dtype, count: int 
     for name, value in actual.items():
         assert value.dtype == torch.float32
         # The rule's one rounding is that of the dtype in which the frame was computed.
-        assert_accurate(value.to(dtype), eager[name].to(dtype), truth[name], name, draws=True)
+        assert_accurate(value.to(dtype), eager[name].to(dtype), truth[name], name)
 
 
 CASES = {
@@ -60,12 +63,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES)
+FAST = (("all mixed", torch.float32), ("corner, never read but by reweight", torch.float16))
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"), [*FAST, *(slow(*each) for each in product(CASES, DTYPES) if each not in FAST)], ids=str
+)
 def test_every_configuration(case: str, dtype: torch.dtype) -> None:
     assert_frame_is_accurate(model_of(**CASES[case]), dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", ["a prefix is frozen", "corner, all mixed, reweight"])
 def test_few_rows(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +81,7 @@ def test_few_rows(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
     assert_frame_is_accurate(model_of(**CASES[case]), dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "table"), [(torch.float32, MANY), (torch.float16, FEW)], ids=["many", "few"])
 def test_the_models_own_sizes(dtype: torch.dtype, table: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the depth and the images: a whole frame takes the interpreter minutes."""
@@ -95,7 +104,13 @@ STEPS = {
 
 
 @pytest.mark.parametrize(
-    ("steps", "dtype"), [*((steps, torch.float32) for steps in STEPS), ("proj_mlp by three", torch.float16)], ids=str
+    ("steps", "dtype"),
+    [
+        ("proj_mlp by three", torch.float16),
+        ("proj, fc1 by two, fc2", torch.float32),
+        *(slow(steps, torch.float32) for steps in STEPS if steps != "proj, fc1 by two, fc2"),
+    ],
+    ids=str,
 )
 def test_every_way_through_a_layer(steps: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = LARGE[4]._replace(

@@ -19,6 +19,7 @@ from ..test_frame import by_module, crops
 pytestmark = pytest.mark.usefixtures("few_programs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_batches_and_runs_do_not_change_a_bit(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """With tokens that fill tiles: by a row's place in a tile, NumPy rounds its products otherwise."""
@@ -73,6 +74,7 @@ def tracked(packed: fk.frame.CudaPackedModel) -> Tracked:
         return Tracked(*images, caches, track(packed, caches, images[1]))
 
 
+@pytest.mark.slow
 def test_caches_of_any_form(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace = fk.frame.Workspace()
     fk.frame.encode_template(packed, tracked.templates.flip(0), workspace=workspace)
@@ -103,6 +105,7 @@ def test_caches_are_exchanged_between_calls(packed: fk.frame.CudaPackedModel, tr
     assert torch.equal(second, before)
 
 
+@pytest.mark.slow
 def test_a_template_encoded_in_between_spoils_nothing(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace = fk.frame.Workspace()
     caches = fk.frame.encode_template(packed, tracked.templates, workspace=workspace)
@@ -112,6 +115,7 @@ def test_a_template_encoded_in_between_spoils_nothing(packed: fk.frame.CudaPacke
     assert_same_bits(track(packed, caches, tracked.searches, workspace=workspace), tracked.outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)  # in float32 nothing is converted on its way out
 def test_a_later_frame_leaves_an_earlier_ones_results(dtype: torch.dtype) -> None:
     packed, workspace = pack(model_of("corner", patterns=("mixed",)), dtype), fk.frame.Workspace()
@@ -124,6 +128,7 @@ def test_a_later_frame_leaves_an_earlier_ones_results(dtype: torch.dtype) -> Non
     assert not any(torch.equal(value, later[name]) for name, value in kept.items())
 
 
+@pytest.mark.slow
 def test_one_workspace_for_two_models_and_batches(packed: fk.frame.CudaPackedModel) -> None:
     workspace = fk.frame.Workspace()
     other = pack(model_of("corner", patterns=("full",), template_size=24), torch.float16)
@@ -133,6 +138,7 @@ def test_one_workspace_for_two_models_and_batches(packed: fk.frame.CudaPackedMod
         assert_same_bits(track(each, kept, images[1], workspace=workspace), track(each, kept, images[1]))
 
 
+@pytest.mark.slow
 def test_a_workspace_serves_in_and_out_of_inference_mode(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     workspace, images = fk.frame.Workspace(), (tracked.templates, tracked.searches)
     for mode in (True, False, True):
@@ -140,6 +146,7 @@ def test_a_workspace_serves_in_and_out_of_inference_mode(packed: fk.frame.CudaPa
             assert_same_bits(run(packed, images, workspace), tracked.outputs)
 
 
+@pytest.mark.slow
 def test_crops_of_any_strides(packed: fk.frame.CudaPackedModel, tracked: Tracked) -> None:
     images = tracked.templates, tracked.searches
     template, search = (crop.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1) for crop in images)
@@ -156,6 +163,7 @@ def test_only_what_is_asked_for_is_returned(packed: fk.frame.CudaPackedModel, tr
         assert list(outputs) == [*maps, *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [3, 4])
 def test_the_window_chooses_the_cell(grid: int) -> None:
     packed, workspace = pack(model_of(patterns=("mixed",), search_size=8 * grid)), fk.frame.Workspace()
@@ -168,6 +176,7 @@ def test_the_window_chooses_the_cell(grid: int) -> None:
         assert torch.equal(maps["boxes"], fk.frame.decode(maps, window))  # of equal cells, the first
 
 
+@pytest.mark.slow
 def test_a_corner_box_lies_between_its_maps_means() -> None:
     packed = pack(model_of("corner", patterns=("mixed",)))
     maps = run(packed, crops_of(packed, 3))
@@ -175,6 +184,7 @@ def test_a_corner_box_lies_between_its_maps_means() -> None:
     torch.testing.assert_close(maps["boxes"], fk.frame.decode(maps), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [-50.0, 50.0])
 def test_scores_and_sizes_stay_off_0_and_1(bias: float) -> None:
     model = model_of(patterns=("mixed",))

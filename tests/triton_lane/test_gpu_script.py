@@ -36,6 +36,7 @@ def written(folder: Path, part: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"gpu-dry-run-{part}.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_programs")
 def test_the_dry_run_checks_measures_and_writes(tmp_path: Path) -> None:
     gpu.main(out=tmp_path, dry_run=True)
@@ -93,6 +94,7 @@ def test_a_peer_that_fails_says_why_and_ours_raises() -> None:
         list(gpu_runners.timed({OURS: runners["a peer"]}, shared, "cpu", Console()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_programs")
 def test_a_peer_of_another_function_fails() -> None:
     with torch.no_grad():
@@ -103,6 +105,7 @@ def test_a_peer_of_another_function_fails() -> None:
             gpu_frame._checked(subject, frame, lambda *images: [1 - x for x in frame.module(*images)])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_programs")
 def test_wrong_frames_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right, runs = frame_head.Head.run, []
@@ -127,6 +130,7 @@ def test_wrong_frames_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.slow
 def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = triton_backend.dual_attention_unit_forward
 
@@ -140,6 +144,7 @@ def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all("unit" in fault for fault in found)
 
 
+@pytest.mark.slow
 def test_the_tuner_prints_each_table(capsys: pytest.CaptureFixture[str]) -> None:
     triton_tune.main(dims="16", batch=1, dry_run=True)
     printed = capsys.readouterr().out
@@ -147,6 +152,7 @@ def test_the_tuner_prints_each_table(capsys: pytest.CaptureFixture[str]) -> None
         assert f"{name}: Blocks(" in printed
 
 
+@pytest.mark.slow
 def test_the_frames_tuner_finds_the_best_and_leaves_the_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +181,7 @@ def every_other(right: Callable, entry: Any, name: str, number: str, small: bool
     return right(entry, name, number, False)
 
 
+@pytest.mark.slow
 def test_the_frames_tuner_runs(capsys: pytest.CaptureFixture[str]) -> None:
     triton_tune.main(frame=True, dtype="float32", entries="attention", dry_run=True)
     assert "FEW[4], B = 1: " in (printed := capsys.readouterr().out)
@@ -183,6 +190,7 @@ def test_the_frames_tuner_runs(capsys: pytest.CaptureFixture[str]) -> None:
         triton_tune.main(frame=True, dtype="float32", entries="qvk", dry_run=True)
 
 
+@pytest.mark.slow
 def test_a_table_that_computes_something_else_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = triton_tune_frame._subject("cpu", torch.float32, 1, small=True)
     assert isinstance(triton_tune_frame._seconds(subject, on_gpu=False), float)

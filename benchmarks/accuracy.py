@@ -1,0 +1,188 @@
+"""Accuracy on real sequences: of weights, in every precision, beside other people's trackers.
+
+python -m benchmarks.accuracy --sequences examples --weights demo/weights.safetensors --dtypes float32,bfloat16,int8
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from fermt.cli.common import INTERRUPTED, check_output, failed
+from fermt.progress import ProgressDisplay
+from fermt_kernels.files import atomic_write
+
+from . import machine
+from .accuracy_data import LabelledSequence, Scores, find_sequences, score
+from .accuracy_report import LEGEND, MEAN, Results, means, record, tables
+from .accuracy_trackers import FORMS, PEERS, Entry, entries
+
+FAILURES = (OSError, ValueError, RuntimeError, cv2.error)  # of one sequence
+
+
+def follow(sequence: LabelledSequence, taking_part: Sequence[Entry], tell: Callable[[], None]) -> dict[str, Scores]:
+    """Takes all trackers through a sequence, frame by frame; `tell` is called after each frame.
+
+    Raises:
+        OSError, ValueError, RuntimeError, cv2.error: an image that cannot be read, or a tracker's own error.
+    """
+    boxes: dict[str, list[Sequence[float]]] = {entry.name: [] for entry in taking_part}
+    for t, image in enumerate(sequence.images()):
+        for entry in taking_part:
+            if t:
+                boxes[entry.name].append(entry.follower.update(image))
+            else:
+                entry.follower.init(image, sequence.truth[0].tolist())
+                boxes[entry.name].append(sequence.truth[0].tolist())
+        tell()
+    return {name: score(np.array(rows, np.float64), sequence.truth) for name, rows in boxes.items()}
+
+
+def run(
+    sequences: Sequence[LabelledSequence], taking_part: Sequence[Entry], console: Console, results: Results
+) -> dict[str, str]:
+    """Fills in `results` and prints a line a sequence; sequences that failed, with the reason."""
+    failures: dict[str, str] = {}
+    frames = 0
+    total = sum(len(each.truth) for each in sequences)
+    with ProgressDisplay(console, "tracking", total, unit="frames") as display:
+        for sequence in sequences:
+            ahead = frames + len(sequence.truth)
+
+            def tell() -> None:
+                nonlocal frames
+                frames += 1
+                display.update(frames, f"{len(results) + len(failures)}/{len(sequences)} sequences")
+
+            try:
+                results[sequence.name] = follow(sequence, taking_part, tell)
+            except FAILURES as error:
+                failures[sequence.name] = str(error)
+                display.say(f"{sequence.name}: left out, {error}", "bold red")
+                continue
+            finally:
+                frames = ahead
+            display.update(frames, f"{len(results) + len(failures)}/{len(sequences)} sequences")
+            reached = "  ".join(f"{name} {scores.ao:.3f}" for name, scores in results[sequence.name].items())
+            display.say(f"{sequence.name} ({len(sequence.truth)} frames): AO  {reached}  {display.time_left}")
+    return failures
+
+
+def listed(what: str, text: str, known: Mapping[str, Any]) -> list[str]:
+    """Names with commas between them; BadParameter for one that is not known."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"{what} must be among {', '.join(known)}; got {name!r}")
+    return names
+
+
+def grouped(texts: Sequence[str], sequences: Sequence[LabelledSequence]) -> dict[str, list[str]]:
+    """Groups by name; BadParameter for one that is not NAME=SEQUENCE,... of sequences that are there."""
+    known = {sequence.name: sequence for sequence in sequences}
+    groups = {}
+    for text in texts:
+        name, equals, members = text.partition("=")
+        if not name or not equals or name == MEAN:
+            expected = f"NAME=SEQUENCE,SEQUENCE,..., its name other than {MEAN!r}"
+            raise typer.BadParameter(f"group must be {expected}; got {text!r}")
+        groups[name] = listed(f"sequences of group {name}", members, known)
+    return groups
+
+
+def read(paths: Sequence[Path], frames: int) -> list[LabelledSequence]:
+    """The sequences at all paths, cut to so many frames; ValueError if two have one name."""
+    sequences = [sequence.first(frames) for path in paths for sequence in find_sequences(path)]
+    names = [sequence.name for sequence in sequences]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"sequences must differ in their names; more than one is called {', '.join(twice)}")
+    return sequences
+
+
+def main(
+    sequences: Annotated[
+        list[Path],
+        typer.Option(help="A folder of sequences, or one sequence: a folder or a video (see above). Repeatable."),
+    ],
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="Weights by fermt.save, `fermt train` or `fermt convert`. Repeatable.")
+    ] = None,
+    dtypes: Annotated[
+        str,
+        typer.Option(help=f"Forms in which weights run, with commas between them: {', '.join(FORMS)} (see above)."),
+    ] = "float32",
+    untrained: Annotated[
+        bool, typer.Option(help="Also a model without training, like the first weights', in the first form.")
+    ] = True,
+    peers: Annotated[str, typer.Option(help=f"Other trackers: {', '.join(PEERS)}; csrt needs OpenCV's contrib.")] = "",
+    nano: Annotated[Path | None, typer.Option(help="Folder with NanoTrack V2's two ONNX files.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="A mean of its own: NAME=SEQUENCE,... Repeatable.")] = None,
+    frames: Annotated[int, typer.Option(min=0, help="Take the first so many of each sequence; 0: all.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves their own choice.")] = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write all scores to this .json file, too.")] = None,
+) -> None:
+    """Average overlap, success rate and AUC of trackers on sequences whose true boxes are known.
+
+    Each tracker gets the true box of the first frame and follows the target by itself to the end.
+
+    A sequence is a folder with images and groundtruth.txt, a line x,y,w,h for each frame, nan,nan,nan,nan where the
+    target is absent; or with groundtruth.csv: the line frame,x,y,w,h, then those numbers for each labelled frame;
+    or a video clip.mp4 with such a file beside it, clip_groundtruth.csv. Boxes are in pixels, frames count from 0.
+
+    Forms: float32, bfloat16 and int8 are the packed frame in that precision, int8 calibrated on the labelled frames of
+    the clips in examples/; onnx is the float32 export in ONNX Runtime, which takes a minute to make; model is PyTorch.
+
+    A sequence that cannot be read is named and left out, and the exit status is then 1. Ctrl-C prints what is done, and
+    writes nothing; 130.
+
+    Example: python -m benchmarks.accuracy --sequences examples --peers nano --nano nanotrack/
+    """
+    check_output(json_out, (".json",))
+    forms, others = listed("dtypes", dtypes, FORMS), listed("peers", peers, PEERS)
+    if not forms:
+        raise typer.BadParameter(f"dtypes must be among {', '.join(FORMS)}; got {dtypes!r}")
+    console = Console()
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+    results: Results = {}
+    failures: dict[str, str] = {}
+    interrupted = False
+    try:
+        todo = read(sequences, frames)
+        groups = grouped(group or [], todo)
+        console.print(machine.headline(machine.facts()), highlight=False, soft_wrap=True)
+        taking_part = entries(weights or [], forms, untrained, others, nano, console)
+        if not taking_part:
+            raise ValueError("no tracker is left to run")
+        failures = run(todo, taking_part, console, results)
+    except KeyboardInterrupt:
+        interrupted = True
+        console.print("Interrupted: below is what was done.", style="bold yellow")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise failed(error) from error
+    if results:
+        averages = means(results, groups)
+        for table in tables(results, averages):
+            needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+            Console(width=max(console.width, needed)).print(table)  # wrapped rather than cut where that is too wide
+        if left_out := [sequence.name for sequence in todo if sequence.name not in results]:
+            console.print(f"Not in the means: {', '.join(left_out)}", style="bold yellow", highlight=False)
+        console.print(LEGEND, highlight=False)
+        if json_out is not None and not interrupted:
+            atomic_write(json_out, record(taking_part, results, averages, groups, failures, frames) + "\n")
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if failures:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

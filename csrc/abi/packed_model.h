@@ -1,0 +1,83 @@
+// A packed model as it lies in memory or in a file, and what of it a frame computes.
+//
+// The model is one block: a header, then sections at multiples of 64 bytes whose order and sizes follow from the
+// header.
+
+#pragma once
+
+#include "abi/fermt.h"
+
+namespace fermt {
+
+constexpr int kMaxDepth = 64;
+constexpr int kHeadLayers = 4;
+constexpr int kMaxBranches = 3;
+constexpr int64_t kHeaderBytes = 1024;
+constexpr int64_t kPanel = 64;  // columns of a panel of weights; the last may be narrower
+
+struct PackedHeader {
+  char magic[8];
+  int64_t version, total_bytes, checksum;
+  int64_t dtype, head, reweight;
+  int64_t dim, heads, depth, hidden, patch;
+  int64_t template_size, search_size;
+  int64_t dau, kernel, dilated_kernel, dau_hidden;
+  int64_t widths[kHeadLayers];
+  double eps, scale;
+  double template_factor, search_factor;  // side of a crop over the square root of the target's area
+  int64_t patterns[kMaxDepth];            // bits of PatternBit
+};
+
+enum PatternBit { kTemplateSeesTemplate = 1, kTemplateSeesSearch = 2, kSearchSeesTemplate = 4, kSearchSeesSearch = 8 };
+
+// The weights of a linear layer: panels of up to 64 outputs, each a row of that many 4-byte words for each word of
+// inputs.
+struct PackedMatrix {
+  const float* bias;
+  const float *scales, *sums;  // of int8: a column's scale, and the sum of its bytes
+  const char* panels;
+  int64_t outputs, inputs;
+};
+
+struct PackedLayer {
+  PackedMatrix q, kv, proj, fc1, fc2;
+};
+
+struct PackedModel {
+  const PackedHeader* header;
+  int64_t grid, num_template, num_search, head_dim, branches;
+  int64_t values_per_word;
+  const float* normalise;  // factor[3], offset[3]
+  const float* dau[FERMT_UNIT_WEIGHTS];
+  const float *pos_template, *pos_search;
+  PackedMatrix patch_embed;
+  PackedLayer layers[kMaxDepth];
+  const float *norm_weight, *norm_bias;
+  PackedMatrix head[kHeadLayers][kMaxBranches];  // float32: inputs are channels, 16 panel sets; else 9 x channels, one
+  const float* head_input;  // int8: what tokens are multiplied with, and the byte that stands for 0
+  const float *last_weight[kMaxBranches], *last_bias[kMaxBranches];
+
+  int64_t leading;                     // layers before the first in which template queries see search keys
+  bool template_input[kMaxDepth + 1];  // whether template tokens are needed as input of a layer, or after the last
+
+  // Not inline: the linker would keep one copy of several, maybe one that was compiled for another CPU.
+  int64_t head_groups(int layer) const;
+  int64_t map_channels() const;
+  static int64_t branch_outputs(int64_t head, int64_t branch);
+  bool sees(int layer, PatternBit bit) const;
+  bool template_updated(int layer) const;
+  bool template_queries(int layer) const;
+  bool template_keys(int layer) const;
+  bool search_keys(int layer) const;
+};
+
+// Lays out the sections that follow a plausible header, and returns the bytes of header and sections.
+int64_t lay_out(const PackedHeader& header, PackedModel* model);
+
+// Reads a packed model's header and lays out its sections; nothing outside [data, data + bytes) is touched.
+fermt_status open_model(const void* data, int64_t bytes, PackedModel* model);
+
+// Whether the model's checksum is that of its bytes; after open_model only.
+fermt_status verify_model(const PackedModel& model);
+
+}  // namespace fermt

@@ -1,0 +1,372 @@
+"""Compiles csrc/ with ninja: the one list of instruction sets, sources and flags.
+
+setup.py builds the library with it, driver/build.py the driver that checks it. Run as a program, it puts the library
+beside the Python sources: `python csrc/build_library.py`. Objects stay in build/, so that an edit compiles again only
+what depends on it. Needs a C++17 compiler and ninja; neither torch nor setuptools.
+
+Environment: CXX, CPPFLAGS, CXXFLAGS and LDFLAGS as usual (they come after ours), MAX_JOBS (compilers at a time; by
+default ninja's choice, one or two more than the cores), and FERMT_BUILD_ISAS (instruction sets to build, separated by
+commas; all that the compiler's target can have by default).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "fermt_kernels/cpp"  # where the library and its header are installed
+LIBRARY = "libfermt_kernels" + (".dylib" if sys.platform == "darwin" else ".so")
+HEADER = "fermt.h"
+
+CXXFLAGS = (
+    "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -ffp-contract=fast -fno-math-errno "
+    "-Wall -Wextra -Icsrc"
+)
+# The C++ runtime goes inside and stays hidden: the library meets whatever torch brought with it.
+STATIC_RUNTIME = "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL"
+
+# Instruction sets, best first: the features that a row's code is compiled for and that a CPU must have to run it, in
+# the names that -m and __builtin_cpu_supports share. To add one, add a line. The last runs on any CPU of any kind.
+AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma")
+ISAS: dict[str, tuple[str, ...]] = {
+    "avx512_bf16": (*AVX512, "avx512bf16", "avx512vnni"),
+    "avx512": AVX512,
+    "avx2": ("avx2", "fma"),
+    "generic": (),
+}
+ONCE = ("abi", "isa")  # folders of csrc/ whose files are compiled once
+EACH_ISA = ("ops", "frame")  # folders whose files are compiled for each instruction set
+OLDEST = {"GCC": 10, "Clang": 12}  # versions that are known to work
+GO_ON = "To install without the compiled kernels (slower, same results), set FERMT_KERNELS_NO_CPP=1 and try again."
+
+
+class BuildError(Exception):
+    """The library cannot be built; the message says why and what to do."""
+
+
+class Compiler(NamedTuple):
+    """A C++ compiler: its command, and what it compiles for, as "x86_64-linux-gnu"."""
+
+    command: tuple[str, ...]
+    target: str
+
+
+class Unit(NamedTuple):
+    """One call of the compiler: a source, its object's name and its own flags."""
+
+    source: str
+    name: str
+    flags: tuple[str, ...]
+
+
+def find_compiler(environment: Mapping[str, str] = os.environ) -> Compiler:
+    """CXX if it is set, else g++ or clang++."""
+    given = environment.get("CXX", "").strip()
+    candidates = [(given,) if shutil.which(given) else tuple(shlex.split(given))] if given else [("g++",), ("clang++",)]
+    for command in candidates:
+        if not shutil.which(command[0]):
+            continue
+        asked = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, errors="replace")
+        if asked.returncode:
+            reason = asked.stderr.strip() or f"exit status {asked.returncode}"
+            raise BuildError(f"'{shlex.join(command)}' is no C++ compiler, its -dumpmachine failed: {reason}.")
+        return Compiler(command, asked.stdout.strip())
+    names = ", ".join(shlex.join(command) for command in candidates)
+    raise BuildError(
+        f"no C++ compiler found (looked for {names}). Install one (Debian, Ubuntu: apt install g++; "
+        f"Fedora: dnf install gcc-c++; macOS: xcode-select --install)."
+    )
+
+
+def find_ninja() -> str:
+    if found := shutil.which("ninja"):
+        return found
+    try:
+        import ninja
+    except ImportError:
+        raise BuildError("ninja not found. Install it (pip install ninja).") from None
+    return str(Path(ninja.BIN_DIR) / "ninja")
+
+
+def is_x86(target: str) -> bool:
+    return target.startswith(("x86_64", "amd64"))
+
+
+def chosen_isas(target: str, environment: Mapping[str, str] = os.environ) -> dict[str, tuple[str, ...]]:
+    """The rows of ISAS to build: those of the target, or of these the ones that FERMT_BUILD_ISAS names."""
+    generic = list(ISAS)[-1]
+    possible = ISAS if is_x86(target) else {generic: ISAS[generic]}
+    wanted = [name.strip() for name in environment.get("FERMT_BUILD_ISAS", "").split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in possible]:
+        raise BuildError(f"FERMT_BUILD_ISAS={','.join(unknown)}: expected some of {', '.join(possible)} for {target}.")
+    return {name: features for name, features in possible.items() if not wanted or name in (*wanted, generic)}
+
+
+def sources(folders: Sequence[str]) -> list[str]:
+    """The C++ files of some of csrc/'s folders, relative to the root."""
+    files = (path for name in folders for path in sorted((ROOT / "csrc" / name).glob("*.cpp")))
+    return [path.relative_to(ROOT).as_posix() for path in files]
+
+
+def units(target: str, isas: Mapping[str, tuple[str, ...]]) -> list[Unit]:
+    """Every call of the compiler: the long ones first, so that no core waits for the last."""
+    # Whatever CXXFLAGS asks for: a row is what its name says.
+    baseline = ("-march=x86-64",) if is_x86(target) else ()
+
+    def own_flags(isa: str, features: tuple[str, ...]) -> tuple[str, ...]:
+        wide = ("-mprefer-vector-width=512",) if "avx512f" in features else ()
+        return (f"-DFERMT_ISA={isa}", *baseline, *(f"-m{feature}" for feature in features), *wide)
+
+    each = [
+        Unit(source, f"{isa}.{Path(source).stem}", own_flags(isa, features))
+        for isa, features in isas.items()
+        for source in sources(EACH_ISA)
+    ]
+    return [*each, *(Unit(source, Path(source).stem, ()) for source in sources(ONCE))]
+
+
+def rows_define(isas: Mapping[str, tuple[str, ...]]) -> str:
+    """What isa/kernel_table.h makes the table of."""
+    rows = (f"ROW({name}, {' '.join(f'HAS({feature})' for feature in features)})" for name, features in isas.items())
+    return f"-DFERMT_ROWS(ROW, HAS)={' '.join(rows)}"
+
+
+def flags_of(variable: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+    try:
+        return shlex.split(environment.get(variable, ""))
+    except ValueError as error:
+        raise BuildError(f"{variable}={environment[variable]!r} cannot be read as flags: {error}.") from None
+
+
+def compile_flags(environment: Mapping[str, str] = os.environ) -> list[str]:
+    return [*CXXFLAGS.split(), *flags_of("CPPFLAGS", environment), *flags_of("CXXFLAGS", environment)]
+
+
+def link_flags(compiler: Compiler, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Of the shared library: with the C++ runtime inside, where there is a static one (Fedora installs none)."""
+    own = flags_of("LDFLAGS", environment)
+    if "darwin" in compiler.target:
+        return own
+    static = STATIC_RUNTIME.split()
+    problem = _attempt(compiler, [*compile_flags(environment), "-shared", *static, *own])
+    if problem is None:
+        return [*static, *own]
+    if (shared := _attempt(compiler, [*compile_flags(environment), "-shared", *own])) is not None:
+        raise BuildError(f"{_described(compiler)} cannot link a shared library: {shared}")
+    _say("no static C++ runtime here (Fedora: libstdc++-static): the library will use the system's shared one")
+    return own
+
+
+def check_compiler(compiler: Compiler, flags: Sequence[str]) -> None:
+    """Raises BuildError with the compiler's own words if it cannot compile a small C++17 program with these flags."""
+    if (problem := _attempt(compiler, [*flags, "-c"])) is not None:
+        raise BuildError(f"{_described(compiler)} cannot compile a small C++17 program: {problem}")
+
+
+# Needs the C++ runtime, as parallel.cpp does, and the vector extensions.
+_SMALL_PROGRAM = """
+#include <atomic>
+#include <cstdlib>
+struct Kept { void* data = nullptr; ~Kept() { std::free(data); } };
+thread_local Kept t_kept;
+typedef float Vec __attribute__((vector_size(16)));
+std::atomic<int> g_count{0};
+extern "C" void* fermt_probe(Vec* v) { if constexpr (sizeof(Vec) == 16) *v += 1.0f; ++g_count; return t_kept.data; }
+"""
+
+
+def _attempt(compiler: Compiler, flags: Sequence[str]) -> str | None:
+    """None if the compiler makes something of the small program with these flags, else what it says."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "small.cpp", Path(folder) / "small"
+        source.write_text(_SMALL_PROGRAM)
+        command = [*compiler.command, *flags, str(source), "-o", str(out)]
+        tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+        if tried.returncode == 0 and out.exists():
+            return None
+        return (tried.stderr or tried.stdout).strip() or f"exit status {tried.returncode}, no message"
+
+
+def _described(compiler: Compiler) -> str:
+    """The compiler's command and version, and whether that is an old one."""
+    asked = subprocess.run(
+        [*compiler.command, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, errors="replace"
+    )
+    macros = dict(re.findall(r"#define (__clang_major__|__GNUC__) (\d+)", asked.stdout))
+    kind = "Clang" if "__clang_major__" in macros else "GCC"
+    major = macros.get("__clang_major__") or macros.get("__GNUC__")
+    name = f"'{shlex.join(compiler.command)}'"
+    if major is None:
+        return name
+    old = f", older than {kind} {OLDEST[kind]}, the oldest known to work" if int(major) < OLDEST[kind] else ""
+    return f"{name} ({kind} {major}{old})"
+
+
+def _escaped(command: Sequence[str]) -> str:
+    """A command for a shell, as a ninja file has it."""
+    return shlex.join(command).replace("$", "$$")
+
+
+def ninja_file(
+    folder: Path, compiler: Compiler, flags: Sequence[str], linking: Sequence[str], todo: Sequence[Unit], out: str
+) -> str:
+    """The text of a ninja file: an edge a unit, and one that links `out`. All paths are relative to the root, so the
+    root's own name may be any."""
+    lines = [
+        f"builddir = {folder.as_posix()}",
+        "rule compile",
+        f"  command = {_escaped([*compiler.command, *flags])} $own -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "  description = compiling $in $isa",
+        "rule link",
+        f"  command = {_escaped(compiler.command)} $in {_escaped(linking)} -o $out",
+        "  description = linking $out",
+    ]
+    objects = [f"{(folder / unit.name).as_posix()}.o" for unit in todo]
+    for unit, name in zip(todo, objects, strict=True):
+        isa = next((f"for {flag.partition('=')[2]}" for flag in unit.flags if flag.startswith("-DFERMT_ISA=")), "")
+        lines += [f"build {name}: compile {unit.source}", f"  own = {_escaped(unit.flags)}", f"  isa = {isa}"]
+    lines += [f"build {out}: link {' '.join(objects)}", f"default {out}", ""]
+    return "\n".join(lines)
+
+
+def build(
+    folder: str,
+    out: str,
+    *,
+    compiler: Compiler | None = None,
+    extra_flags: Sequence[str] = (),
+    extra_units: Sequence[Unit] = (),
+    shared: bool = True,
+    environment: Mapping[str, str] = os.environ,
+) -> Path:
+    """Compiles and links csrc/.
+
+    Args:
+        folder: for objects, relative to the root; kept, so that the next build is short.
+        out: what is linked, relative to the root.
+        compiler: to use; found if None.
+        extra_flags: of every compilation and of the link, after all others but the instruction sets' own.
+        extra_units: beside those of csrc/.
+        shared: whether a shared library is linked, or a program.
+        environment: see this module's docstring.
+
+    Returns:
+        The path of what was linked.
+
+    Raises:
+        BuildError: with the reason.
+    """
+    start = time.monotonic()
+    compiler, ninja, jobs = compiler or find_compiler(environment), find_ninja(), _jobs(environment)
+    isas = chosen_isas(compiler.target, environment)
+    flags = [*compile_flags(environment), *extra_flags]
+    check_compiler(compiler, flags)
+    own = link_flags(compiler, environment) if shared else flags_of("LDFLAGS", environment)
+    linking = [*(["-shared"] if shared else []), *extra_flags, *own]
+    todo = [*extra_units, *units(compiler.target, isas)]
+    text = ninja_file(Path(folder), compiler, [*flags, rows_define(isas)], linking, todo, out)
+    (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    with _locked(ROOT / folder / "lock"):
+        file = ROOT / folder / "build.ninja"
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")
+        _say(
+            f"building {out} with {_described(compiler)} for {', '.join(isas)}: {len(todo)} files, "
+            f"about {4 * len(todo)} s of CPU time if none is up to date"
+        )
+        _run_ninja([ninja, "-f", f"{folder}/build.ninja", *jobs], compiler)
+    _say(f"{out} is up to date, after {time.monotonic() - start:.0f} s")
+    return ROOT / out
+
+
+def _jobs(environment: Mapping[str, str]) -> list[str]:
+    jobs = environment.get("MAX_JOBS", "").strip()
+    if not jobs:
+        return []
+    if not jobs.isdecimal() or int(jobs) < 1:
+        raise BuildError(f"MAX_JOBS={jobs!r}: expected a whole number of at least 1.")
+    return ["-j", jobs]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One build of a folder at a time: those of several Python versions share their objects."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            _say(f"waiting for another build in {path.parent}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run_ninja(command: Sequence[str], compiler: Compiler) -> None:
+    """Runs ninja and passes on what it says; BuildError names what failed, and why as far as the compiler said so."""
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as ninja:
+        assert ninja.stdout is not None
+        for line in ninja.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.strip())
+    if ninja.returncode == 0:
+        return
+    failed = [re.sub(r"^FAILED: (\[code=\d+\] )?", "", line) for line in lines if line.startswith("FAILED: ")]
+    what = (failed or [shlex.join(command)])[0] + (f" and {len(failed) - 1} more" if len(failed) > 1 else "")
+    reasons = [line for line in lines if re.search(r"\berror:|\bKilled\b|undefined reference|cannot find -l", line)]
+    reason = f": {reasons[0]}" if reasons else " (see above)"
+    if reasons and "Killed" in reasons[0]:
+        reason += ". It ran out of memory: MAX_JOBS=1 needs least"
+    raise BuildError(f"{_described(compiler)} failed at {what}{reason}.")
+
+
+def put(source: Path, target: Path) -> None:
+    """Copies a file to its place, whole or not at all; a running program that has loaded the old one keeps that."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    try:
+        shutil.copy(source, name)  # with its mode
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def install(into: Path) -> None:
+    """Builds the library and puts it and its header into a folder."""
+    library = build("build/library", f"build/library/{LIBRARY}")
+    put(library, into / LIBRARY)
+    put(ROOT / "csrc" / "abi" / HEADER, into / HEADER)
+
+
+def _say(text: str) -> None:
+    print(f"fermt-kernels: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        raise SystemExit(f"usage: {sys.argv[0]} (no arguments; see its docstring for the environment)")
+    try:
+        install(ROOT / PACKAGE)
+    except BuildError as error:
+        raise SystemExit(f"fermt-kernels: {error}") from None

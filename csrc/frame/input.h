@@ -1,0 +1,149 @@
+// From a crop's bytes to the patch embedding's operand: normalisation, Dual Attention Unit, pixels in patches' order.
+
+#pragma once
+
+#include "abi/packed_model.h"
+#include "gemm/gemm.h"
+#include "ops/dual_attention_unit_forward.h"
+
+namespace {
+
+// Room for one crop: its normalised planes, the unit's maps and output, and the patches, (tokens, 3 x patch x patch).
+template <class P>
+struct InputPlanes {
+  float *image, *out;
+  UnitForwardPlanes unit;
+  char* strips;  // a StripScratch each
+  size_t strip_bytes;
+  typename P::Value* patches;
+};
+
+template <class P>
+struct Input {
+  using Value = typename P::Value;
+  const fermt::PackedModel& model;
+  UnitLayout layout;
+  int64_t size, patch, grid, inputs, stride;  // stride: from a patch to the next, whole words
+
+  Input(const fermt::PackedModel& m, int64_t crop_size)
+      : model(m),
+        layout(shape_of(*m.header, crop_size)),
+        size(crop_size),
+        patch(m.header->patch),
+        grid(size / patch),
+        inputs(3 * patch * patch),
+        stride(round_up(inputs, kValues<typename P::Word>)) {
+    // Whole rows of patches to a strip, so that a patch is written in one go.
+    layout.strip_rows = patch * (1 + (layout.strip_rows - 1) / patch);
+    layout.strips = (size + layout.strip_rows - 1) / layout.strip_rows;
+  }
+
+  static fermt_unit_shape shape_of(const fermt::PackedHeader& h, int64_t size) {
+    return {
+        1, 3, size, size, h.dau ? h.kernel : 1, h.dau ? h.dilated_kernel : 1, h.dau ? h.dau_hidden : 1, FERMT_FLOAT32};
+  }
+
+  InputPlanes<P> carve(fermt::Carver& carver) const {
+    InputPlanes<P> planes{};
+    planes.image = carver.floats(3 * size * size);
+    StripScratch(fermt::Carver{}, layout, &planes.strip_bytes);
+    if (model.header->dau) {
+      planes.out = carver.floats(3 * size * size);
+      size_t unit_bytes = 0;
+      UnitForwardPlanes(fermt::Carver{}, layout, &unit_bytes);
+      planes.unit = UnitForwardPlanes(fermt::Carver{carver.bytes(unit_bytes)}, layout);
+      planes.strips = carver.bytes(layout.strips * planes.strip_bytes);
+    } else {
+      planes.out = planes.image;
+    }
+    planes.patches = reinterpret_cast<Value*>(carver.bytes(grid * grid * stride * sizeof(Value)));
+    return planes;
+  }
+
+  Image image(float* planes) const { return {{planes, {3 * size * size, size * size, size}}, FERMT_FLOAT32}; }
+
+  // Rows of bytes, RGB RGB ..., into normalised planes.
+  void read(const uint8_t* crop, const Strip& strip, const InputPlanes<P>& planes) const {
+    for (int64_t y = strip.start; y < strip.stop; ++y)
+      for (int64_t c = 0; c < 3; ++c) {
+        const uint8_t* from = crop + y * size * 3 + c;
+        float* to = planes.image + (c * size + y) * size;
+        const float factor = model.normalise[c], offset = model.normalise[3 + c];
+        for (int64_t x = 0; x < size; ++x) to[x] = static_cast<float>(from[3 * x]) * factor + offset;
+      }
+  }
+
+  // A strip of the unit's output (or of the image) in the order of patches.
+  void write_patches(const Strip& strip, const InputPlanes<P>& planes) const {
+    for (int64_t y = strip.start; y < strip.stop; ++y)
+      for (int64_t c = 0; c < 3; ++c) {
+        const float* from = planes.out + (c * size + y) * size;
+        Value* to = planes.patches + y / patch * grid * stride + (c * patch + y % patch) * patch;
+        for (int64_t i = 0; i < grid; ++i, from += patch, to += stride) {
+          for (int64_t x = 0; x < patch; x += kLanes) {
+            if (x + kLanes <= patch)
+              store_vector(load(from + x), to + x);
+            else
+              row_from_float(from + x, patch - x, to + x);
+          }
+          for (int64_t x = patch; c == 2 && y % patch == patch - 1 && x < patch + stride - inputs; ++x)
+            from_float(0.0f, to + x);
+        }
+      }
+  }
+
+  // body(planes, b, strip, scratch) for every strip of every crop, on the caller's threads. planes_of(b) are a crop's.
+  template <class PlanesOf, class Body>
+  fermt_status for_strips(fermt_parallel_for run, int64_t batch, PlanesOf&& planes_of, Body&& body) const {
+    auto chunk = [&](int64_t begin, int64_t end) {
+      const InputPlanes<P>& own = planes_of(begin / layout.strips);
+      const StripScratch scratch(
+          fermt::Carver{own.strips ? own.strips + begin % layout.strips * own.strip_bytes : nullptr}, layout);
+      for (int64_t i = begin; i < end; ++i)
+        body(planes_of(i / layout.strips), i / layout.strips, Strip(layout, i % layout.strips), scratch);
+    };
+    return fermt::parallel_for(run, batch * layout.strips, chunk);
+  }
+
+  // All crops of a batch.
+  template <class PlanesOf>
+  fermt_status run(fermt_parallel_for run, int64_t batch, const uint8_t* const* crops, PlanesOf&& planes_of) const {
+    const float* const* w = model.dau;
+    if (!model.header->dau)
+      return for_strips(run, batch, planes_of,
+                        [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch&) {
+                          read(crops[b], strip, planes);
+                          write_patches(strip, planes);
+                        });
+    fermt_status status =
+        for_strips(run, batch, planes_of,
+                   [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch& scratch) {
+                     if (strip.index == 0) {
+                       planes.unit.u.clear_margin_rows();
+                       planes.unit.a.clear_margin_rows();
+                     }
+                     read(crops[b], strip, planes);
+                     compute_u<3, false>(image(planes.image), layout, w, 0, strip, planes.unit.u, {}, scratch);
+                     sum_u(layout, strip, planes.unit.u, planes.unit.strip_sums + strip.index * 3);
+                   });
+    if (status) return status;
+    status = for_strips(run, batch, planes_of,
+                        [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch&) {
+                          compute_a(layout, w, strip, planes.unit.u, planes.unit.a);
+                        });
+    if (status) return status;
+    for (int64_t b = 0; b < batch; ++b) {
+      const UnitForwardPlanes& unit = planes_of(b).unit;
+      mean_of_u(layout, unit.strip_sums, unit.pooled);
+      channel_attention(layout, w, unit.pooled, unit.hidden, unit.s, unit.gate);
+    }
+    return for_strips(run, batch, planes_of,
+                      [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch& scratch) {
+                        compute_out<3>(image(planes.image), image(planes.out), layout, w, 0, strip, planes.unit,
+                                       scratch);
+                        write_patches(strip, planes);
+                      });
+  }
+};
+
+}  // namespace

@@ -1,0 +1,52 @@
+// The one inner loop of every matrix product here: a tile of sums that stays in registers.
+
+#pragma once
+
+#include "simd/bfloat16.h"
+#include "simd/int8.h"
+#include "simd/vector.h"
+
+namespace {
+
+// What products of Numbers are summed in.
+template <class Number>
+struct SumOf {
+  typedef Vec type;
+};
+template <>
+struct SumOf<Int8Quad> {
+  typedef VecInt type;
+};
+
+// For Rows rows and Vectors vectors: sink(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is made of Chains
+// interleaved ones, of which two keep float32's error smaller than one does. The sink is a copy: its pointers stay in
+// registers, where a compiler would otherwise fear that what it stores changes them. meanwhile(i) is called on the way.
+template <int Rows, int Vectors, int Chains, class Number, class Sink, class Meanwhile>
+inline void product_tile(const Number* rows, int64_t row_stride, int64_t inner_stride, const Number* columns,
+                         int64_t column_stride, int64_t inner, Sink sink, Meanwhile meanwhile) {
+  typename SumOf<Number>::type acc[Chains][Rows][Vectors] = {};
+  const auto step = [&](int64_t i, int chain) {
+    decltype(load(columns)) column[Vectors];
+    FERMT_UNROLL
+    for (int c = 0; c < Vectors; ++c) column[c] = load(columns + i * column_stride + c * kLanes);
+    FERMT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      const auto value = splat(rows[r * row_stride + i * inner_stride]);
+      FERMT_UNROLL
+      for (int c = 0; c < Vectors; ++c) acc[chain][r][c] = multiply_add(acc[chain][r][c], value, column[c]);
+    }
+  };
+  for (int64_t i = 0; i + Chains <= inner; i += Chains) {
+    meanwhile(i);
+    FERMT_UNROLL
+    for (int chain = 0; chain < Chains; ++chain) step(i + chain, chain);
+  }
+  if (inner % Chains) step(inner - 1, 0);
+  FERMT_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    FERMT_UNROLL
+    for (int c = 0; c < Vectors; ++c) sink(r, c, Chains == 2 ? acc[0][r][c] + acc[Chains - 1][r][c] : acc[0][r][c]);
+  }
+}
+
+}  // namespace

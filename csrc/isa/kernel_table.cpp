@@ -1,0 +1,73 @@
+#include "isa/kernel_table.h"
+
+#include <atomic>
+#include <cstring>
+
+namespace fermt {
+namespace {
+
+#define FERMT_HAS(feature) &&__builtin_cpu_supports(#feature)
+#define FERMT_SUPPORTED(name, features) \
+  bool name##_supported() { return true features; }
+FERMT_ROWS(FERMT_SUPPORTED, FERMT_HAS)
+
+#define FERMT_TABLE_ROW(name, features) \
+  {#name,                               \
+   name##_supported,                    \
+   name::attention_forward,             \
+   name::attention_backward,            \
+   name::dual_attention_unit_forward,   \
+   name::dual_attention_unit_backward,  \
+   name::linear_forward,                \
+   name::linear_backward,               \
+   name::fma_peak,                      \
+   &name::frame_float32,                \
+   &name::frame_bfloat16,               \
+   &name::frame_int8},
+const KernelTable kRows[] = {FERMT_ROWS(FERMT_TABLE_ROW, FERMT_NOTHING)};
+constexpr int kRowCount = sizeof(kRows) / sizeof(kRows[0]);
+
+// The last row, which any CPU can run, if none before it is supported.
+const KernelTable* best_row() {
+  for (const KernelTable& row : kRows)
+    if (row.supported()) return &row;
+  return &kRows[kRowCount - 1];
+}
+
+std::atomic<const KernelTable*> g_selected{nullptr};
+
+}  // namespace
+
+const FrameKernels& KernelTable::frame(const PackedModel& model) const {
+  switch (model.header->dtype) {
+    case FERMT_FLOAT32:
+      return *frame_float32;
+    case FERMT_BFLOAT16:
+      return *frame_bfloat16;
+    default:
+      return *frame_int8;
+  }
+}
+
+const KernelTable* table_row(int row) { return row >= 0 && row < kRowCount ? &kRows[row] : nullptr; }
+
+const KernelTable& selected_table() {
+  const KernelTable* row = g_selected.load(std::memory_order_relaxed);
+  if (!row) {
+    row = best_row();
+    g_selected.store(row, std::memory_order_relaxed);
+  }
+  return *row;
+}
+
+fermt_status select_table(const char* name) {
+  for (const KernelTable& row : kRows) {
+    if (std::strcmp(row.name, name) != 0) continue;
+    if (!row.supported()) return FERMT_UNSUPPORTED_ISA;
+    g_selected.store(&row, std::memory_order_relaxed);
+    return FERMT_OK;
+  }
+  return FERMT_UNKNOWN_ISA;
+}
+
+}  // namespace fermt

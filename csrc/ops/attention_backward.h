@@ -1,0 +1,258 @@
+// Attention backward. A work item is one head: it recomputes the probabilities from lse a query tile and a chunk of
+// keys at a time, and keeps the head's dK and dV in its own buffer, so nothing is shared and nothing is atomic.
+//
+//   P = exp(scale Q K^T - lse)     dP = dO V^T     dS = P (dP - delta), delta = rowsum(dO O)
+//   dQ = scale dS K                dK = scale dS^T Q               dV = P^T dO
+//
+// Where Numbers are floats, a row of P is divided by its sum, which is 1 but for the rounding of lse: float32's lse
+// near 10 is off by up to 5e-7, and that would be the largest error of all. A tile's P is therefore computed for all
+// keys before anything else.
+
+#pragma once
+
+#include "ops/attention.h"
+
+namespace {
+
+// Room for one item. Rows that end up as vector columns are padded to a whole number of vectors: `width`.
+template <class Number>
+struct BackwardScratch {
+  Number *k, *v, *k_over_keys;                     // keys x dim; the last, in pairs of keys, of the group at hand
+  float *grad_k, *grad_v, *segment_k, *segment_v;  // keys x width: of all queries, and of a segment of them
+  Number *qt, *grad_outt;                          // dim x tile
+  float* grad_qt;                                  // dim x tile
+  Number *q, *grad_out;                            // tile x width
+  float *scores, *grad_scores;                     // keys x tile; Q K^T or P, and a chunk of dO V^T
+  ScoreGradients<Number> gradients;                // of a chunk; floats take the scores' place instead
+
+  BackwardScratch(fermt::Carver carver, int64_t keys, int64_t dim, int64_t width, size_t* bytes = nullptr) {
+    k = carve<Number>(carver, keys * numbers<Number>(dim));
+    v = carve<Number>(carver, keys * numbers<Number>(dim));
+    float** const of_width[] = {&grad_k, &grad_v, &segment_k, &segment_v};
+    for (float** part : of_width) *part = carver.floats(keys * width);
+    Number** const columns[] = {&qt, &grad_outt};
+    for (Number** part : columns) *part = carve<Number>(carver, numbers<Number>(dim) * kQueryTile);
+    grad_qt = carver.floats(dim * kQueryTile);
+    Number** const rows[] = {&q, &grad_out};
+    for (Number** part : rows) *part = carve<Number>(carver, numbers<Number>(kQueryTile) * width);
+    grad_scores = carver.floats(kKeyChunk * kQueryTile);
+    if constexpr (kValues<Number> == 1) {
+      k_over_keys = k;
+      scores = carver.floats(keys * kQueryTile);
+      gradients = {};
+    } else {
+      k_over_keys = carve<Number>(carver, numbers<Number>(keys) * dim);
+      scores = carver.floats(kKeyChunk * kQueryTile);
+      Number** const chunks[] = {&gradients.p, &gradients.ds, &gradients.ds_over_keys};
+      for (Number** part : chunks) *part = carve<Number>(carver, kKeyChunk * numbers<Number>(kQueryTile));
+    }
+    if (bytes) *bytes = carver.used;
+  }
+};
+
+// P and dS of `keys` keys from dO V^T (`grad_scores`), delta, and probability(j, c).
+template <class Probability>
+inline void store_score_gradients(int64_t keys, Probability&& probability, const float* grad_scores,
+                                  const Vec (&delta)[kQueryVectors], const ScoreGradients<float>& to) {
+  for (int64_t j = 0; j < keys; ++j)
+    for (int c = 0; c < kQueryVectors; ++c) {
+      const int64_t at = j * kQueryTile + c * kLanes;
+      const Vec p = probability(j, c);
+      store(to.p + at, p);
+      store(to.ds + at, p * (load(grad_scores + at) - delta[c]));
+    }
+}
+
+// The scalar products of two tiles' columns, for one vector of queries.
+template <class Number>
+inline Vec sum_over_dims(const Number* a, const Number* b, int64_t dim) {
+  Vec sums[2] = {};
+  for (int64_t i = 0; i < dim; ++i)
+    sums[i % 2] = multiply_add(sums[i % 2], load(a + i * kQueryTile), load(b + i * kQueryTile));
+  return sums[0] + sums[1];
+}
+
+// out[j][:] += scores[j] @ rows: `keys` rows of `width` floats, summed over the tile's queries.
+template <class Number>
+inline void add_product_over_queries(const Number* scores, int64_t keys, const Number* rows, int64_t width,
+                                     float* out) {
+  constexpr int64_t kInner = numbers<Number>(kQueryTile);
+  int64_t column = 0;
+  for (; column + 2 * kLanes <= width; column += 2 * kLanes)
+    product<2, 1>(scores, keys, kInner, 1, rows + column, width, kInner, [=](int64_t j, int c, Vec sum) {
+      float* to = out + j * width + column + c * kLanes;
+      store(to, load(to) + sum);
+    });
+  for (; column < width; column += kLanes)
+    product<1, 1>(scores, keys, kInner, 1, rows + column, width, kInner, [=](int64_t j, int, Vec sum) {
+      float* to = out + j * width + column;
+      store(to, load(to) + sum);
+    });
+}
+
+// Adds what a chunk of keys gives to dQ^T, dK and dV, all three of them unscaled.
+template <class Number>
+inline void add_chunk(const BackwardScratch<Number>& s, const ScoreGradients<Number>& of, const QueryGroup& group,
+                      int64_t start, int64_t chunk, int64_t dim, int64_t width) {
+  const int64_t first = kValues<Number> == 1 ? group.key_start + start : start;
+  add_product_over_keys(s.k_over_keys + numbers<Number>(first) * dim, dim, of.ds_over_keys, numbers<Number>(chunk),
+                        s.grad_qt);
+  add_product_over_queries(of.ds, chunk, s.q, width, s.segment_k + (group.key_start + start) * width);
+  add_product_over_queries(of.p, chunk, s.grad_out, width, s.segment_v + (group.key_start + start) * width);
+}
+
+// What a tile of queries takes along: rowsum(dO O) and lse in base 2, a vector of queries each.
+struct TileOffsets {
+  Vec delta[kQueryVectors], lse[kQueryVectors];
+};
+
+// The tile's queries and output gradients as the products take them, and their delta and lse.
+template <class T>
+inline TileOffsets pack_tile(const fermt_attention_backward_args& a,
+                             const BackwardScratch<typename NumberOf<T>::type>& s, int64_t b, int64_t h, int64_t query,
+                             int64_t count, int64_t width) {
+  using Number = typename NumberOf<T>::type;
+  const int64_t dim = a.shape.head_dim;
+  const T *q = at<T>(a.q, b, h, query), *out = at<T>(a.out, b, h, query), *grad_out = at<T>(a.grad_out, b, h, query);
+  const float* lse = a.lse + (b * a.shape.heads + h) * a.shape.tokens + query;
+  TileOffsets offsets;
+  pack_columns(out, a.out.strides[2], count, dim, false, s.qt);
+  pack_columns(grad_out, a.grad_out.strides[2], count, dim, false, s.grad_outt);
+  for (int c = 0; c < kQueryVectors; ++c)
+    offsets.delta[c] = sum_over_dims(s.qt + c * kLanes, s.grad_outt + c * kLanes, numbers<Number>(dim));
+  pack_columns(q, a.q.strides[2], count, dim, false, s.qt);
+  pack_row_pairs(q, a.q.strides[2], count, dim, width, s.q);
+  pack_row_pairs(grad_out, a.grad_out.strides[2], count, dim, width, s.grad_out);
+  const int64_t packed = numbers<Number>(count) * width, all = numbers<Number>(kQueryTile) * width;
+  memset(s.q + packed, 0, sizeof(Number) * (all - packed));
+  memset(s.grad_out + packed, 0, sizeof(Number) * (all - packed));
+
+  float lse_of[kQueryTile] = {};  // missing queries: p = 1 against gradients of 0
+  for (int64_t i = 0; i < count; ++i) lse_of[i] = static_cast<float>(lse[i] * kLog2E);
+  for (int c = 0; c < kQueryVectors; ++c) offsets.lse[c] = load(lse_of + c * kLanes);
+  return offsets;
+}
+
+// A packed tile over all of its group's keys: adds to the segment's dK and dV, and leaves dQ^T. Not inlined: one copy
+// serves all dtypes.
+template <int Dim, class Number>
+__attribute__((noinline)) void attention_backward_tile(const fermt_attention_shape& shape,
+                                                       const BackwardScratch<Number>& s, const QueryGroup& group,
+                                                       const TileOffsets& offsets, int64_t width) {
+  const int64_t dim = Dim > 0 ? Dim : shape.head_dim, dim_numbers = numbers<Number>(dim);
+  memset(s.grad_qt, 0, sizeof(float) * dim * kQueryTile);
+  Vec delta[kQueryVectors], offset[kQueryVectors];
+  for (int c = 0; c < kQueryVectors; ++c) {
+    delta[c] = offsets.delta[c];
+    offset[c] = offsets.lse[c];
+  }
+  const Vec factor = splat(static_cast<float>(shape.scale * kLog2E));
+  const int64_t keys = group.key_stop - group.key_start;
+  const Number *k = s.k + group.key_start * dim_numbers, *v = s.v + group.key_start * dim_numbers;
+  const auto for_chunks = [&](auto&& body) {
+    for (int64_t start = 0; start < keys; start += kKeyChunk)
+      body(start, keys - start < kKeyChunk ? keys - start : kKeyChunk);
+  };
+  const auto multiply = [&](const Number* rows, int64_t start, int64_t chunk, const Number* columns, float* to) {
+    product_over_dims<Dim>(rows + start * dim_numbers, chunk, columns, dim_numbers, to, [](int64_t, int, Vec) {});
+  };
+  const auto probability_from = [&](const float* scores) {
+    return [&factor, &offset, scores](int64_t j, int c) {
+      return exp2_of_score(load(scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
+    };
+  };
+  if constexpr (kValues<Number> == 1) {
+    Vec sum[kQueryVectors] = {};
+    for_chunks([&](int64_t start, int64_t chunk) {
+      float* p = s.scores + start * kQueryTile;
+      multiply(k, start, chunk, s.qt, p);
+      store_probabilities(chunk, probability_from(p), p, sum);
+    });
+    for (int c = 0; c < kQueryVectors; ++c) sum[c] = 1.0f / sum[c];
+    for_chunks([&](int64_t start, int64_t chunk) {
+      float* p = s.scores + start * kQueryTile;
+      multiply(v, start, chunk, s.grad_outt, s.grad_scores);
+      const auto probability = [&](int64_t j, int c) { return load(p + j * kQueryTile + c * kLanes) * sum[c]; };
+      const ScoreGradients<Number> gradients = {p, s.grad_scores, s.grad_scores};
+      store_score_gradients(chunk, probability, s.grad_scores, delta, gradients);
+      add_chunk(s, gradients, group, start, chunk, dim, width);
+    });
+  } else {
+    for_chunks([&](int64_t start, int64_t chunk) {
+      multiply(k, start, chunk, s.qt, s.scores);
+      multiply(v, start, chunk, s.grad_outt, s.grad_scores);
+      store_score_gradients(chunk, probability_from(s.scores), s.grad_scores, delta, s.gradients);
+      add_chunk(s, s.gradients, group, start, chunk, dim, width);
+    });
+  }
+
+  const Vec scale = splat(static_cast<float>(shape.scale));
+  for (int64_t i = 0; i < dim * kQueryTile; i += kLanes) store(s.grad_qt + i, load(s.grad_qt + i) * scale);
+}
+
+// Adds a segment's dK and dV to those of all queries, and empties it.
+template <class Number>
+inline void flush_segment(const BackwardScratch<Number>& s, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    store(s.grad_k + i, load(s.grad_k + i) + load(s.segment_k + i));
+    store(s.grad_v + i, load(s.grad_v + i) + load(s.segment_v + i));
+  }
+  memset(s.segment_k, 0, sizeof(float) * count);
+  memset(s.segment_v, 0, sizeof(float) * count);
+}
+
+template <class T>
+inline fermt_status attention_backward_item(const fermt_attention_backward_args& a, int64_t b, int64_t h) {
+  const int64_t tokens = a.shape.tokens, dim = a.shape.head_dim, width = round_up(dim, kLanes);
+  using Number = typename NumberOf<T>::type;
+  using Scratch = BackwardScratch<Number>;
+  size_t bytes = 0;
+  Scratch(fermt::Carver{}, tokens, dim, width, &bytes);
+  char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
+  if (!base) return FERMT_OUT_OF_MEMORY;
+  const Scratch scratch(fermt::Carver{base}, tokens, dim, width);
+  pack_rows(at<T>(a.k, b, h, 0), a.k.strides[2], tokens, dim, scratch.k);
+  pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, scratch.v);
+  float* const sums[] = {scratch.grad_k, scratch.grad_v, scratch.segment_k, scratch.segment_v};
+  for (float* sum : sums) memset(sum, 0, sizeof(float) * tokens * width);
+  const auto tile = dim == 16 ? attention_backward_tile<16, Number> : attention_backward_tile<0, Number>;
+  for (int is_search = 0; is_search < 2; ++is_search) {
+    const QueryGroup group = query_group(a.shape, !is_search);
+    if constexpr (kValues<Number> > 1)
+      pack_row_pairs(at<T>(a.k, b, h, group.key_start), a.k.strides[2], group.key_stop - group.key_start, dim, dim,
+                     scratch.k_over_keys);
+    for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
+      if (i > group.query_start && (i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
+      const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
+      if (group.key_stop - group.key_start > 1) {
+        tile(a.shape, scratch, group, pack_tile<T>(a, scratch, b, h, i, count, width), width);
+        unpack_columns(scratch.grad_qt, count, dim, at<T>(a.grad_q, b, h, i), a.grad_q.strides[2]);
+        continue;
+      }
+      for (int64_t j = i; j < i + count; ++j) {
+        memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
+        if (group.key_start == group.key_stop) continue;
+        float* grad_v = scratch.segment_v + group.key_start * width;  // the soft-max over one key is 1
+        for (int64_t d = 0; d < dim; ++d) grad_v[d] += to_float(at<T>(a.grad_out, b, h, j)[d]);
+      }
+    }
+  }
+  flush_segment(scratch, tokens * width);
+  const float scale = static_cast<float>(a.shape.scale);
+  for (int64_t j = 0; j < tokens; ++j) {
+    float *grad_k = scratch.grad_k + j * width, *grad_v = scratch.grad_v + j * width;
+    for (int64_t d = 0; d < dim; ++d) grad_k[d] *= scale;
+    row_from_float(grad_k, dim, at<T>(a.grad_k, b, h, j));
+    row_from_float(grad_v, dim, at<T>(a.grad_v, b, h, j));
+  }
+  return FERMT_OK;
+}
+
+template <class T>
+fermt_status attention_backward_as(const fermt_attention_backward_args& a) {
+  return fermt::run_items(a.parallel_for, a.shape.batch * a.shape.heads, [&](int64_t index) {
+    return attention_backward_item<T>(a, index / a.shape.heads, index % a.shape.heads);
+  });
+}
+
+}  // namespace

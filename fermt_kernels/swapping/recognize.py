@@ -1,0 +1,146 @@
+"""Recognizes attention and Dual Attention Units in other people's models, and says why a module is not taken."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch.nn.utils import parametrize
+
+from ..children import is_hooked
+from ..modules import DualAttentionUnit, TemplateSearchAttention
+from ..spec.dual_attention_unit import STATE_KEYS
+from .attention import GRID, PASSED_ON, UNSUPPORTED, SwappedAttention
+
+CALLED = ("qkv", "proj", "proj_drop")  # children that stay and are called
+ATTRIBUTES = frozenset(  # plain values that say nothing about the result, or that the comparison covers
+    [
+        "num_heads",
+        "head_dim",
+        "scale",
+        "dim",
+        "attn_dim",
+        "in_dim",
+        "qkv_bias",
+        "qk_scale",
+        "fused_attn",
+        "z_size",
+        "x_size",
+    ]
+)
+OFF = (None, False, 0, 0.0, "", ())  # values of an unknown attribute that switches nothing on
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module has the parts of a joint-projection attention: `qkv`, `proj` and an int `num_heads`."""
+    heads = getattr(module, "num_heads", None)
+    own = isinstance(module, (TemplateSearchAttention, SwappedAttention))
+    has_parts = all(is_linear(getattr(module, name, None)) for name in ("qkv", "proj"))
+    return has_parts and isinstance(heads, int) and not isinstance(heads, bool) and not own
+
+
+def is_linear(module: Any) -> bool:
+    """Whether a module is a linear layer, or an adapter around one (PEFT's have `base_layer`)."""
+    return isinstance(module, nn.Linear) or isinstance(getattr(module, "base_layer", None), nn.Linear)
+
+
+def is_unit(module: nn.Module) -> bool:
+    """Whether a module has the parameters of a Dual Attention Unit, under the authors' names."""
+    names = {name for name, _ in module.named_parameters()}
+    return names == set(STATE_KEYS.values()) and not isinstance(module, DualAttentionUnit)
+
+
+def attention_objection(module: nn.Module, ignore: Collection[str]) -> str | None:
+    """Why an attention is not replaced, as far as its parts tell; None if nothing speaks against it."""
+    checks: tuple[Callable[[nn.Module, Collection[str]], str | None], ...] = (
+        _placement, _signature, _parameters, _buffers, _children, _attributes,
+    )  # fmt: skip
+    return next((reason for check in checks if (reason := check(module, ignore))), None)
+
+
+def unit_objection(module: nn.Module) -> str | None:
+    """Why a Dual Attention Unit is not replaced, as far as its parts tell; None if nothing speaks against it."""
+    if reason := _placement(module, ()):
+        return reason
+    names = list(inspect.signature(module.forward).parameters)
+    if len(names) != 1:
+        return f"its forward takes ({', '.join(names)}), expected the image alone"
+    if buffers := [name for name, _ in module.named_buffers()]:
+        return f"it has buffers ({', '.join(buffers)}), which a fused unit would leave out"
+    for name, child in module.named_modules():
+        if name and is_hooked(child):
+            return f"{name} has hooks, and its weights would be read instead of it being called"
+        if name and parametrize.is_parametrized(child):
+            return f"{name} is parametrized, and its weights would be read once; remove the parametrization first"
+    return None
+
+
+def _placement(module: nn.Module, ignore: Collection[str]) -> str | None:
+    parameters = [*module.parameters(), *module.buffers()]
+    kinds = {type(parameter).__name__ for parameter in parameters} - {"Parameter", "Tensor"}
+    if kinds:
+        return f"its parameters are {', '.join(sorted(kinds))}, not plain tensors; swap before the model is sharded"
+    if any(parameter.is_meta for parameter in parameters):
+        return "it is on the meta device, where nothing can be compared; give it memory first (to_empty, load)"
+    if any(parameter.numel() == 0 for parameter in module.parameters()):
+        return "its parameters are empty, as sharded ones are outside a forward pass; swap before the model is sharded"
+    return None
+
+
+def _signature(module: nn.Module, ignore: Collection[str]) -> str | None:
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if not parameters or any(parameter.kind in kinds for parameter in parameters):
+        return "its forward takes any arguments (*args or **kwargs), so it cannot be told what they mean"
+    known = {*PASSED_ON, *UNSUPPORTED, *ignore}
+    unknown = [parameter.name for parameter in parameters[1:] if parameter.name not in known]
+    if unknown:
+        return f"its forward takes {', '.join(unknown)}, which is not understood (known: {', '.join(PASSED_ON)})"
+    names = [parameter.name for parameter in parameters]
+    if any(side in names for side in GRID) and not all(side in names for side in GRID):
+        return f"its forward takes only some of {', '.join(GRID)}"
+    return None
+
+
+def _parameters(module: nn.Module, ignore: Collection[str]) -> str | None:
+    extra = [name for name, _ in module.named_parameters() if name.split(".")[0] not in ("qkv", "proj")]
+    if extra:
+        return f"it has parameters beyond qkv and proj ({', '.join(extra)}), which a fused attention would leave out"
+    return None
+
+
+def _buffers(module: nn.Module, ignore: Collection[str]) -> str | None:
+    extra = [name for name, _ in module.named_buffers() if name.split(".")[0] not in (*CALLED, *ignore)]
+    return f"it has buffers ({', '.join(extra)}), which a fused attention would leave out" if extra else None
+
+
+def _children(module: nn.Module, ignore: Collection[str]) -> str | None:
+    for name, child in module.named_children():
+        if name in CALLED or name in ignore:
+            continue
+        idle = isinstance(child, nn.Identity) or (isinstance(child, nn.Dropout) and name == "attn_drop")
+        idle = idle or (isinstance(child, nn.Dropout) and child.p == 0)
+        if not idle and not (name == "softmax" and isinstance(child, nn.Softmax) and child.dim in (-1, 3)):
+            return f"it has a child {name} ({type(child).__name__}), which a fused attention would leave out"
+        if is_hooked(child):
+            return f"its child {name} has hooks, and would not be called any more"
+    return None
+
+
+def _attributes(module: nn.Module, ignore: Collection[str]) -> str | None:
+    for name, value in _plain_attributes(module):
+        understood = name in ATTRIBUTES or name in ignore or (not torch.is_tensor(value) and value in OFF)
+        if not understood:
+            return (
+                f"it has an attribute {name} = {value!r:.60}, which is not understood; if it changes nothing, "
+                f"swap(..., ignore=({name!r},))"
+            )
+    return None
+
+
+def _plain_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    usual = set(vars(nn.Module()))
+    return ((name, value) for name, value in vars(module).items() if name not in usual and not name.startswith("__"))
