@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all a newcomer needs; both make .venv, install into it and build csrc/.
+# `make demo` and `make test` are all a newcomer needs; both make .venv, install into it and build csrc/ (`make install`).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,16 +12,17 @@ PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
 install: $(VENV)/.installed
 
+# Once the environment is there: about a minute and a half on two cores.
 demo: $(VENV)/.installed
-	@echo; echo "== Backends: what can run here"
+	@echo; echo "== 1 of 5, a few seconds: which backends can run here"
 	@$(BIN)/python -c "import fermt_kernels as fk; print(fk.backends())"
-	@echo; echo "== FLOPs: python -m benchmarks.flops"
+	@echo "== 2 of 5, about 10 s: parameters and FLOPs, by closed forms and by torch's counter (python -m benchmarks.flops)"
 	@$(BIN)/python -m benchmarks.flops
-	@echo "== Agreement with float64: python -m benchmarks.agreement"
+	@echo "== 3 of 5, about 10 s: errors of every backend against float64 (python -m benchmarks.agreement)"
 	@$(BIN)/python -m benchmarks.agreement
-	@echo "== A tracked frame: python -m benchmarks.frame"
-	@$(BIN)/python -m benchmarks.frame --seconds 2 --tables cached,tracking
-	@echo; echo "== Tracking a real clip: fermt track"
+	@echo "== 4 of 5, about 20 s: a tracked frame beside PyTorch in float32 (python -m benchmarks.frame)"
+	@$(BIN)/python -m benchmarks.frame --quick --only float32
+	@echo "== 5 of 5, about 20 s: a real clip, tracked into demo/ (fermt track)"
 	@mkdir -p demo
 	@$(BIN)/fermt track examples/basketball.mp4 --box 372,108,125,240 --out demo/boxes.csv --video demo/basketball.mp4
 

@@ -23,7 +23,7 @@ from fermt.tracking.sources import open_source
 
 from . import machine
 from .frame_report import TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
-from .harness import QUICK, Case, interleave
+from .harness import Case, interleave
 from .latency import CLIP, TARGET, tracking_case
 from .peers import PeerMissingError, plain_model
 from .peers_frame import COMPILED_PEERS, PEERS, Frame, Peer, cached_frame, whole_frame
@@ -141,7 +141,7 @@ def main(
     scene = scenes.first(1)
 
     packed = packed_models(model, Scene(*(crops[max(batches) :] for crops in every)))  # on frames of their own
-    turns = partial(interleave, progress=progress, **(QUICK if quick else {}))
+    turns = partial(interleave, progress=progress, quick=quick)
     bench = Bench(model, Judge(model, scenes), partial(peaks, packed), console, turns)
     progress.step("packed, and computed in float64")
     chosen = {name: peer for name, peer in (PEERS | (COMPILED_PEERS if compiled else {})).items() if only in name}

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from .progress import Progress
 
 PAUSE = 0.005  # seconds
-QUICK = {"repeats": 1, "least_rounds": 2}  # of `interleave`, where it may be coarse
 
 
 class Case(NamedTuple):
@@ -37,6 +36,7 @@ def interleave(
     seconds: float,
     repeats: int = 3,
     least_rounds: int = 5,
+    quick: bool = False,
     name: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Timing]:
@@ -44,8 +44,11 @@ def interleave(
 
     A turn is a short pause, in which the worker threads that the last case left spinning go to sleep, one call that is
     not timed, and `repeats` that are. The order rotates, so that no case always follows the same neighbour. `progress`,
-    if given, is told the medians under `name`, as one step.
+    if given, is told the medians under `name`, as one step. `quick` is for a glance: two rounds suffice, of one timed
+    call each.
     """
+    if quick:
+        repeats, least_rounds = 1, 2
     names = list(cases)
     for each in names:
         _timed(cases[each])

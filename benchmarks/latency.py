@@ -23,7 +23,7 @@ from fermt_kernels.backends import resolve
 from fermt_kernels.testing import inaccuracy
 
 from . import machine
-from .harness import QUICK, Case, Timing, interleave
+from .harness import Case, Timing, interleave
 from .peers import DECODED, PEERS, PeerMissingError, Run, plain_model
 from .progress import Progress
 
@@ -138,7 +138,7 @@ def main(
     progress.step(f"{len(runs)} runners built and compared with float64")
     forward = {name: Case(partial(run, *images)) for name, run in passed.items()}
     steps = {name: tracking_case(module, *frames[:2]) for name, module in modules.items() if name in passed}
-    turns = partial(interleave, seconds=seconds, progress=progress, **(QUICK if quick else {}))
+    turns = partial(interleave, seconds=seconds, progress=progress, quick=quick)
     tables: dict[str, Callable[[], dict[str, Timing]]] = {
         "model": lambda: turns(forward, name="model"),
         "tracking": lambda: turns(steps, name="tracking"),

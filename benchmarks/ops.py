@@ -111,10 +111,12 @@ def main(
     if compiled:
         attention["compiled"] = torch.compile(peers_ops.eager_attention)
         unit["compiled"] = torch.compile(peers_ops.eager_unit)
-    chosen, units = (
-        [case for case in every if only in case.name and (not quick or case.name in QUICK)]
-        for every in ((*cases.ATTENTION, cases.LONG[-1]), cases.UNITS)
-    )
+
+    def wanted(name: str) -> bool:
+        return only in name and (not quick or name in QUICK)
+
+    chosen = [case for case in (*cases.ATTENTION, cases.LONG[-1]) if wanted(case.name)]
+    units = [case for case in cases.UNITS if wanted(case.name)]
     lengths = cases.LONG[: 1 if quick else None] if memory else ()
     rows = (len(chosen) + len(units)) * len(dtypes.split(","))
     progress = Progress(

@@ -1,4 +1,4 @@
-"""Whether a module's weights may be read in place of calling it."""
+"""Checks on child modules whose weights this package reads instead of calling them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a module and its children are PyTorch's own layers, parametrized or not, and nothing hangs on them.
+    """Whether a module and its children are PyTorch's own layers, parametrized or not, without hooks.
 
-    An adapter, a quantized layer, a sharded one or a layer with hooks is not: it has to be called.
+    Adapters, quantized or sharded layers and layers with hooks are not plain, and must be called.
     """
     return all(
         parametrize.type_before_parametrizations(part) in PLAIN and not is_hooked(part) for part in module.modules()

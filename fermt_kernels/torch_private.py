@@ -1,6 +1,6 @@
-"""All uses of PyTorch's private API, checked with torch 2.10 to 2.13; `tests/test_torch_private.py` checks them again.
+"""All uses of PyTorch's private API, for torch >= 2.10; last checked with torch 2.13.
 
-Each function says which public way is missing.
+`tests/test_torch_private.py` checks them with the installed version. Each function says why no public API serves.
 """
 
 from __future__ import annotations

@@ -50,3 +50,14 @@ def test_an_unknown_key_is_an_error() -> None:
 
 def test_the_extension_module_is_a_file() -> None:
     assert Path(torch_private.extension_path()).is_file()
+
+
+def test_transforms_and_forward_mode_are_seen() -> None:
+    x = torch.ones(3)
+    assert not torch_private.transformed([x])
+    seen = []
+    torch.func.vmap(lambda row: seen.append(torch_private.transformed([row])) or row)(x)
+    with torch.autograd.forward_ad.dual_level():
+        seen.append(torch_private.transformed([x]))
+        seen.append(torch_private.transformed([torch.autograd.forward_ad.make_dual(x, x)]))
+    assert seen == [True, False, True]

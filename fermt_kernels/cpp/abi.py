@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..spec.dual_attention_unit import DAUWeights
+
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # fermt_dtype
 FRAME_DTYPES = (torch.float32, torch.bfloat16, torch.int8)  # of a packed model's matrices
-UNIT_WEIGHTS = 12  # FERMT_UNIT_WEIGHTS
+UNIT_WEIGHTS = len(DAUWeights._fields)  # FERMT_UNIT_WEIGHTS
 
 _HEAD: list[tuple[str, Any]] = [("struct_size", c_int64), ("parallel_for", c_void_p)]
 

@@ -9,7 +9,7 @@ from ..spec.dual_attention_unit import DAUWeights
 from ..spec.heads import CONVOLUTIONS, HEADS, Head
 from ..spec.normalization import MEAN, STD
 from ..triton.frame_weights import FrameSizes, FrameWeights, LayerWeights, Linear
-from .fold import Folded, Matrix
+from .fold import Folded, Matrix, filter_rows
 from .format import Header
 from .packed import PackedModelBase
 
@@ -67,7 +67,9 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
             embedding.bias + embedding.weight @ shift.repeat_interleave(area),
         )
     branches = list(folded.head.values())
-    groups = [[_rows(branch[i - 1]) for branch in branches] for i in CONVOLUTIONS]
+    groups = [
+        [Matrix(filter_rows(branch[i - 1].weight), branch[i - 1].bias) for branch in branches] for i in CONVOLUTIONS
+    ]
     first, *others = (Matrix(*map(torch.stack, zip(*group, strict=True))) for group in groups)
     joined = Matrix(first.weight.flatten(0, 1).unsqueeze(0), first.bias.flatten().unsqueeze(0))
     last = [
@@ -88,11 +90,6 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
         last=Linear(torch.stack([m.weight for m in last]).float(), torch.stack([m.bias for m in last]).float()),
         output_table=torch.tensor(_output_table(HEADS[folded.config.head]), dtype=torch.int32),
     )
-
-
-def _rows(matrix: Matrix) -> Matrix:
-    """Filters (N, Cin, 3, 3) -> (N, 9 Cin): taps row by row, each with all channels."""
-    return Matrix(matrix.weight.permute(0, 2, 3, 1).flatten(1), matrix.bias)
 
 
 def _output_table(head: Head) -> list[list[list[int]]]:

@@ -115,6 +115,11 @@ def fold_batch_norm(
     return Matrix(weight * scale.view(-1, 1, 1, 1), (bias - mean) * scale + beta)
 
 
+def filter_rows(weight: Tensor) -> Tensor:
+    """Filters (N, Cin, 3, 3) as the rows of a matrix (N, 9 Cin): taps row by row, each with all channels."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
 class _Weights:
     """A state dict that is read weight by weight in float64, and knows which weights were not read."""
 
@@ -153,7 +158,7 @@ class _Weights:
     def check_all_taken(self) -> None:
         """Raises ValueError if a weight was not read."""
         if self._left:
-            raise ValueError(f"pack: a packed model has no place for {', '.join(sorted(self._left))}")
+            raise ValueError(f"pack: unexpected weights {', '.join(sorted(self._left))}")
 
 
 def _checked_config(model: Any) -> Any:

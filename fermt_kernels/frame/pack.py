@@ -14,7 +14,7 @@ from ..spec.normalization import LAYER_NORM_EPS, MEAN, STD
 from ..spec.schedule import Visibility
 from .calibrate import HeadRanges, head_ranges
 from .cuda_model import CudaPackedModel
-from .fold import Folded, Matrix, fold
+from .fold import Folded, Matrix, filter_rows, fold
 from .format import (
     CUDA_DTYPES,
     DTYPES,
@@ -191,20 +191,15 @@ def _winograd_sections(weight: Tensor, bias: Tensor) -> Iterator[Tensor]:
     yield from panel_set(winograd_filters(weight), torch.float32)
 
 
-def _rows(weight: Tensor) -> Tensor:
-    """Filters (N, Cin, 3, 3) -> (N, 9 Cin): taps row by row, each with all channels."""
-    return weight.permute(0, 2, 3, 1).flatten(1)
-
-
 def _direct_sections(weight: Tensor, bias: Tensor) -> Iterator[Tensor]:
-    yield from matrix_sections(_rows(weight), bias, torch.bfloat16)
+    yield from matrix_sections(filter_rows(weight), bias, torch.bfloat16)
 
 
 def _byte_sections(
     weight: Tensor, bias: Tensor, in_scale: Tensor, in_zero: Tensor, out_scale: Tensor
 ) -> Iterator[Tensor]:
     """Sections of an int8 convolution: static scales fold into one factor and one bias for each output."""
-    rows, scales = quantized(_rows(weight))
+    rows, scales = quantized(filter_rows(weight))
     sums, factor = rows.sum(dim=1), in_scale * scales
     yield bias_section((bias - factor * in_zero * sums) / out_scale)
     yield bias_section(factor / out_scale)

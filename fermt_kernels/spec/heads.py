@@ -25,7 +25,7 @@ class Branch(NamedTuple):
 class Head(NamedTuple):
     """One prediction head."""
 
-    code: int  # `fermt_head` of csrc/abi.h, and `head` in a packed file
+    code: int  # `fermt_head` of csrc/abi/fermt.h, and `head` in a packed file
     branches: tuple[Branch, ...]  # in the order of the state dict and of packed files
     outputs: tuple[str, ...]  # keys of the result, in order; backends write the maps' channels in this order
     softmax: bool  # whether each map is a soft-max over its cells, returned flat as (B, cells)
