@@ -15,7 +15,7 @@ import torch
 import typer
 from rich.console import Console
 
-from fermt.cli.common import INTERRUPTED, failed, check_output
+from fermt.cli.common import INTERRUPTED, check_output, failed
 from fermt.progress import ProgressDisplay
 from fermt_kernels.files import atomic_write
 
@@ -51,7 +51,8 @@ def run(
     """Fills in `results` and prints a line a sequence; sequences that failed, with the reason."""
     failures: dict[str, str] = {}
     frames = 0
-    with ProgressDisplay(console, "tracking", sum(len(each.truth) for each in sequences), unit="frames") as display:
+    total = sum(len(each.truth) for each in sequences)
+    with ProgressDisplay(console, "tracking", total, unit="frames") as display:
         for sequence in sequences:
             ahead = frames + len(sequence.truth)
 
@@ -70,7 +71,7 @@ def run(
                 frames = ahead
             display.update(frames, f"{len(results) + len(failures)}/{len(sequences)} sequences")
             reached = "  ".join(f"{name} {scores.ao:.3f}" for name, scores in results[sequence.name].items())
-            display.say(f"{sequence.name} ({len(sequence.truth)} frames): AO  {reached}  {display.left()}")
+            display.say(f"{sequence.name} ({len(sequence.truth)} frames): AO  {reached}  {display.time_left}")
     return failures
 
 

@@ -136,7 +136,7 @@ def _head_macs(config: ModelConfig, winograd: bool) -> int:
 
 
 def _head(config: ModelConfig) -> tuple[int, int]:
-    """Weights of the head's convolutions, and its parameters, with biases and two for each normalized channel."""
+    """Weights of the head's convolutions, and its parameters: with biases and two for each normalized channel."""
     branches, outputs = len(HEADS[config.head].branches), HEADS[config.head].map_channels
     chain = sum(9 * before * after for before, after in zip((config.dim, *WIDTHS[:-1]), WIDTHS, strict=True))
     weights = branches * chain + WIDTHS[-1] * outputs
@@ -144,5 +144,5 @@ def _head(config: ModelConfig) -> tuple[int, int]:
 
 
 def _decode_macs(head: str) -> int:
-    """MACs of decoding for each cell: a soft-max head takes the mean x and y of each map."""
+    """MACs of decoding for each cell: a softmax head takes the mean x and y of each map."""
     return 2 * HEADS[head].map_channels if HEADS[head].softmax else 0

@@ -32,6 +32,7 @@ class ProgressDisplay:
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=self.total, completed=done, text="")
         self._start_time, self._start, self._done = time.perf_counter(), done, done
+        self._text = ""  # of the last report
         self._due = self._start_time + FIRST
 
     def __enter__(self) -> ProgressDisplay:
@@ -50,8 +51,9 @@ class ProgressDisplay:
         """Units per second since the start."""
         return (self._done - self._start) / max(time.perf_counter() - self._start_time, 1e-9)
 
-    def left(self) -> str:
-        """How long the rest takes at this rate, in words; nothing if that is unknown."""
+    @property
+    def time_left(self) -> str:
+        """The remaining time at the present rate, such as "5 min left"; empty if unknown."""
         if not self.total or not self.rate:
             return ""
         seconds = (self.total - self._done) / self.rate
@@ -67,14 +69,16 @@ class ProgressDisplay:
 
     def report(self, done: int, text: str) -> None:
         """Shows text of the caller's own, in a line at once if there is no bar."""
-        self._done = done
+        self._done, self._text = done, text
         self._bar.update(self._task, completed=done, text=text)
         self._line(text)
 
     def advance(self, done: int) -> None:
-        """Moves the bar and leaves the text as it is."""
+        """Shows that `done` units are done with the last text, in a line if one is due."""
         self._done = done
         self._bar.update(self._task, completed=done)
+        if time.perf_counter() >= self._due:
+            self._line(self._text or f"{self.rate:.1f} {self._unit}/s")
 
     def say(self, text: str, style: str | None = None) -> None:
         """Prints a line above the bar."""
@@ -85,4 +89,4 @@ class ProgressDisplay:
         if self._console.is_terminal:
             return
         count = f"{self._done}" if self.total is None else f"{self._done}/{self.total}"
-        self.say(f"{self._label} {self._unit} {count}  {text}  {self.left()}".rstrip())
+        self.say(f"{self._label} {self._unit} {count}  {text}  {self.time_left}".rstrip())

@@ -258,7 +258,7 @@ def test_a_run_learns_and_its_weights_track(tmp_path: Path) -> None:
 def test_a_run_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the data gives 39 pairs an epoch, and the configuration says 40"):
         micro.trainer(micro.config(), tmp_path, train=Rectangles(micro.config().model_config(), 0, 39))
-    with pytest.raises(ValueError, match="sync_bn takes several processes on GPUs; got 1 on cpu"):
+    with pytest.raises(ValueError, match="sync_bn needs several processes on GPUs; got 1 on cpu"):
         micro.trainer(micro.config(sync_bn=True), tmp_path)
     with pytest.raises(FileNotFoundError, match="no weights at 'x.safetensors'"):
         micro.trainer(micro.config(pretrained="x.safetensors"), tmp_path)
@@ -280,7 +280,7 @@ def test_tensorboard_has_what_the_lines_have(tmp_path: Path, monkeypatch: pytest
     metrics.write(3, {"loss": 1.0, "val_iou": 0.5})
     assert scalars == [("loss", 3), ("val_iou", 3)]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match="tensorboard=true takes `pip install 'fermt-kernels\\[train\\]'`"):
+    with pytest.raises(ValueError, match="tensorboard=true needs `pip install 'fermt-kernels\\[train\\]'`"):
         Metrics(tmp_path / "metrics.csv", 0, tensorboard=True)
 
 

@@ -51,7 +51,7 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", SimpleNamespace(safe_load=json.loads, YAMLError=ValueError))
     assert read_config(str(tmp_path / "run.yaml")).epochs == 3
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ValueError, match="is YAML, which takes `pip install pyyaml`"):
+    with pytest.raises(ValueError, match="is YAML, which needs `pip install pyyaml`"):
         read_config(str(tmp_path / "run.yaml"))
 
 

@@ -112,5 +112,5 @@ def normalize(image: np.ndarray, *, dtype: torch.dtype = torch.float32, device: 
 
 def normalize_batch(images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Normalizes images as `normalize`, on their device: (B, H, W, 3) uint8 RGB -> (B, 3, H, W)."""
-    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, STD))
-    return ((images.to(dtype) / 255 - mean) / deviation).permute(0, 3, 1, 2).contiguous()
+    mean, std = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, STD))
+    return ((images.to(dtype) / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()

@@ -137,7 +137,7 @@ def sequence_list(name: str) -> dict[str, dict[str, str]]:
 
 
 def choose(listed: Sequence[str], only: Path | None, exclude: Path | None) -> list[str]:
-    """Those of `listed` that are in the file `only` and not in the file `exclude`, without repetition, in order."""
+    """Selects the names that are in the file `only` and not in the file `exclude`, without repetition, in order."""
     wanted = set(listed) if only is None else _read_names(listed, only)
     unwanted = set() if exclude is None else _read_names(listed, exclude)
     return [name for name in dict.fromkeys(listed) if name in wanted and name not in unwanted]

@@ -14,7 +14,7 @@ from ..datasets.folder import read_lines
 
 LAYOUT = """\
   <sequence>.txt                 a line x,y,w,h for each frame, the first one too; commas, tabs or spaces between them
-  times/<sequence>_time.txt      seconds, a line for each frame (optional; may lie beside the boxes, too)
+  times/<sequence>_time.txt      seconds, a line for each frame (optional; may also be in the same folder as the boxes)
 or, as the GOT-10k toolkit writes it,
   <sequence>/<sequence>_001.txt  and _002.txt ... for further repetitions
   <sequence>/<sequence>_time.txt seconds, a line for each frame and a column for each repetition (optional)"""

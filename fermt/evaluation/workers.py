@@ -32,6 +32,7 @@ class Board:
         self.states, self.frames = RawArray("b", sequences), RawArray("q", sequences)
 
     def in_state(self, state: int) -> list[int]:
+        """Lists the sequences in a state."""
         return [index for index, value in enumerate(self.states) if value == state]
 
 
@@ -91,6 +92,7 @@ class _Pool:
         return crashed
 
     def announce(self, event: Finished | Failed) -> None:
+        """Passes on the event that ends a sequence."""
         self.announced.add(event.sequence)
         self._on_event(event)
 

@@ -39,7 +39,7 @@ class Split:
         self.layers, self.leading = self.schedule.layers, self.schedule.first_dynamic_layer
         self.last = self.schedule.last_template_layer
         readers = [i for i, layer in enumerate(self.layers) if layer.search_sees_template]
-        self.keeps_tokens = self.leading <= self.last  # whether a frame reads template tokens, beside keys and values
+        self.keeps_tokens = self.leading <= self.last  # whether a frame needs template tokens besides keys and values
         names = [f"{part}_{i}" for i in readers if i < self.leading for part in ("keys", "values")]
         self.cache = (*names, "template_tokens") if self.keeps_tokens else (*names,)
 

@@ -17,9 +17,9 @@ from ..model import FERMT
 
 
 class PlainAttention(nn.Module):
-    """The attention module with one soft-max for each query group.
+    """The attention module with a dense softmax for each group of queries.
 
-    The reference keeps the logarithm of each sum for its gradient; runtimes are faster with a plain soft-max.
+    The reference keeps the logarithm of each sum for its gradient; runtimes are faster with a plain softmax.
     """
 
     def __init__(self, ours: TemplateSearchAttention) -> None:

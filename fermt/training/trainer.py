@@ -128,7 +128,7 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: after a signal.
-            TrainingError: `config.bad_steps` steps in a row had to be skipped.
+            TrainingError: `config.bad_steps` consecutive steps had to be skipped.
         """
         self.world.wait()  # for all processes to read the state before the first replaces it
         if self.first:

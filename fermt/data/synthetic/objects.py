@@ -68,11 +68,11 @@ def sprite(look: Look) -> Sprite:
     return Sprite(tuple(levels), outline, after, samples if len(samples) else outline, look.aspect)
 
 
-def drawn(rng: Generator, beside: np.ndarray | None = None, contrast: float = 0.0) -> Look:
+def drawn(rng: Generator, reference: np.ndarray | None = None, contrast: float = 0.0) -> Look:
     """Draws an object: a shape, one or two textures, shading.
 
     Args:
-        beside: (3,) mean color, 0 to 255, from which the object's should differ.
+        reference: (3,) mean color, 0 to 255, from which the object's should differ.
         contrast: the smallest difference, over the largest possible one, if a change of colors reaches it.
     """
     alpha = shape(rng, SIZE)
@@ -82,8 +82,8 @@ def drawn(rng: Generator, beside: np.ndarray | None = None, contrast: float = 0.
         cv2.copyTo(other, np.kron(shape(rng, SIZE // 2), np.ones((2, 2), np.uint8)), colors)
     if rng.random() < 0.7:
         colors = _shaded(rng, colors, alpha)
-    if beside is not None:
-        colors = _apart(colors, alpha, beside, contrast)
+    if reference is not None:
+        colors = _apart(colors, alpha, reference, contrast)
     return Look(alpha, colors, float(np.exp(rng.normal(0, 0.35))))
 
 
@@ -97,9 +97,9 @@ def _shaded(rng: Generator, colors: np.ndarray, alpha: np.ndarray) -> np.ndarray
     return cv2.multiply(colors, cv2.merge((light, light, light)), dtype=cv2.CV_8U)
 
 
-def _apart(colors: np.ndarray, alpha: np.ndarray, beside: np.ndarray, contrast: float) -> np.ndarray:
+def _apart(colors: np.ndarray, alpha: np.ndarray, reference: np.ndarray, contrast: float) -> np.ndarray:
     mean = np.array(cv2.mean(colors, alpha)[:3])
-    return np.ascontiguousarray(CHANGES[int(change_apart(mean, beside, contrast))](colors))
+    return np.ascontiguousarray(CHANGES[int(change_apart(mean, reference, contrast))](colors))
 
 
 def pictured(rng: Generator, image: np.ndarray) -> Look:
@@ -129,15 +129,15 @@ class Objects:
     def __init__(self, folder: str | None) -> None:
         self._images = None if folder is None else ImageFolder(folder)
 
-    def look(self, rng: Generator, beside: np.ndarray, contrast: float, other: Look | None = None) -> Look:
+    def look(self, rng: Generator, reference: np.ndarray, contrast: float, other: Look | None = None) -> Look:
         """Makes an object.
 
         Args:
-            beside, contrast: as for `drawn`; they have no effect on images of a folder.
+            reference, contrast: as for `drawn`; they have no effect on images of a folder.
             other: a look whose image is not used again, if the folder has others.
         """
         if self._images is None:
-            return drawn(rng, beside, contrast)
+            return drawn(rng, reference, contrast)
         i, count = int(rng.integers(len(self._images))), len(self._images)
         if other is not None and i == other.image and count > 1:
             i = (i + int(rng.integers(1, count))) % count

@@ -105,8 +105,8 @@ class Scene:
         self._follows = (rng.random(n) < 0.5) | (np.arange(n) > around)
         distance = rng.uniform(0.9, 2.5, n) * size
         direction = rng.uniform(0, 2 * np.pi, n)
-        beside = distance[:, None] * np.stack((np.cos(direction), np.sin(direction)), axis=1)
-        self._home[1:] = np.where(self._follows[:, None], 0, self._home[0])[1:] + beside[1:]
+        offset = distance[:, None] * np.stack((np.cos(direction), np.sin(direction)), axis=1)
+        self._home[1:] = np.where(self._follows[:, None], 0, self._home[0])[1:] + offset[1:]
         self._home[1 + around :] = 0
         std[1 + around :, :2] = 0.9 * size
         self._log_size = np.log(sizes)
@@ -149,8 +149,8 @@ class Scene:
             self.sprite(0)  # sets the target's look, which the others avoid or imitate
         if self._same[i] and self._look is not None:
             return lookalike(rng, self._look)
-        beside = self.stage.colors[self.background.mean.astype(int), range(3)][self.stage.order]
-        look = self.world.objects.look(rng, beside, self.config.contrast, self._look)
+        reference = self.stage.colors[self.background.mean.astype(int), range(3)][self.stage.order]
+        look = self.world.objects.look(rng, reference, self.config.contrast, self._look)
         if i == 0:
             self._look = look
         return look

@@ -126,13 +126,13 @@ CHANGES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 )
 
 
-def change_apart(mean: np.ndarray, beside: np.ndarray, contrast: float) -> np.ndarray:
-    """Index of the first of CHANGES that moves mean colors, (..., 3), far enough from `beside`, else of the farthest.
+def change_apart(mean: np.ndarray, reference: np.ndarray, contrast: float) -> np.ndarray:
+    """Index of the first of CHANGES that moves mean colors, (..., 3), far enough from `reference`, else the farthest.
 
     Args:
         contrast: the smallest distance, over that of black and white.
     """
-    distances = np.stack([np.linalg.norm(change(mean) - beside, axis=-1) for change in CHANGES]) / (255 * 3**0.5)
+    distances = np.stack([np.linalg.norm(change(mean) - reference, axis=-1) for change in CHANGES]) / (255 * 3**0.5)
     enough = distances >= contrast
     return np.where(enough.any(axis=0), enough.argmax(axis=0), distances.argmax(axis=0))
 
