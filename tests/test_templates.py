@@ -88,7 +88,7 @@ def test_a_packed_model_has_one_template() -> None:
             ValueError, match="one template for each target, and refresh_every needs two; give the model itsel"
         ):
             kind(packed, refresh_every=5)
-        with pytest.raises(ValueError, match=r"no packed frame in torch\.bfloat16: .* refresh_every wants two"):
+        with pytest.raises(ValueError, match=r"no packed frame in torch\.bfloat16: .* refresh_every needs two"):
             kind(small_model("center"), refresh_every=5, dtype=torch.bfloat16)
 
 
