@@ -255,7 +255,7 @@ def test_the_rule() -> None:
 
 def test_a_runtime_that_refuses_the_file(tmp_path: Path) -> None:
     runtime = {"torch.export": check.PT2_RUNTIMES["torch.export"]}
-    with pytest.raises(ExportError, match=r"torch.export cannot run what was exported: ."):
+    with pytest.raises(ExportError, match=r"torch.export cannot run the exported file: ."):
         check.check(small_model("center"), [(b"nonsense", MAPS["center"])], runtime, uint8=False)
 
 

@@ -165,10 +165,10 @@ def test_boxes_stay_in_the_frame_and_move_smoothly() -> None:
 def test_every_object_is_its_own_and_lookalikes_share_shape_or_texture() -> None:
     looks = [drawn(generator(1, i)) for i in range(60)]
     assert len({look.alpha.tobytes() for look in looks}) > 55
-    assert len({look.colours.tobytes() for look in looks}) == 60
+    assert len({look.colors.tobytes() for look in looks}) == 60
     for i, look in enumerate(looks):
         other = lookalike(generator(2, i), look)
-        same = (np.array_equal(other.alpha, look.alpha), np.array_equal(other.colours, look.colours))
+        same = (np.array_equal(other.alpha, look.alpha), np.array_equal(other.colors, look.colors))
         assert sorted(same) == [False, True]
 
 
@@ -232,7 +232,7 @@ def test_a_damaged_image_is_reported_once_and_passed_over(tmp_path: Path) -> Non
         for i in range(8):
             Scene(world, i).poses(np.zeros(1))
     (warned,) = caught
-    assert re.search(r"bad\.png.*cannot be read; it is passed over", str(warned.message))
+    assert re.search(r"bad\.png.*cannot be read; it is skipped", str(warned.message))
 
 
 def test_folders_without_images_are_errors(tmp_path: Path) -> None:

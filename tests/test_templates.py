@@ -85,10 +85,10 @@ def test_a_packed_model_has_one_template() -> None:
     packed = fk.frame.pack(small_model("center"))
     for kind in (fermt.Tracker, fermt.MultiTracker):
         with pytest.raises(
-            ValueError, match="one template a target, and refresh_every wants two; give the model itsel"
+            ValueError, match="one template for each target, and refresh_every needs two; give the model itsel"
         ):
             kind(packed, refresh_every=5)
-        with pytest.raises(ValueError, match=r"no packed frame in torch\.bfloat16: .* refresh_every wants two"):
+        with pytest.raises(ValueError, match=r"no packed frame in torch\.bfloat16: .* refresh_every needs two"):
             kind(small_model("center"), refresh_every=5, dtype=torch.bfloat16)
 
 

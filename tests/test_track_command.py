@@ -107,7 +107,7 @@ def test_a_target_after_the_end_is_reported_and_the_others_kept(folder: Path, we
     (tmp_path / "boxes.txt").write_text("0,a,10,20,30,40\n50,b,50,40,20,20\n")
     code, printed = track(folder, "--boxes", tmp_path / "boxes.txt", "--weights", weights, "--out", tmp_path / "a.csv")
     assert code == 1
-    assert "target 'b' is to be taken in frame 50, and the last is 11" in printed
+    assert "target 'b' starts in frame 50, and the last frame is 11" in printed
     assert len(rows(tmp_path / "a.csv")) == FRAMES
 
 
@@ -215,7 +215,7 @@ def test_an_interruption_keeps_whole_lines(
     out = tmp_path / "a.csv"
     code, printed = track(folder, "--box", BOX, "--weights", weights, "--out", out, "--video", tmp_path / "a.mp4")
     assert code == 130
-    assert "Interrupted: what was done is there." in printed
+    assert "Interrupted: the frames done so far are kept." in printed
     assert len(rows(out)) == 4
     assert out.read_text().endswith("\n")
     assert len(list(open_source(tmp_path / "a.mp4"))) == 4
@@ -268,7 +268,7 @@ def test_a_window_needs_a_display(folder: Path, weights: Path, tmp_path: Path, m
     monkeypatch.setattr(cv2, "namedWindow", refuse)
     code, printed = track(folder, "--box", BOX, "--weights", weights, "--out", tmp_path / "a.csv", "--show")
     assert code == 1
-    assert "there can be no window" in printed
+    assert "no window can be opened" in printed
     assert not (tmp_path / "a.csv").exists()
 
 

@@ -138,7 +138,7 @@ def test_corner_head_tracks_too() -> None:
 
 
 BAD_IMAGES = [
-    ("frame.png", TypeError, r"must be a uint8 array \(H, W, 3\), RGB or BGR, .*, grey; got str"),
+    ("frame.png", TypeError, r"must be a uint8 array \(H, W, 3\), RGB or BGR, .*, grayscale; got str"),
     (IMAGE.astype(np.float32), TypeError, "must be a uint8 array .*; got dtype float32"),
     (IMAGE[0, 0], ValueError, r"at least 2 x 2 pixels; got shape \(3,\)"),
     (IMAGE[None], ValueError, r"got shape \(1, 90, 120, 3\)"),
