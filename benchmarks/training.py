@@ -94,6 +94,7 @@ def main(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")] = 0,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile, which compiles for minutes.")] = True,
     memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own; Linux, or a GPU.")] = True,
+    dtypes: Annotated[str, typer.Option(help="Which of float32,bfloat16 (autocast) to measure.")] = ",".join(DTYPES),
     only: Annotated[str, typer.Option(help="Runners whose name has this in it, besides eager.")] = "",
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: two pairs, two steps, nothing compiled, no memory.")
@@ -119,14 +120,17 @@ def main(
         batch, steps, seconds = min(batch, QUICK_BATCH), min(steps, QUICK_STEPS), min(seconds, QUICK_SECONDS)
         compiled = memory = False
     names = [name for name in RUNNERS if name == EAGER or (only in name and (compiled or COMPILED not in name))]
+    chosen = dtypes.split(",")
+    if unknown := [each for each in chosen if each not in DTYPES]:
+        raise typer.BadParameter(f"--dtypes takes some of {', '.join(DTYPES)}, with commas between; got {unknown[0]!r}")
     progress = Progress(
         f"training of {config}, batch {batch}: {steps} steps of {len(names)} runners, then their time"
         + (" and memory" if memory else ""),
-        len(DTYPES) * (len(names) + 1),
-        len(DTYPES) * len(names) * (seconds + batch * (steps + 2 * memory + 4) * PAIR_SECONDS),
+        len(chosen) * (len(names) + 1),
+        len(chosen) * len(names) * (seconds + batch * (steps + 2 * memory + 4) * PAIR_SECONDS),
     )
     lines = []
-    for dtype in DTYPES:
+    for dtype in chosen:
         runners, losses = {}, {}
         for name in names:
             runners[name] = Training(name, config, batch, dtype, device)
@@ -138,7 +142,7 @@ def main(
             {name: Case(runner.step) for name, runner in runners.items()},
             seconds=seconds,
             repeats=1,
-            least_rounds=3,
+            least_rounds=2 if quick else 3,
             name=dtype,
             progress=progress,
         )

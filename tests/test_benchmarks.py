@@ -21,6 +21,8 @@ from benchmarks.memory import peak_megabytes
 from benchmarks.peers import plain_model
 from fermt.flops import count_flops
 
+from .support.lanes import slow
+
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -82,21 +84,26 @@ def test_ops_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [("--quick",), pytest.param(("--steps", "1", "--seconds", "0.1", "--no-compiled"), marks=pytest.mark.slow)]
+    ("more", "dtypes"),
+    [
+        (("--quick", "--dtypes", "float32"), ["float32"]),
+        slow(("--steps", "1", "--seconds", "0.1", "--no-compiled"), ["float32", "bfloat16"]),
+    ],
+    ids=["quick", "whole"],
 )
-def test_training_command(more: tuple[str, ...], tmp_path: Path) -> None:
+def test_training_command(more: tuple[str, ...], dtypes: list[str], tmp_path: Path) -> None:
     """Quickly, and with the peak memory, for which it starts a process each."""
     memory = "--quick" not in more
     if memory and not CLEAR_REFS.exists():
         pytest.skip("peak memory is read from Linux's /proc")
     out = tmp_path / "r.jsonl"
     printed = run(training, "--batch", "1", "--only", "fermt, auto", "--out", str(out), *more)
-    assert "bfloat16" in printed
+    assert dtypes[-1] in printed
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["dtype"] for line in lines] == ["float32"] * 2 + ["bfloat16"] * 2
+    assert [line["dtype"] for line in lines] == [dtype for dtype in dtypes for _ in range(2)]
     assert {line["runner"] for line in lines} == {"eager PyTorch", "fermt, auto"}
-    for i in (0, 2):
-        assert lines[i]["loss"] == pytest.approx(lines[i + 1]["loss"], rel=0.1)
+    for ours, eager in zip(lines[::2], lines[1::2], strict=True):
+        assert ours["loss"] == pytest.approx(eager["loss"], rel=0.1)
     assert all(line["megabytes"] > 0 if memory else line["megabytes"] is None for line in lines)
 
 
