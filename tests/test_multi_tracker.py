@@ -165,7 +165,7 @@ def test_errors() -> None:
         tracker.drop("a")
     tracker.add(IMAGES[0], BOXES[0], "a")
     tracker.add(IMAGES[0], BOXES[0])
-    with pytest.raises(ValueError, match="a target 'a' is followed already; drop it first, or give another name"):
+    with pytest.raises(ValueError, match="there is a target 'a' already; drop it first, or give another name"):
         tracker.add(IMAGES[0], BOXES[1], "a")
     with pytest.raises(KeyError, match="no target 'b'; there are 'a', 0"):
         tracker.drop("b")
