@@ -26,7 +26,7 @@ def load_taps(image_ptr, at, pixel_mask, pitch, DILATION: tl.constexpr, SIZE: tl
 
 
 @triton.jit
-def load_kernel(weight_ptr, channel, SIZE: tl.constexpr, TAPS_P2: tl.constexpr):
+def load_weights(weight_ptr, channel, SIZE: tl.constexpr, TAPS_P2: tl.constexpr):
     """Loads a channel's kernel: (TAPS_P2,)."""
     taps = tl.arange(0, TAPS_P2)
     return tl.load(weight_ptr + channel * (SIZE * SIZE) + taps, taps < SIZE * SIZE, other=0.0).to(tl.float32)
@@ -47,7 +47,7 @@ def depthwise_convolution(
 ):
     """Depth-wise convolution of one channel, whose plane starts at `image_ptr`: (BLOCK,)."""
     tapped = load_taps(image_ptr, at, pixel_mask, pitch, DILATION, SIZE, TAPS_P2)
-    weight = load_kernel(weight_ptr, channel, SIZE, TAPS_P2)
+    weight = load_weights(weight_ptr, channel, SIZE, TAPS_P2)
     return tl.sum(weight[:, None] * tapped, 0) + tl.load(bias_ptr + channel).to(tl.float32)
 
 
@@ -123,7 +123,7 @@ def depthwise_backward_kernel(
     channel, taps = image % CHANNELS, tl.arange(0, TAPS_P2)
     at, _, _, pixel_mask = pixel_positions(tile, origin, height, width, pitch, BLOCK)
     tapped = load_taps(grad_ptr + image * plane + origin, at, pixel_mask, pitch, -DILATION, SIZE, TAPS_P2)
-    grad_input = tl.sum(load_kernel(weight_ptr, channel, SIZE, TAPS_P2)[:, None] * tapped, 0)
+    grad_input = tl.sum(load_weights(weight_ptr, channel, SIZE, TAPS_P2)[:, None] * tapped, 0)
     into = grad_input_ptr + image * plane + origin + at
     if ADD:
         grad_input += tl.load(into, pixel_mask, other=0.0)
