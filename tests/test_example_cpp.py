@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -31,25 +33,29 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
 
 
+@cache
+def toolchain() -> ModuleType:
+    """csrc/toolchain.py, which finds the compiler for the build."""
+    spec = importlib.util.spec_from_file_location("toolchain", ROOT / "csrc" / "toolchain.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The built example."""
     if reason := BACKENDS["cpp"].unavailable_reason():
         required = "cpp" in request.config.getoption("--require-backend")
         (pytest.fail if required else pytest.skip)(f"the compiled library is not usable: {reason}")
-    pytest.importorskip("setuptools", reason="setup.py, which looks for the compiler, needs setuptools")
-    looked = subprocess.run(
-        [
-            *(sys.executable, "-c"),
-            "import runpy, sys; sys.argv[1:] = ['--name']; print(runpy.run_path('setup.py')['find_compiler']())",
-        ],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    if looked.returncode:
-        pytest.skip(looked.stderr.strip().splitlines()[-1])
+    try:
+        compiler = toolchain().find_compiler().command
+    except toolchain().BuildError as error:
+        pytest.skip(str(error))
     include, library = fk.frame.native()
     built = tmp_path_factory.mktemp("program") / "track"
-    compiler = looked.stdout.splitlines()[-1].split()
     flags = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{include}")
     finished = run(*compiler, *flags, ROOT / "examples" / "track.cpp", library, "-o", built)
     assert finished.returncode == 0, finished.stderr

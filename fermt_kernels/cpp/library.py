@@ -112,7 +112,8 @@ def _installed() -> Path | None:
     """
     for distribution in importlib.metadata.distributions(name=DISTRIBUTION):
         candidate = Path(str(distribution.locate_file("fermt_kernels/cpp"))) / PATH.name
-        if distribution.version == VERSION and candidate.exists():
+        is_here = candidate.parent.resolve() == Path(__file__).resolve().parent  # by a checkout's own egg-info
+        if distribution.version == VERSION and candidate.exists() and not is_here:
             return candidate
     return None
 
