@@ -164,8 +164,9 @@ def build(
     """Compiles and links csrc/.
 
     Args:
-        folder: for objects, relative to the root; kept, so that the next build is short.
-        out: what is linked, relative to the root.
+        folder: for objects, relative to the root; kept, so that the next build is short. Each version of ninja has a
+            folder of its own in it, for it rebuilds everything where another has worked: pip's, say, and the system's.
+        out: what is linked: a program relative to the root, a shared library relative to the objects.
         compiler: to use; found if None.
         extra_flags: of every compilation and of the link, after all others but the instruction sets' own.
         extra_units: beside those of csrc/.
@@ -186,17 +187,20 @@ def build(
     own = link_flags(compiler, environment) if shared else flags_of("LDFLAGS", environment)
     linking = [*(["-shared"] if shared else []), *extra_flags, *own]
     todo = [*extra_units, *units(compiler.target, isas)]
-    text = ninja_file(Path(folder), compiler, [*flags, rows_define(isas)], linking, todo, out)
-    (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    version = subprocess.run([ninja, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    objects = Path(folder) / f"ninja-{version}"
+    out = (objects / out).as_posix() if shared else out
+    text = ninja_file(objects, compiler, [*flags, rows_define(isas)], linking, todo, out)
+    (ROOT / objects).mkdir(parents=True, exist_ok=True)
     with _locked(ROOT / folder / "lock"):
-        file = ROOT / folder / "build.ninja"
+        file = ROOT / objects / "build.ninja"
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")
         say(
             f"building {out} with {described(compiler)} for {', '.join(isas)}: {len(todo)} files, "
             f"about {4 * len(todo)} s of CPU time if none is up to date"
         )
-        _run_ninja([ninja, "-f", f"{folder}/build.ninja", *jobs], compiler)
+        _run_ninja([ninja, "-f", f"{objects.as_posix()}/build.ninja", *jobs], compiler)
     say(f"{out} is up to date, after {time.monotonic() - start:.0f} s")
     return ROOT / out
 
@@ -263,7 +267,7 @@ def put(source: Path, target: Path) -> None:
 
 def install(into: Path) -> None:
     """Builds the library and puts it and its header into a folder."""
-    library = build("build/library", f"build/library/{LIBRARY}")
+    library = build("build/library", LIBRARY)
     put(library, into / LIBRARY)
     put(ROOT / "csrc" / "abi" / HEADER, into / HEADER)
 

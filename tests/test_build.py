@@ -158,6 +158,11 @@ def installed(small: ModuleType) -> Path:
     return small.ROOT / small.PACKAGE / small.LIBRARY
 
 
+def ninja_file(small: ModuleType) -> str:
+    (file,) = small.ROOT.glob("build/library/*/build.ninja")
+    return file.read_text()
+
+
 def compiled(output: str) -> list[str]:
     return [line.split()[2] for line in output.splitlines() if "] compiling " in line]
 
@@ -200,7 +205,7 @@ def test_flags_of_the_environment_are_used(small: ModuleType, monkeypatch: pytes
         "inline int twice(int x) { return 2 * x; }\n"
     )
     installed(small)
-    edges = (small.ROOT / "build/library/build.ninja").read_text()
+    edges = ninja_file(small)
     assert edges.index("-O3") < edges.index("-O1 -DFROM_CXXFLAGS")
     assert "-L/from/ldflags" in edges
     for variable, value, message in (
@@ -225,7 +230,7 @@ def test_without_a_static_runtime_the_shared_one_is_used(
     monkeypatch.setenv("CXX", wrapper(fedora))
     assert installed(small).exists()
     assert "no static C++ runtime here" in capfd.readouterr().out
-    assert "-static-libstdc++" not in (small.ROOT / "build/library/build.ninja").read_text()
+    assert "-static-libstdc++" not in ninja_file(small)
 
 
 @pytest.mark.parametrize(
