@@ -103,9 +103,10 @@ def test_a_crop_beyond_the_image_is_refused(box: tuple[float, ...]) -> None:
         crop_target(IMAGE, box, 1.0, 32)
 
 
-def test_bench_command(tmp_path: Path) -> None:
+def test_bench_command(small_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
-    result = CliRunner().invoke(app, ["bench", "--config", "fermt", "--seconds", "0.1", "--json", str(out)])
+    arguments = ("bench", "--weights", str(small_weights), "--seconds", "0.1", "--json", str(out))
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     speeds = found["rows"]
