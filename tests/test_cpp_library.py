@@ -82,8 +82,8 @@ def test_a_checkout_without_a_library_takes_the_installed_one(
     installed.parent.mkdir(parents=True)
     installed.symlink_to(library.path())
     code = (
-        "import importlib.metadata; every = importlib.metadata.distributions;"  # not what this checkout has installed
-        f"importlib.metadata.distributions = lambda **which: every(path=[{str(site)!r}], **which);"
+        "import importlib.metadata as metadata; every = metadata.distributions;"
+        f"metadata.distributions = lambda **name: every(path=[{str(site)!r}], **name);"  # not this checkout's
         "from pathlib import Path; import fermt_kernels as fk, fermt_kernels.cpp.library as library;"
         "library.PATH = Path('nowhere') / library.PATH.name; print(library.path()); print(fk.backends())"
     )
