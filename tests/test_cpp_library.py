@@ -82,7 +82,8 @@ def test_a_checkout_without_a_library_takes_the_installed_one(
     installed.parent.mkdir(parents=True)
     installed.symlink_to(library.path())
     code = (
-        f"import sys; sys.path.append({str(site)!r});"
+        "import importlib.metadata as metadata; every = metadata.distributions;"
+        f"metadata.distributions = lambda **name: every(path=[{str(site)!r}], **name);"  # not this checkout's
         "from pathlib import Path; import fermt_kernels as fk, fermt_kernels.cpp.library as library;"
         "library.PATH = Path('nowhere') / library.PATH.name; print(library.path()); print(fk.backends())"
     )

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import fermt_kernels as fk
 from fermt_kernels.testing import assert_accurate, over_families, shaken
 
+from .support.lanes import slow
 from .test_swap import TOKENS, Attention, Blocks, GridAttention, Unit
 
 FAMILIES = {"autocast": 4}  # coarse numbers, of which a gate's weights are few
@@ -107,8 +108,13 @@ def gradients(
 
 
 @pytest.mark.usefixtures("group")
-@pytest.mark.parametrize("case", WAYS)
-@pytest.mark.parametrize("kind", [Tracker, Alone])
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        *((Tracker, case) for case in WAYS),
+        *((Alone, case) if case in ("plain", "compiled") else slow(Alone, case) for case in WAYS),
+    ],
+)
 def test_gradients_are_those_of_the_model_as_it_was(kind: type[nn.Module], case: str, backend: str) -> None:
     torch.compiler.reset()
 

@@ -103,9 +103,11 @@ def test_a_crop_beyond_the_image_is_refused(box: tuple[float, ...]) -> None:
         crop_target(IMAGE, box, 1.0, 32)
 
 
-def test_bench_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["small", pytest.param("fermt", marks=pytest.mark.slow)])
+def test_bench_command(size: str, small_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
-    result = CliRunner().invoke(app, ["bench", "--config", "fermt", "--seconds", "0.1", "--json", str(out)])
+    model = ["--weights", str(small_weights)] if size == "small" else ["--config", size]
+    result = CliRunner().invoke(app, ["bench", *model, "--seconds", "0.1", "--json", str(out)])
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
     speeds = found["rows"]
