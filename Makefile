@@ -12,7 +12,7 @@ PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
 install: $(VENV)/.installed
 
-# Once the environment is there: about a minute and a half on two cores.
+# Once the environment is there: about 40 s on two cores.
 demo: $(VENV)/.installed
 	@echo; echo "== 1 of 5, a few seconds: which backends can run here"
 	@$(BIN)/python -c "import fermt_kernels as fk; print(fk.backends())"
@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 
 # Two workers of two threads each, which do not spin while they wait.
 test: $(VENV)/.installed
-	@echo "== The fast lane of the tests: about 6 minutes on two cores; make test-all runs the rest, too"
+	@echo "== The fast lane of the tests: about 7 minutes on two cores; make test-all runs the rest, too"
 	$(PYTEST) -m "not slow" -n 2 --dist worksteal --require-backend cpp
 
 test-all: $(VENV)/.installed
