@@ -194,13 +194,14 @@ def test_not_a_number_stays_in_its_row(backend: str) -> None:
 
 
 def test_large_scores_do_not_overflow(backend: str) -> None:
+    """Each query takes one key's value: the truth is a float32 number, and eager may have no error to compare with."""
     q, k, v = attention_inputs((1, 2, 50, 16))
-    actual, eager, truth = (
+    actual, truth = (
         run(q.to(d) * 100, k.to(d) * 100, v.to(d), 20, "mixed", name)
-        for name, d in ((backend, torch.float32), ("reference", torch.float32), ("reference", torch.float64))
+        for name, d in ((backend, torch.float32), ("reference", torch.float64))
     )
-    for name, *three in zip(("out", "lse"), actual, eager, truth, strict=True):
-        assert_accurate(*three, name=name)
+    for got, want in zip(actual, truth, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=4 * torch.finfo(torch.float32).eps, atol=0)
 
 
 def test_threads_do_not_change_a_bit(backend: str, two_threads: None) -> None:
