@@ -76,13 +76,14 @@ def make_pair(
         the search region's side; it reaches outside the region if the target does. None if less than 4 pixels of the
         target's width or height are visible in one of the crops.
     """
+    a = augmentation
     jitters = (
-        (augmentation.template_center, augmentation.template_scale, config.template_factor, config.template_size),
-        (augmentation.search_center, augmentation.search_scale, config.search_factor, config.search_size),
+        _Jitter(a.template_center, a.template_scale, config.template_factor, config.template_size),
+        _Jitter(a.search_center, a.search_scale, config.search_factor, config.search_size),
     )
     cut = _cut_rotated if augmentation.rotation or augmentation.stretch else _cut
     template_cut, search_cut = (
-        cut(view, *jitter, augmentation, generator) for view, jitter in zip((template, search), jitters, strict=True)
+        cut(view, jitter, augmentation, generator) for view, jitter in zip((template, search), jitters, strict=True)
     )
     if template_cut is None or search_cut is None:
         return None
@@ -143,16 +144,18 @@ def _changed(crop: np.ndarray, augmentation: Augmentation, generator: np.random.
 Cut = tuple[np.ndarray, Box]  # a crop and the target's box in it
 
 
-def _cut(
-    view: View,
-    center: float,
-    scale: float,
-    factor: float,
-    size: int,
-    augmentation: Augmentation,
-    generator: np.random.Generator,
-) -> Cut | None:
+class _Jitter(NamedTuple):
+    """How a crop is placed around the target, and its side in pixels."""
+
+    center: float
+    scale: float
+    factor: float
+    size: int
+
+
+def _cut(view: View, jitter: _Jitter, augmentation: Augmentation, generator: np.random.Generator) -> Cut | None:
     """Cuts a crop around the jittered target; None if too little of the target is visible in it."""
+    center, scale, factor, size = jitter
     around = jittered(view.box, center, scale, generator)
     square = target_square(around, factor)
     height, width = view.image.shape[:2]
@@ -162,20 +165,13 @@ def _cut(
     return crop.image, box_in_crop(view.box, around, crop.resize_factor, size)
 
 
-def _cut_rotated(
-    view: View,
-    center: float,
-    scale: float,
-    factor: float,
-    size: int,
-    augmentation: Augmentation,
-    generator: np.random.Generator,
-) -> Cut | None:
+def _cut_rotated(view: View, jitter: _Jitter, augmentation: Augmentation, generator: np.random.Generator) -> Cut | None:
     """Cuts a crop as `_cut`, rotated and stretched around the jittered box.
 
     The box returned is that of the ellipse inscribed in the given box, which fits a rotated object better than the box
     around all four corners.
     """
+    center, scale, factor, size = jitter
     around = jittered(view.box, center, scale, generator)
     angle, stretch = generator.standard_normal(2) * (augmentation.rotation, augmentation.stretch)
     x, y, w, h = view.box
