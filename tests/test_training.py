@@ -32,7 +32,7 @@ from .support.pairs import Rectangles
 def stepper(backend: str = "auto", dtype: torch.dtype = torch.float32, **changes: object) -> Stepper:
     settings = micro.config(**changes)
     model = initial_model(settings, backend).to(dtype)
-    return Stepper(model, build_optimizer(model, settings), settings, micro.ALONE)
+    return Stepper(model, settings, micro.ALONE)
 
 
 def batches(made: Stepper, steps: int) -> Iterable[Batch]:

@@ -31,6 +31,7 @@ class TrainConfig:
     model: str = "fermt"  # a name from fermt.CONFIGS
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of ModelConfig to replace
     initial: str = "vit"  # or "similar": correlated queries and keys, for training without pretrained weights
+    matching: float = 0.0  # weight of the auxiliary loss that matches tokens (training/matching.py); 0: none
     pretrained: str = ""  # weights to start from: a MAE-Lite ViT-Tiny, or a .safetensors written by fermt.save
     data: dict[str, float] = dataclasses.field(
         default_factory=lambda: {"got10k": 1.0, "lasot": 1.0, "trackingnet": 1.0, "coco": 1.0}
@@ -84,6 +85,8 @@ class TrainConfig:
         for name in ("lr", "backbone_lr_factor", "clip", "drop_factor"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        if not 0 <= self.matching < float("inf"):
+            raise ValueError(f"matching must be finite and at least 0; got {self.matching}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1); got {self.ema}")
         if self.pairs < self.batch:

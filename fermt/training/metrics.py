@@ -13,7 +13,7 @@ from fermt_kernels.files import atomic_write
 from .validation import Validation
 
 VALIDATED = tuple(f"val_{name}" for name in Validation._fields)
-MEASURED = ("loss", "focal", "l1", "giou", "iou", "grad_norm")
+MEASURED = ("loss", "focal", "l1", "giou", "matching", "iou", "grad_norm")
 COLUMNS = ("step", "epoch", "lr", *MEASURED, "skipped", "pairs_per_second", *VALIDATED)
 
 

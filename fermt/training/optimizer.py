@@ -13,10 +13,14 @@ from ..model import FERMT
 from .config import TrainConfig
 
 
-def build_optimizer(model: FERMT, config: TrainConfig) -> torch.optim.AdamW:
-    """Makes AdamW with two groups: the head with `config.lr`, the backbone with `lr * config.backbone_lr_factor`."""
+def build_optimizer(model: FERMT, config: TrainConfig, auxiliary: nn.Module | None = None) -> torch.optim.AdamW:
+    """Makes AdamW with two groups: the head with `config.lr`, the backbone with `lr * config.backbone_lr_factor`.
+
+    Heads that are used in training only, `auxiliary`, are trained as the head.
+    """
+    heads = [*model.box_head.parameters(), *(auxiliary.parameters() if auxiliary else ())]
     groups = [
-        {"params": list(model.box_head.parameters()), "factor": 1.0},
+        {"params": heads, "factor": 1.0},
         {"params": list(model.backbone.parameters()), "factor": config.backbone_lr_factor},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)

@@ -50,6 +50,7 @@ def save_state(folder: Path, config: TrainConfig, stepper: Stepper, progress: Pr
         "optimizer": stepper.optimizer.state_dict(),
         "scaler": stepper.scaler.state_dict(),
         "average": stepper.average.model.state_dict() if stepper.average else None,
+        "matching": stepper.matched.heads.state_dict() if stepper.matched else None,
     }
     target = folder / f"state-{progress.total:09d}.pt"
     atomic_write(target, lambda path: torch.save(state, path))
@@ -71,7 +72,7 @@ def load_state(path: Path, config: TrainConfig, stepper: Stepper) -> Progress:
         ValueError: the file is damaged, or of a run whose configuration differs in more than `FREE`.
     """
     state = checkpoints.read_pickled(path)
-    fields = {"config", "progress", "model", "optimizer", "scaler", "average"}
+    fields = {"config", "progress", "model", "optimizer", "scaler", "average", "matching"}
     if not fields <= set(state):
         raise ValueError(f"{os.fspath(path)!r} is not the state of a run: it lacks {sorted(fields - set(state))}")
     if reasons := _differences(state["config"], config.to_dict()):
@@ -80,6 +81,8 @@ def load_state(path: Path, config: TrainConfig, stepper: Stepper) -> Progress:
             "another folder, or start again (--fresh)"
         )
     checkpoints.load_state_dict(stepper.model, state["model"])
+    if stepper.matched:
+        stepper.matched.heads.load_state_dict(state["matching"])
     stepper.optimizer.load_state_dict(state["optimizer"])
     if stepper.scaler.is_enabled():
         stepper.scaler.load_state_dict(state["scaler"])

@@ -16,7 +16,8 @@ from ..losses import has_area, loss_of
 from ..model import FERMT
 from .batches import Batch
 from .config import TrainConfig
-from .optimizer import Average
+from .matching import KEY, MatchedFERMT, matching_loss
+from .optimizer import Average, build_optimizer
 from .world import World
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,13 +36,15 @@ class Outcome(NamedTuple):
 class Stepper:
     """Trains a model: a call with the parts of a step does the step."""
 
-    def __init__(self, model: FERMT, optimizer: torch.optim.Optimizer, config: TrainConfig, world: World) -> None:
-        self.model, self.optimizer, self.config, self.world = model, optimizer, config, world
+    def __init__(self, model: FERMT, config: TrainConfig, world: World) -> None:
+        self.model, self.config, self.world = model, config, world
         self.loss = loss_of(model)
-        self.wrapped: nn.Module = model
+        self.matched = MatchedFERMT(model).to(world.device) if config.matching else None
+        self.wrapped: nn.Module = self.matched or model
+        self.optimizer = build_optimizer(model, config, self.matched.heads if self.matched else None)
         if world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
-            self.wrapped = DistributedDataParallel(model, device_ids=devices)
+            self.wrapped = DistributedDataParallel(self.wrapped, device_ids=devices)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
         self.average = Average(model, config.ema) if config.ema else None
         self.interrupted = False  # if set in one process, the next outcome says so in all
@@ -60,7 +63,7 @@ class Stepper:
             flaws += flawed
             sums = {key: sums.get(key, 0) + value for key, value in values.items()}
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_((self.matched or self.model).parameters(), self.config.clip)
         interrupt = torch.tensor(float(self.interrupted), device=norm.device)
         shared = self.world.sum(torch.stack([*sums.values(), *flaws, interrupt]))
         *totals, boxes, losses, interrupted, length = torch.cat((shared, norm.detach().view(1))).tolist()
@@ -93,6 +96,9 @@ class Stepper:
         with self.autocast():
             outputs = self.wrapped(batch.template, batch.search)
         loss, pieces = self.loss(outputs, boxes)
+        if self.matched:
+            matching = matching_loss(outputs[KEY], boxes, self.model.config)
+            loss, pieces = loss + self.config.matching * matching, pieces | {"matching": matching}
         self.scaler.scale(loss / parts).backward()
         values = {key: value.detach() / parts for key, value in ({"loss": loss} | pieces).items()}
         return values, torch.stack((~fine.all(), ~torch.isfinite(loss.detach()))).float()

@@ -27,12 +27,12 @@ from .batches import load, training_indices
 from .config import TrainConfig
 from .initial import init_similar
 from .metrics import VALIDATED, Metrics
-from .optimizer import build_optimizer, set_learning_rate
+from .optimizer import set_learning_rate
 from .step import Outcome, Stepper
 from .validation import validate
 from .world import World
 
-SHOWN = ("loss", "focal", "l1", "giou", "iou")  # in the progress display
+SHOWN = ("loss", "focal", "l1", "giou", "matching", "iou")  # in the progress display
 
 
 class TrainingError(RuntimeError):
@@ -102,7 +102,7 @@ class Trainer:
         if config.sync_bn:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         model.to(world.device)
-        self.stepper = Stepper(model, build_optimizer(model, config), config, world)
+        self.stepper = Stepper(model, config, world)
         self.progress = state.Progress()
         if found:
             self.progress = state.load_state(found[-1], config, self.stepper)

@@ -39,12 +39,12 @@ def gradients(world: World, accumulate: int) -> dict[str, Tensor]:
         images = (torch.stack([pair[key] for pair in pairs]) for key in ("template", "search"))
         boxes = torch.tensor([(0.1 + 0.05 * index, 0.2, 0.3, 0.25) for index in indices], dtype=torch.float64)
         parts.append(Batch(*(normalize_batch(image, dtype=torch.float64) for image in images), boxes))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    stepper = Stepper(model, settings, world)
     found: dict[str, Tensor] = {}
-    optimizer.register_step_pre_hook(
+    stepper.optimizer.register_step_pre_hook(
         lambda *_: found.update({name: value.grad.clone() for name, value in model.named_parameters()})
     )
-    assert not Stepper(model, optimizer, settings, world)(parts, 0).skipped
+    assert not stepper(parts, 0).skipped
     return found
 
 
