@@ -149,9 +149,7 @@ def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
     """
     checkpoint = read_pickled(path)
     state = checkpoint.get("model", checkpoint)
-    prefixes = ("module.", "model.")
-    for prefix in prefixes:
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    state = {key.removeprefix("model."): value for key, value in stripped(state).items()}
     if "pos_embed" not in state:
         raise ValueError(
             f"{os.fspath(path)!r} has no 'pos_embed': expected a MAE-Lite ViT-Tiny, got {sorted(state)[:5]}"

@@ -16,31 +16,11 @@ import fermt_kernels as fk
 from .support.tracking import save_steady
 
 ROOT = Path(__file__).parents[1]
-FACTORIES = frozenset(
-    [
-        "arange",
-        "as_tensor",
-        "asarray",
-        "empty",
-        "empty_strided",
-        "eye",
-        "full",
-        "linspace",
-        "logspace",
-        "ones",
-        "rand",
-        "randint",
-        "randn",
-        "randperm",
-        "scalar_tensor",
-        "tensor",
-        "tril_indices",
-        "triu_indices",
-        "zeros",
-        "hann_window",
-        "Generator",
-    ]
-)
+FACTORIES = {
+    *("arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "full", "hann_window", "linspace", "logspace"),
+    *("ones", "rand", "randint", "randn", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices"),
+    *("zeros", "Generator"),
+}
 # Files whose factory calls follow the defaults, with the reason.
 EXCEPTIONS = {"fermt/model/vit.py": "parameters of a model follow the default device and dtype, as those of torch.nn"}
 FLOATS = {"rand", "randn", "linspace"}  # their dtype is the default dtype, whatever their arguments are
