@@ -7,6 +7,7 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fermt_kernels.files import atomic_write
 from fermt_kernels.frame import PackedModel
 from fermt_kernels.frame import load as load_packed
 from fermt_kernels.spec.state_dict import UNUSED_KEYS
+from fermt_kernels.wrapped import shortened, stripped, unwrapped
 
 from .config import ModelConfig
 from .model import FERMT, build_model
@@ -29,15 +31,35 @@ CONFIG_KEY = "fermt_config"
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
 
 
-def save(model: FERMT, path: str | os.PathLike[str]) -> None:
-    """Writes weights and configuration to a safetensors file, atomically."""
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Writes weights and configuration to a safetensors file, atomically.
+
+    Args:
+        model: a FERMT, also inside `torch.compile`, `DataParallel`, `DistributedDataParallel` or `AveragedModel`.
+        path: the file to write.
+
+    Raises:
+        TypeError: the model is no FERMT.
+        ValueError: its weights are not those of its configuration, so that `load` would refuse them; or it has adapters
+            that are not merged.
+    """
+    model = unwrapped(model)
+    if not isinstance(model, FERMT):
+        raise TypeError(f"save: expected a FERMT, got {type(model).__name__}")
+    tensors = {name: tensor.contiguous() for name, tensor in stripped(model.state_dict()).items()}
+    with torch.device("meta"):
+        expected = build_model(model.config).state_dict()
+    _check_fit(expected, tensors, "this model", "its configuration")
+    if on_meta := sorted(name for name, tensor in tensors.items() if tensor.is_meta):
+        raise ValueError(f"save: weights on the meta device have no values: {shortened(on_meta)}")
     metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
     atomic_write(path, lambda file: safetensors.torch.save_file(tensors, str(file), metadata=metadata))
 
 
 def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu") -> FERMT:
-    """Loads the model from a file written by `save`, in evaluation mode.
+    """Loads the model from a file written by `save`, in evaluation mode and in the file's dtype.
+
+    The dtype is the widest of the file's weights, whatever PyTorch's default dtype and device are.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,9 +81,13 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
             f"{os.fspath(path)!r} was not written by fermt.save: its metadata has no {CONFIG_KEY!r}, "
             f"only {sorted(metadata)}"
         )
-    model = build_model(ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), backend=backend)
+    with torch.device(device):
+        model = build_model(ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), backend=backend)
+    floats = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
+    if floats:
+        model.to(reduce(torch.promote_types, floats))
     load_state_dict(model, tensors)
-    return model.to(device).eval()
+    return model.eval()
 
 
 def load_any(
@@ -84,13 +110,14 @@ def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
     """Loads a state dict of the authors' code or of this package into `model`.
 
     `backbone.cls_token` and `backbone.pos_embed`, which forward passes do not use, are dropped; `backbone.tau.` is read
-    as `backbone.dau.`.
+    as `backbone.dau.`. Prefixes of wrappers, `module.` and `_orig_mod.`, are taken off. Values are converted to the
+    dtypes of the model.
 
     Raises:
-        ValueError: keys are missing or unexpected, or shapes differ; all are named, and nothing is loaded.
+        ValueError: keys are missing or unexpected, or shapes differ; ten of each are named, and nothing is loaded.
     """
-    renamed = {key.replace(*RENAMED): value for key, value in state.items() if key not in UNUSED_KEYS}
-    _load_exactly(model, renamed, "state dict")
+    renamed = {key.replace(*RENAMED): value for key, value in stripped(state).items() if key not in UNUSED_KEYS}
+    _load_exactly(unwrapped(model), renamed, "state dict")
 
 
 def load_resized(model: FERMT, state: Mapping[str, Tensor]) -> None:
@@ -99,7 +126,7 @@ def load_resized(model: FERMT, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: as `load_state_dict`, for anything but the sizes of the tables.
     """
-    config, tables = model.config, dict(state)
+    config, tables = model.config, stripped(state)
     for key, grid in (("pos_embed_z", config.template_grid), ("pos_embed_x", config.search_grid)):
         name = f"backbone.{key}"
         if name in tables and tables[name].shape[1] != grid * grid:
@@ -122,9 +149,7 @@ def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
     """
     checkpoint = read_pickled(path)
     state = checkpoint.get("model", checkpoint)
-    prefixes = ("module.", "model.")
-    for prefix in prefixes:
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    state = {key.removeprefix("model."): value for key, value in stripped(state).items()}
     if "pos_embed" not in state:
         raise ValueError(
             f"{os.fspath(path)!r} has no 'pos_embed': expected a MAE-Lite ViT-Tiny, got {sorted(state)[:5]}"
@@ -225,7 +250,14 @@ def _placeholder(full_name: str) -> type:
 
 
 def _load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    expected = module.state_dict()
+    prefixed = module.state_dict()  # a part may be compiled, and its keys have a prefix
+    expected = stripped(prefixed)
+    _check_fit(expected, state, source, "this model")
+    module.load_state_dict({key: state[own] for key, own in zip(prefixed, expected, strict=True)})
+
+
+def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, target: str) -> None:
+    """Raises ValueError if keys or shapes of `state` are not the expected ones."""
     problems = {
         "missing": sorted(set(expected) - set(state)),
         "unexpected": sorted(set(state) - set(expected)),
@@ -236,6 +268,5 @@ def _load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], source: 
         ],
     }
     if any(problems.values()):
-        found = "; ".join(f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
-        raise ValueError(f"the weights of {source} do not fit this model: {found}")
-    module.load_state_dict(dict(state))
+        found = "; ".join(f"{len(keys)} {kind}: {shortened(keys)}" for kind, keys in problems.items() if keys)
+        raise ValueError(f"the weights of {source} do not fit {target}: {found}")

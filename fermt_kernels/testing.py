@@ -109,38 +109,44 @@ def shaken(tensor: Tensor, seed: int, neighbor: int) -> Tensor:
     """
     if neighbor == 0:
         return tensor
-    generator = torch.Generator().manual_seed((seed + 1) * NEIGHBORS**3 + neighbor)
-    return tensor * (1 + SPREAD * (2 * torch.rand(tensor.shape, generator=generator) - 1)).to(tensor.dtype)
+    generator = torch.Generator(device="cpu").manual_seed((seed + 1) * NEIGHBORS**3 + neighbor)
+    return tensor * (
+        1 + SPREAD * (2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float32, device="cpu") - 1)
+    ).to(tensor.dtype)
 
 
 def _packed(shape: Shape) -> tuple[Tensor, ...]:
     """Views of one projection (B, N, 3 C), as a transformer has them."""
     batch, heads, tokens, dim = shape
-    return torch.randn(batch, tokens, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
+    return torch.randn(batch, tokens, 3, heads, dim, dtype=torch.float32, device="cpu").permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _each(make: Callable[[Shape], Tensor]) -> Callable[[Shape], tuple[Tensor, ...]]:
     return lambda shape: tuple(make(shape) for _ in range(3))
 
 
+def _contiguous(shape: Shape) -> Tensor:
+    return torch.randn(shape, dtype=torch.float32, device="cpu")
+
+
 def _sliced(shape: Shape) -> Tensor:
     """A window of a larger tensor."""
-    return torch.randn(*(size + 3 for size in shape))[1:-2, 1:-2, 1:-2, 1:-2]
+    return torch.randn(*(size + 3 for size in shape), dtype=torch.float32, device="cpu")[1:-2, 1:-2, 1:-2, 1:-2]
 
 
 def _transposed(shape: Shape) -> Tensor:
     """The last two dimensions swapped: the last is not contiguous."""
     batch, heads, tokens, dim = shape
-    return torch.randn(batch, heads, dim, tokens).transpose(2, 3)
+    return torch.randn(batch, heads, dim, tokens, dtype=torch.float32, device="cpu").transpose(2, 3)
 
 
 def _expanded(shape: Shape) -> Tensor:
     """One sample for the whole batch, with stride 0."""
-    return torch.randn(1, *shape[1:]).expand(shape)
+    return torch.randn(1, *shape[1:], dtype=torch.float32, device="cpu").expand(shape)
 
 
 LAYOUTS: dict[str, Callable[[Shape], tuple[Tensor, ...]]] = {
-    "contiguous": _each(torch.randn),
+    "contiguous": _each(_contiguous),
     "packed": _packed,
     "sliced": _each(_sliced),
     "transposed": _each(_transposed),
@@ -163,7 +169,9 @@ def attention_inputs(
     def cast(t: Tensor, part: int) -> Tensor:
         if 0 in t.stride():
             return shaken(t[:1], 3 * seed + part, neighbor).to(dtype).expand(t.shape)
-        return torch.empty_strided(t.shape, t.stride(), dtype=dtype).copy_(shaken(t, 3 * seed + part, neighbor))
+        return torch.empty_strided(t.shape, t.stride(), dtype=dtype, device=t.device).copy_(
+            shaken(t, 3 * seed + part, neighbor)
+        )
 
     q, k, v = (cast(t, part) for part, t in enumerate(drawn))
     return q, k, v
@@ -182,18 +190,18 @@ def unit_inputs(
     neighbor: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
     """An image (B, C, H, W) and the twelve weights of a Dual Attention Unit for it."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     channels = shape[1]
 
     def draw(*sizes: int) -> Tensor:
         fan_in = max(1, torch.Size(sizes[1:]).numel())
-        return torch.randn(sizes, generator=generator) * fan_in**-0.5
+        return torch.randn(sizes, generator=generator, dtype=torch.float32, device="cpu") * fan_in**-0.5
 
     pointwise, depthwise = (channels, channels, 1, 1), (channels, 1, kernel, kernel)
     shapes = [pointwise, depthwise, depthwise, pointwise]
     weights = [tensor for sizes in shapes for tensor in (draw(*sizes), draw(channels))]
     weights += [draw(hidden, channels), draw(channels, hidden), draw(*pointwise), draw(channels)]
-    image = torch.randn(shape, generator=generator)
+    image = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     *weights, image = _finished([*weights, image], dtype, seed, neighbor)
     return image, weights
 
@@ -202,8 +210,8 @@ def linear_inputs(
     rows: int, inner: int, outputs: int, dtype: torch.dtype = torch.float32, seed: int = 0, neighbor: int = 0
 ) -> list[Tensor]:
     """x (M, K), weight (N, K) and bias (N,) of a linear layer, and the gradient of its output (M, N)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     shapes = ((rows, inner), (outputs, inner), (outputs,), (rows, outputs))
-    drawn = [torch.randn(shape, generator=generator) for shape in shapes]
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu") for shape in shapes]
     drawn[1] *= inner**-0.5
     return _finished(drawn, dtype, seed, neighbor)

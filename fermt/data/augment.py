@@ -99,7 +99,7 @@ def make_pair(
         crops[1] = appearance.hidden(crops[1], box, generator)
     crops = [_changed(crop, augmentation, generator) for crop in crops]
     pixels = {name: torch.from_numpy(crop) for name, crop in zip(("template", "search"), crops, strict=True)}
-    return pixels | {"box": torch.tensor(box, dtype=torch.float32)}
+    return pixels | {"box": torch.tensor(box, dtype=torch.float32, device="cpu")}
 
 
 def jittered(box: Box, center: float, scale: float, generator: np.random.Generator) -> Box:

@@ -100,7 +100,7 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
 def _huge(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
     """The same crop, computed channel by channel without memory for its margins."""
     pixels = torch.from_numpy(np.array(image, order="C"))  # a copy, because torch needs writable memory
-    channels, squares = pixels.view(*image.shape[:2], -1), torch.tensor([square])
+    channels, squares = pixels.view(*image.shape[:2], -1), torch.tensor([square], device="cpu")
     planes = (channels[..., i, None].expand(-1, -1, 3) for i in range(channels.shape[2]))
     return torch.cat([crop(plane, squares, size, backend="reference")[0, ..., :1] for plane in planes], dim=2).numpy()
 

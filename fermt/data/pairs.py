@@ -34,7 +34,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
 
     def __init__(self, source: PairSource) -> None:
         self.source = source
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(1, dtype=torch.int64, device="cpu").share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the pairs; to be called before the loader is iterated."""

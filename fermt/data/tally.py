@@ -18,8 +18,8 @@ class Tally:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._counts = torch.zeros(MOST_WORKERS + 1, len(self.names), dtype=torch.int64).share_memory_()
-        self._files = torch.zeros(SLOTS, dtype=torch.int64).share_memory_()
+        self._counts = torch.zeros(MOST_WORKERS + 1, len(self.names), dtype=torch.int64, device="cpu").share_memory_()
+        self._files = torch.zeros(SLOTS, dtype=torch.int64, device="cpu").share_memory_()
 
     def add(self, name: str) -> None:
         """Adds one to a count."""

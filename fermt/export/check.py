@@ -159,10 +159,14 @@ def _run(runs: Sequence[Run], images: Sequence[Tensor], uint8: bool) -> Values:
 
 def _images(config: ModelConfig, batch: int, seed: int) -> tuple[Tensor, ...]:
     """A template and a search crop, (B, S, S, 3) uint8, of smooth blotches and noise, so that all patches differ."""
-    generator = torch.Generator().manual_seed(10 * seed + batch)
+    generator = torch.Generator(device="cpu").manual_seed(10 * seed + batch)
     crops = []
     for size in (config.template_size, config.search_size):
-        coarse = F.interpolate(torch.rand(batch, 3, 5, 5, generator=generator), (size, size), mode="bilinear")
-        noise = torch.rand(batch, 3, size, size, generator=generator)
+        coarse = F.interpolate(
+            torch.rand(batch, 3, 5, 5, generator=generator, dtype=torch.float32, device="cpu"),
+            (size, size),
+            mode="bilinear",
+        )
+        noise = torch.rand(batch, 3, size, size, generator=generator, dtype=torch.float32, device="cpu")
         crops.append((255 * (0.8 * coarse + 0.2 * noise)).to(torch.uint8).permute(0, 2, 3, 1).contiguous())
     return tuple(crops)

@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from fermt_kernels import __version__
 from fermt_kernels.files import atomic_path
 from fermt_kernels.frame import MEAN, STD
+from fermt_kernels.wrapped import unwrapped
 
 from ..model import FERMT
 from .check import ONNX_RUNTIMES, PT2_RUNTIMES, Check, ExportError, Runtime, check
@@ -113,14 +114,16 @@ def _write(
     uint8: bool,
 ) -> Report:
     """Exports graphs in the given order, in which outputs are inputs of later ones; writes all files or none."""
+    model = unwrapped(model)
     config = model.config
     values = {
-        name: torch.zeros((TRACED_BATCH, size, size, 3), dtype=torch.uint8)
+        name: torch.zeros((TRACED_BATCH, size, size, 3), dtype=torch.uint8, device="cpu")
         if uint8
-        else torch.zeros(TRACED_BATCH, 3, size, size)
+        else torch.zeros(TRACED_BATCH, 3, size, size, dtype=torch.float32, device="cpu")
         for name, size in (("template", config.template_size), ("search", config.search_size))
     }
-    with ExitStack() as stack:
+    # torch.export and its files use the default device, which may be another.
+    with torch.device("cpu"), ExitStack() as stack:
         written = []
         for path, graph in graphs.items():
             graph.to("cpu", torch.float32)

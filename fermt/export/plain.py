@@ -12,6 +12,7 @@ from torch import Tensor
 from fermt_kernels import reference
 from fermt_kernels.modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 from fermt_kernels.patterns import key_spans
+from fermt_kernels.wrapped import unwrapped
 
 from ..model import FERMT
 
@@ -85,7 +86,7 @@ _PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
 
 def plain_model(model: FERMT) -> FERMT:
     """Copies a model with its weights, without this package's ops."""
-    plain = copy.deepcopy(model)
+    plain: FERMT = copy.deepcopy(unwrapped(model))
     for name, module in list(plain.named_modules()):
         if build := _PLAIN.get(type(module)):
             plain.set_submodule(name, build(module))

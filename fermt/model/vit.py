@@ -79,7 +79,7 @@ class Backbone(nn.Module):
         self.patch_embed = PatchEmbed(config.patch_size, config.dim, backend=backend)
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.num_template, config.dim))
         self.pos_embed_x = nn.Parameter(torch.zeros(1, config.num_search, config.dim))
-        rates = torch.linspace(0, config.drop_path, len(config.patterns), device="cpu").tolist()
+        rates = torch.linspace(0, config.drop_path, len(config.patterns), dtype=torch.float32, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             Block(config, pattern, rate, backend) for pattern, rate in zip(config.patterns, rates, strict=True)
         )

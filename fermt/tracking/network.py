@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import fermt_kernels as fk
+from fermt_kernels.wrapped import unwrapped
 
 from ..data import normalize
 from ..model import FERMT
@@ -83,7 +84,7 @@ class ModuleNetwork:
         return self._normalized(template)
 
     def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
-        found = torch.empty((len(searches), BOX), dtype=torch.float64)
+        found = torch.empty((len(searches), BOX), dtype=torch.float64, device="cpu")
         regions = torch.cat([self._normalized(crop) for crop in searches])
         for count in {len(templates) for templates in encoded}:  # targets with one template, then those with two
             chosen = [i for i, templates in enumerate(encoded) if len(templates) == count]
@@ -106,6 +107,7 @@ def network_for(
     Raises:
         ValueError: there is no packed frame for the dtype or packed model requested; the message says why.
     """
+    model = unwrapped(model)
     if isinstance(model, Packed):
         if second_template:
             raise ValueError(f"{TWO}; give the model itself")
@@ -129,6 +131,6 @@ def network_for(
 
 def hann_window(size: int) -> Tensor:
     """A Hann window, (size, size) float64, without its zero ends, which favors the center."""
-    steps = torch.arange(1, size + 1, dtype=torch.float64)
+    steps = torch.arange(1, size + 1, dtype=torch.float64, device="cpu")
     line = 0.5 * (1 - torch.cos(2 * torch.pi * steps / (size + 1)))
     return torch.outer(line, line)

@@ -48,7 +48,7 @@ def load(source: PairSource, epoch: int, indices: Sequence[list[int]], workers: 
         batch_sampler=indices,
         num_workers=workers,
         pin_memory=world.device.type == "cuda",
-        generator=torch.Generator(),  # so that it does not draw from the global one, which training uses
+        generator=torch.Generator(device="cpu"),  # so that it does not draw from the global one, which training uses
     )
     for batch in loader:
         yield _to_device(batch, world)

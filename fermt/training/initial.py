@@ -30,11 +30,13 @@ def init_similar(model: FERMT) -> None:
         # Its projection has the rows of all queries, then those of all keys, then those of all values.
         dim, heads = attention.qkv.in_features, attention.num_heads
         scale = (GAIN / (dim * (dim / heads) ** 0.5)) ** 0.5
-        query = torch.randn(dim, dim) * scale
-        key = SHARED * query + (1 - SHARED**2) ** 0.5 * torch.randn(dim, dim) * scale
-        value = torch.randn(dim, dim) * dim**-0.5
+        query = torch.randn(dim, dim, dtype=torch.float32, device="cpu") * scale
+        key = SHARED * query + (1 - SHARED**2) ** 0.5 * torch.randn(dim, dim, dtype=torch.float32, device="cpu") * scale
+        value = torch.randn(dim, dim, dtype=torch.float32, device="cpu") * dim**-0.5
         attention.qkv.weight.copy_(torch.cat((query, key, value)))
-        attention.proj.weight.copy_(0.4 * value.T + 0.4 * torch.randn(dim, dim) * dim**-0.5)
+        attention.proj.weight.copy_(
+            0.4 * value.T + 0.4 * torch.randn(dim, dim, dtype=torch.float32, device="cpu") * dim**-0.5
+        )
     config = model.config
     if config.head == "center":
         bias = model.box_head.get_parameter("conv5_ctr.bias")
@@ -48,11 +50,13 @@ def init_similar(model: FERMT) -> None:
 
 def _waves(grid: int, factor: float, dim: int) -> Tensor:
     """Sines and cosines, (grid^2, dim), of x and y from the middle of the crop in units of the target's size."""
-    places = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid * factor - 0.5 * factor
-    rates = 0.5 * torch.pi * 8 ** (torch.arange(dim // 4, dtype=torch.float64) / max(1, dim // 4 - 1) - 0.5)
+    places = (torch.arange(grid, dtype=torch.float64, device="cpu") + 0.5) / grid * factor - 0.5 * factor
+    rates = (
+        0.5 * torch.pi * 8 ** (torch.arange(dim // 4, dtype=torch.float64, device="cpu") / max(1, dim // 4 - 1) - 0.5)
+    )
     angles = places[:, None] * rates
     line = torch.cat((angles.sin(), angles.cos()), dim=1)  # (grid, dim / 2)
     rows, columns = line[:, None].expand(-1, grid, -1), line[None].expand(grid, -1, -1)
-    table = torch.zeros(grid * grid, dim, dtype=torch.float64)
+    table = torch.zeros(grid * grid, dim, dtype=torch.float64, device="cpu")
     table[:, : 2 * line.shape[1]] = torch.cat((columns, rows), dim=2).flatten(0, 1)
     return (0.3 * table).float()

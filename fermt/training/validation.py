@@ -60,7 +60,7 @@ def validate(
 
 def _center_box(model: FERMT) -> Tensor:
     side = 1 / model.config.search_factor
-    return torch.tensor([[0.5, 0.5, side, side]])
+    return torch.tensor([[0.5, 0.5, side, side]], dtype=torch.float32, device="cpu")
 
 
 def _overlap(predicted: Tensor, truth: Tensor) -> Tensor:

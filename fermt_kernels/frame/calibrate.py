@@ -110,5 +110,5 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 def _normalized(crop: Tensor, dtype: torch.dtype) -> Tensor:
     """Crop (S, S, 3) uint8 -> normalized image (1, 3, S, S) in `dtype`."""
-    mean, std = (torch.tensor(values, dtype=dtype) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, dtype=dtype, device=crop.device) for values in (MEAN, STD))
     return ((crop.to(dtype) / 255 - mean) / std).permute(2, 0, 1).unsqueeze(0).contiguous()

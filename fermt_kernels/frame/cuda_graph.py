@@ -52,7 +52,7 @@ class Upload:
             self._stream = torch.cuda.Stream()
             self._slots = [
                 _Slot(
-                    torch.empty(target.shape, dtype=target.dtype, pin_memory=True),
+                    torch.empty(target.shape, dtype=target.dtype, pin_memory=True, device="cpu"),
                     torch.empty_like(target),
                     torch.cuda.Event(),
                     torch.cuda.Event(),

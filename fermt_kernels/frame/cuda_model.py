@@ -57,7 +57,7 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
     def linear(matrix: Matrix) -> Linear:
         return Linear(matrix.weight.mT.to(dtype), matrix.bias.float())
 
-    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (MEAN, STD))
     scale, shift = 1 / (255 * std), -mean / std
     embedding = folded.embedding
     if folded.unit is None:  # the embedding reads uint8 pixels, which every dtype represents exactly
@@ -88,7 +88,7 @@ def _weights(folded: Folded, dtype: torch.dtype) -> FrameWeights:
         norm=Linear(gamma.float(), beta.float()),
         convolutions=tuple(map(linear, (joined, *others))),
         last=Linear(torch.stack([m.weight for m in last]).float(), torch.stack([m.bias for m in last]).float()),
-        output_table=torch.tensor(_output_table(HEADS[folded.config.head]), dtype=torch.int32),
+        output_table=torch.tensor(_output_table(HEADS[folded.config.head]), dtype=torch.int32, device="cpu"),
     )
 
 

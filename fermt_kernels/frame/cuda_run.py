@@ -45,7 +45,9 @@ class Session:
                 self.frame.install(target, tensor.view(-1, tensor.shape[-1])[row])
                 self._installed[target] = tensor, row
         if window is not self._window:
-            self.frame.head.window.copy_(torch.ones(()) if window is None else window)
+            self.frame.head.window.copy_(
+                torch.ones((), dtype=torch.float32, device=self.frame.head.window.device) if window is None else window
+            )
             self._window = window
         put: Callable[[Tensor], object] = (
             self._put_searches if crops.device.type == "cpu" else self.frame.searches.copy_

@@ -16,6 +16,7 @@ from ..spec.dual_attention_unit import STATE_KEYS, DAUWeights
 from ..spec.heads import CONVOLUTIONS, HEADS, LAST_CONVOLUTION
 from ..spec.normalization import BATCH_NORM_EPS
 from ..spec.state_dict import UNUSED_KEYS
+from ..wrapped import shortened, stripped, unwrapped
 from .format import LANES, MAX_LAYERS
 
 # Limits of the compiled library, so that no product of sizes overflows there.
@@ -74,8 +75,9 @@ def fold(model: Any) -> Folded:
         ValueError: a size or pattern is not supported, or a weight is missing, unexpected or of another shape; the
             message names it.
     """
+    model = unwrapped(model)
     config = _checked_config(model)
-    weights = _Weights(model.state_dict())
+    weights = _Weights(stripped(model.state_dict()))
     unit = _unit(weights) if config.dau else None
     dim, patch, hidden = config.dim, config.patch_size, int(config.dim * config.mlp_ratio)
     widths = (dim, *_head_widths(weights, config.head))
@@ -158,7 +160,7 @@ class _Weights:
     def check_all_taken(self) -> None:
         """Raises ValueError if a weight was not read."""
         if self._left:
-            raise ValueError(f"pack: unexpected weights {', '.join(sorted(self._left))}")
+            raise ValueError(f"pack: unexpected weights {shortened(sorted(self._left))}")
 
 
 def _checked_config(model: Any) -> Any:
@@ -199,7 +201,7 @@ def _check_size(name: str, value: int, divisor: int, largest: int) -> None:
 def _unit(weights: _Weights) -> DAUWeights:
     """The weights of the Dual Attention Unit over the image's three channels."""
     unit = DAUWeights(*(weights.any_shape(f"backbone.dau.{key}") for key in STATE_KEYS.values()))
-    checks.dual_attention_unit("pack", torch.empty(1, 3, 1, 1, dtype=torch.float64), unit)
+    checks.dual_attention_unit("pack", torch.empty(1, 3, 1, 1, dtype=torch.float64, device="cpu"), unit)
     _check_size("the unit's kernel", unit.conv0_weight.shape[-1], 1, MAX_KERNEL)
     _check_size("the unit's dilated kernel", unit.conv_spatial_weight.shape[-1], 1, MAX_KERNEL)
     _check_size("the unit's hidden width", unit.fc_0_weight.shape[0], 1, MAX_DAU_HIDDEN)

@@ -111,10 +111,10 @@ def round_up(value: int, multiple: int) -> int:
 
 def aligned_empty(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
     """An uninitialized CPU tensor that starts at a multiple of 64 bytes."""
-    made = torch.empty(shape, dtype=dtype)
+    made = torch.empty(shape, dtype=dtype, device="cpu")
     if made.data_ptr() % ALIGNMENT == 0:  # torch's CPU allocator usually aligns to it
         return made
-    spacious = torch.empty(made.nbytes + ALIGNMENT, dtype=torch.uint8)
+    spacious = torch.empty(made.nbytes + ALIGNMENT, dtype=torch.uint8, device="cpu")
     start = -spacious.data_ptr() % ALIGNMENT
     return spacious[start : start + made.nbytes].view(dtype).view(made.shape)
 

@@ -12,6 +12,7 @@ from ..backends import AUTO, requested, unsupported_reason
 from ..spec.heads import CONVOLUTIONS, HEADS
 from ..spec.normalization import LAYER_NORM_EPS, MEAN, STD
 from ..spec.schedule import Visibility
+from ..wrapped import unwrapped
 from .calibrate import HeadRanges, head_ranges
 from .cuda_model import CudaPackedModel
 from .fold import Folded, Matrix, filter_rows, fold
@@ -29,7 +30,7 @@ from .packed import PackedModel
 
 # G of Winograd F(2x2, 3x3), which transforms a filter g to G g G^T.
 FILTER_TRANSFORM = torch.tensor(
-    [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], dtype=torch.float64
+    [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], dtype=torch.float64, device="cpu"
 )
 
 
@@ -62,6 +63,7 @@ def pack(
             message names it.
         RuntimeError: the backend cannot run a frame of such a model, with the reason.
     """
+    model = unwrapped(model)
     folded = fold(model)
     if _for_triton(folded, dtype, backend):
         if calibration is not None:
@@ -131,7 +133,7 @@ def _header(folded: Folded, dtype: int) -> Header:
 
 def _sections(folded: Folded, dtype: torch.dtype, ranges: HeadRanges | None) -> Iterator[Tensor]:
     """All sections, in the order of the format."""
-    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (MEAN, STD))
     yield torch.cat((1 / (255 * std), -mean / std)).float()
     yield from (weight.float() for weight in folded.unit or ())
     yield from (positions.float() for positions in folded.positions)
@@ -147,7 +149,7 @@ def _sections(folded: Folded, dtype: torch.dtype, ranges: HeadRanges | None) -> 
 
 def _head(folded: Folded, dtype: torch.dtype, ranges: HeadRanges | None) -> Iterator[Tensor]:
     if ranges is not None:
-        yield torch.tensor([1 / _input_scale(ranges), _input_zero(ranges)])
+        yield torch.tensor([1 / _input_scale(ranges), _input_zero(ranges)], dtype=torch.float32, device="cpu")
     for i, width in zip(CONVOLUTIONS, folded.widths, strict=True):
         layers = [
             (*matrices[i - 1], *_byte_scales(ranges, branch, i, width)) for branch, matrices in folded.head.items()
@@ -183,7 +185,7 @@ def _byte_scales(ranges: HeadRanges | None, branch: str, i: int, outputs: int) -
         _input_zero(ranges) if i == 1 else 0.0,
         1.0 if last else scale(i),
     )
-    return tuple(torch.full((outputs,), value, dtype=torch.float64) for value in values)
+    return tuple(torch.full((outputs,), value, dtype=torch.float64, device="cpu") for value in values)
 
 
 def _winograd_sections(weight: Tensor, bias: Tensor) -> Iterator[Tensor]:

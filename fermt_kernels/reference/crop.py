@@ -16,7 +16,7 @@ def _taps(start: Tensor, side: Tensor, size: int, length: int) -> tuple[Tensor, 
     """
     start, side = start.long()[:, None, None], side.long()[:, None, None]  # (B, 1, 1)
     # Divided by a tensor: torch would round the quotient of a number and a tensor twice.
-    scale = 1 / (torch.tensor(size, dtype=torch.float64) / side.double())
+    scale = 1 / (torch.tensor(size, dtype=torch.float64, device=side.device) / side.double())
     outputs = torch.arange(size, dtype=torch.float64, device=start.device)[:, None]
     position = ((outputs + 0.5) * scale - 0.5).float()  # (B, size, 1)
     low = position.floor()

@@ -59,7 +59,8 @@ def difference(original: nn.Module, replacement: nn.Module, cases: Sequence[Case
     for training in (False, True):
         for case in cases:
             generator = torch.Generator(device="cpu").manual_seed(SEED)
-            x = torch.randn(case.shape, generator=generator, device="cpu").to(parameter.device, parameter.dtype)
+            x = torch.randn(case.shape, generator=generator, dtype=torch.float32, device="cpu")
+            x = x.to(parameter.device, parameter.dtype)
             results = [_run(module.train(training), x, case) for module in (replacement, original)]
             truths = _run(truth_of.train(training), x.double(), case)
             for what, actual, eager, truth in zip(("result", "gradient"), *results, truths, strict=True):
