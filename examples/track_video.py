@@ -15,13 +15,14 @@ import fermt
 CLIP = Path(__file__).with_name("basketball.mp4")
 TARGETS = {"player": (372, 108, 125, 240), "basket": (125, 20, 130, 75)}  # x, y, w, h in the first frame
 FRAMES = 30
+OWN = "free-images"  # weights that come with the package
 
 
-def main(weights: str | None = None, frames: int = FRAMES, out: str = "tracked.mp4") -> int:
+def main(weights: str = OWN, frames: int = FRAMES, out: str = "tracked.mp4") -> int:
     """Tracks `frames` frames; returns how many there were."""
-    if weights is None:
-        print("No weights given: the network is untrained, and its boxes mean nothing.")
-    model = fermt.load(weights) if weights else fermt.build_model("fermt")
+    if weights == OWN:
+        print("Weights: free-images, which come with the package and were trained on free images only.")
+    model = fermt.load(weights)
     tracker = fermt.MultiTracker(model, bgr=True)  # OpenCV reads BGR; score thresholds and more: docs/tracking.md
     video, writer, done = cv2.VideoCapture(str(CLIP)), None, 0
     while done < frames:

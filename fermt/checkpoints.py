@@ -24,10 +24,13 @@ from fermt_kernels.spec.state_dict import UNUSED_KEYS
 from fermt_kernels.wrapped import shortened, stripped, unwrapped
 
 from .config import ModelConfig
-from .model import FERMT, build_model
+from .model import FERMT
+from .model import build_model as build_untrained
+from .weights import SHIPPED, located
 
 PACKED = ".fermt"  # suffix of packed models
 CONFIG_KEY = "fermt_config"
+FITTED = ("template_size", "search_size", "drop_path")  # fields in which a model may differ from its weights' file
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
 
 
@@ -48,7 +51,7 @@ def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"save: expected a FERMT, got {type(model).__name__}")
     tensors = {name: tensor.contiguous() for name, tensor in stripped(model.state_dict()).items()}
     with torch.device("meta"):
-        expected = build_model(model.config).state_dict()
+        expected = build_untrained(model.config).state_dict()
     _check_fit(expected, tensors, "this model", "its configuration")
     if on_meta := sorted(name for name, tensor in tensors.items() if tensor.is_meta):
         raise ValueError(f"save: weights on the meta device have no values: {shortened(on_meta)}")
@@ -56,17 +59,65 @@ def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     atomic_write(path, lambda file: safetensors.torch.save_file(tensors, str(file), metadata=metadata))
 
 
-def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu") -> FERMT:
-    """Loads the model from a file written by `save`, in evaluation mode and in the file's dtype.
+def build_model(
+    config: str | ModelConfig = "fermt",
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    backend: str = "auto",
+    **overrides: Any,
+) -> FERMT:
+    """Builds a model with new weights, or with those of a file.
 
-    The dtype is the widest of the file's weights, whatever PyTorch's default dtype and device are.
+    Args:
+        config: a name from `fermt.CONFIGS` ("fermt", "fermt-corner", "a1a4" ... "a3a5", "a2" ... "a5", "a2a5-3-9",
+            "a2a5-9-3") or a `ModelConfig`.
+        weights: None for random ones; a name of weights that come with the package ("free-images"); or a file written
+            by `save`. Their model may differ in the sizes of its images: position tables are then resized, and the
+            result should be trained further.
+        backend: backend of all kernels: "auto" or a name from `fermt_kernels.backends()`.
+        **overrides: fields to replace in a named configuration, such as `dau=False`.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+        ValueError: the weights are of another configuration, or as for `load`.
+    """
+    model = build_untrained(config, backend=backend, **overrides)
+    if weights is None:
+        return model
+    trained, tensors = _read(located(weights), "cpu")
+    differing = [
+        f"{name} is {ours!r}, theirs {theirs!r}"
+        for (name, ours), theirs in zip(model.config.to_dict().items(), trained.to_dict().values(), strict=True)
+        if ours != theirs and name not in FITTED
+    ]
+    if differing:
+        raise ValueError(f"weights {os.fspath(weights)!r} are of another configuration: {'; '.join(differing)}")
+    load_resized(model, tensors)
+    return model
+
+
+def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu") -> FERMT:
+    """Loads a model in evaluation mode: from a file written by `save`, in the file's dtype, or by its name.
+
+    The dtype is the widest of the file's weights, whatever PyTorch's default dtype and device are. Weights that come
+    with the package ("free-images") are stored in bfloat16 and loaded as float32.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or of another kind, or has the weights of another model.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {os.fspath(path)!r}")
+    config, tensors = _read(located(path), device)
+    with torch.device(device):
+        model = build_untrained(config, backend=backend)
+    floats = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
+    if floats:
+        model.to(torch.float32 if str(path) in SHIPPED else reduce(torch.promote_types, floats))
+    load_state_dict(model, tensors)
+    return model.eval()
+
+
+def _read(path: Path, device: torch.device | str) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Reads a file written by `save`; ValueError if it is damaged or of another kind."""
     try:
         with safetensors.safe_open(str(path), framework="pt", device=str(device)) as file:
             metadata = file.metadata() or {}
@@ -81,13 +132,7 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
             f"{os.fspath(path)!r} was not written by fermt.save: its metadata has no {CONFIG_KEY!r}, "
             f"only {sorted(metadata)}"
         )
-    with torch.device(device):
-        model = build_model(ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), backend=backend)
-    floats = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
-    if floats:
-        model.to(reduce(torch.promote_types, floats))
-    load_state_dict(model, tensors)
-    return model.eval()
+    return ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), tensors
 
 
 def load_any(

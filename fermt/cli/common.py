@@ -16,14 +16,19 @@ from .. import checkpoints
 from ..config import CONFIGS
 from ..model import FERMT, build_model
 from ..roots import VARIABLE, root_of
+from ..weights import DEFAULT, SHIPPED
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # the model can run in these
 INTERRUPTED = 130  # exit status after Ctrl-C, the shells' convention
-UNTRAINED = "No weights given: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
+UNTRAINED = "No weights for {config}: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
+BUILT_IN = "Weights: {name}, {about}."
+DEFAULT_CONFIG = "fermt"  # the configuration of the weights that come with the package
 DATASET_FORM = f"NAME=FOLDER, or NAME alone if {VARIABLE} has its folder"
 
 # Options that several commands have.
-Config = Annotated[str, typer.Option(help=f"Model to build without weights: {', '.join(CONFIGS)}.")]
+Config = Annotated[
+    str, typer.Option(help=f"Model to build without --weights, untrained unless it is fermt: {', '.join(CONFIGS)}.")
+]
 Device = Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda, cuda:1 ...")]
 Backend = Annotated[
     str, typer.Option(help="Kernels: auto, or a name from fermt_kernels.backends(); reference is plain PyTorch.")
@@ -82,9 +87,22 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def load_model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:
-    """Loads the model in a file, packed or not; without a file, builds an untrained one and prints a warning."""
+    """Loads the model of a file, packed or not, or by name; without weights, the package's own for `DEFAULT_CONFIG`.
+
+    Any other configuration without weights is built untrained. What is not from a file is said in one line.
+    """
     if weights is not None:
         return checkpoints.load_any(weights, backend=backend, device=device)
-    console.print(UNTRAINED, style="bold yellow", highlight=False)
+    if config == DEFAULT_CONFIG:
+        say(BUILT_IN.format(name=DEFAULT, about=SHIPPED[DEFAULT]))
+        return checkpoints.load(DEFAULT, backend=backend, device=device)
+    say(UNTRAINED.format(config=config), "bold yellow")
     torch.manual_seed(0)
     return build_model(config, backend=backend).to(device)
+
+
+def label_of(weights: Path | None, config: str) -> str:
+    """The name of the weights that `load_model` loads, for pictures."""
+    if weights is not None:
+        return weights.stem
+    return DEFAULT if config == DEFAULT_CONFIG else "untrained, boxes mean nothing"

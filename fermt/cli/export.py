@@ -16,7 +16,12 @@ EXPORTS = {".onnx": export_onnx, ".pt2": export_pt2}
 
 
 def export(
-    weights: Annotated[Path | None, typer.Option(help="Weights written by fermt.save or `fermt convert`.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights written by fermt.save or `fermt convert`; default: free-images, which come with the package."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The file to write: .onnx, or .pt2 for torch.export.load.")] = Path(
         "fermt.onnx"
     ),

@@ -32,6 +32,7 @@ from .common import (
     check_output,
     console,
     failed,
+    label_of,
     load_model,
 )
 
@@ -68,7 +69,11 @@ def track(
         typer.Option(help="File with one target a line: x,y,w,h in the first frame, or frame,id,x,y,w,h."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights written by fermt.save or `fermt convert`, or a packed model (.fermt).")
+        Path | None,
+        typer.Option(
+            help="Weights written by fermt.save or `fermt convert`, or a packed model (.fermt); default: free-images, "
+            "which come with the package."
+        ),
     ] = None,
     out: Annotated[
         Path,
@@ -110,7 +115,7 @@ def track(
         frames = open_source(source)
         model = load_model(weights, config, backend, pick_device(device, weights))
         tracker = MultiTracker(model, dtype=DTYPES.get(dtype), lost_below=lost_below, patience=patience, growth=growth)
-        outputs = Outputs(video, every, show, "untrained, boxes mean nothing" if weights is None else weights.stem)
+        outputs = Outputs(video, every, show, label_of(weights, config))
         rows, stopped = _run(tracker, frames, starts, out, outputs)
     except ERRORS as error:
         raise failed(error) from error

@@ -45,6 +45,12 @@ def train(
         bool,
         typer.Option("--resume/--fresh", help="Continue the run in --out, if there is one, or delete it and start."),
     ] = True,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Stop after this time with the weights so far; the same command continues. 0: no limit."
+        ),
+    ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, check the data, and stop.")] = False,
 ) -> None:
     """Train a tracker and write weights.safetensors for `fermt track --weights`.
@@ -67,7 +73,7 @@ def train(
     try:
         settings = _with_roots(read_config(config, [*overrides, *(change or [])]), dataset or [])
         with joined(device) as world:
-            _run(settings, out, world, backend, resume, dry_run)
+            _run(settings, out, world, backend, resume, dry_run, minutes)
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
     except KeyboardInterrupt as error:
@@ -84,7 +90,9 @@ def _with_roots(settings: TrainConfig, datasets: Sequence[str]) -> TrainConfig:
     return dataclasses.replace(settings, roots=found | settings.roots | folders)
 
 
-def _run(settings: TrainConfig, out: Path, world: World, backend: str, resume: bool, dry_run: bool) -> None:
+def _run(
+    settings: TrainConfig, out: Path, world: World, backend: str, resume: bool, dry_run: bool, minutes: float
+) -> None:
     from ..training import Trainer
     from ..training.sources import open_sources
     from ..training.state import BEST, WEIGHTS, clear
@@ -104,7 +112,9 @@ def _run(settings: TrainConfig, out: Path, world: World, backend: str, resume: b
     )
     if first and trainer.progress.total:
         say(f"Continues after step {trainer.progress.total} of {trainer.display.total}.")
-    trainer.run()
+    complete = trainer.run(minutes)
+    if first and not complete:
+        say(f"The time is over after step {trainer.progress.total}; the same command continues.")
     if first:
         best = f"; the best in validation in {out / BEST}" if (out / BEST).exists() else ""
         say(f"Weights in {out / WEIGHTS}{best}")

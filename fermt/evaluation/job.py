@@ -19,6 +19,7 @@ from ..datasets.benchmark import Benchmark
 from ..machine import facts
 from ..model import FERMT
 from ..tracking.network import ModuleNetwork, Packed, PackedNetwork, network_for
+from ..weights import located
 from .record import digest
 from .runner import SequenceRunner
 
@@ -104,7 +105,7 @@ def describe(job: Job, loaded: Loaded, workers: int) -> dict[str, Any]:
         "dataset": job.benchmark.name,
         "split": job.benchmark.split,
         "weights": job.weights.name,
-        "weights_sha256": digest(job.weights),
+        "weights_sha256": digest(located(job.weights)),
         "config": model.config.to_dict() if isinstance(model, FERMT) else None,
         "frame": "packed" if isinstance(network, PackedNetwork) else "model",
         "backend": job.backend,

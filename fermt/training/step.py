@@ -31,6 +31,7 @@ class Outcome(NamedTuple):
     skipped: str  # reason why the weights were not updated, or ""
     harmless: bool  # skipped because float16's loss scale was too large, which is then halved
     interrupted: bool  # a process received a signal to stop
+    out_of_time: bool  # the time for this run is over in a process
 
 
 class Stepper:
@@ -47,7 +48,7 @@ class Stepper:
             self.wrapped = DistributedDataParallel(self.wrapped, device_ids=devices)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
         self.average = Average(model, config.ema) if config.ema else None
-        self.interrupted = False  # if set in one process, the next outcome says so in all
+        self.interrupted = self.out_of_time = False  # if set in one process, the next outcome says so in all
 
     def __call__(self, parts: Sequence[Batch], step: int) -> Outcome:
         """Does step number `step`, from which the model's random numbers are seeded."""
@@ -64,15 +65,15 @@ class Stepper:
             sums = {key: sums.get(key, 0) + value for key, value in values.items()}
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_((self.matched or self.model).parameters(), self.config.clip)
-        interrupt = torch.tensor(float(self.interrupted), device=norm.device)
-        shared = self.world.sum(torch.stack([*sums.values(), *flaws, interrupt]))
-        *totals, boxes, losses, interrupted, length = torch.cat((shared, norm.detach().view(1))).tolist()
+        stops = torch.tensor((float(self.interrupted), float(self.out_of_time)), device=norm.device)
+        shared = self.world.sum(torch.stack([*sums.values(), *flaws, *stops]))
+        *totals, boxes, losses, interrupted, out_of_time, length = torch.cat((shared, norm.detach().view(1))).tolist()
         means = {key: total / self.world.size for key, total in zip(sums, totals, strict=True)}
         skipped = _reason(boxes, losses, length)
         by_scale = bool(skipped) and not boxes and not losses and self.scaler.is_enabled()
         harmless = by_scale and self.scaler.get_scale() > 1
         self._apply(skipped, buffers)
-        return Outcome(means | {"grad_norm": length}, skipped, harmless, interrupted > 0)
+        return Outcome(means | {"grad_norm": length}, skipped, harmless, interrupted > 0, out_of_time > 0)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The autocast context for the model."""

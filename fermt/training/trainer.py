@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -123,8 +124,14 @@ class Trainer:
         """The model to validate and export: the moving average, if there is one."""
         return self.stepper.average.model if self.stepper.average else self.stepper.model
 
-    def run(self) -> None:
-        """Trains to the end. After SIGINT or SIGTERM the current step is finished and the state saved.
+    def run(self, minutes: float = 0.0) -> bool:
+        """Trains to the end, or for some minutes; returns whether the end was reached.
+
+        When the time is over, and after SIGINT or SIGTERM, the current step is finished and the state saved; when the
+        time is over, the weights so far are exported, too.
+
+        Args:
+            minutes: time after which to stop; 0: none.
 
         Raises:
             KeyboardInterrupt: after a signal.
@@ -134,12 +141,15 @@ class Trainer:
         if self.first:
             self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
             self._write_config()
+        deadline = time.monotonic() + 60 * minutes if minutes else math.inf
         with self.display, _signals(self._interrupt):
-            while self.progress.epoch < self.config.epochs:
-                self._epoch()
+            while self.progress.epoch < self.config.epochs and self._epoch(deadline):
+                pass
         self.world.wait()
+        return self.progress.epoch == self.config.epochs
 
-    def _epoch(self) -> None:
+    def _epoch(self, deadline: float) -> bool:
+        """Trains to the end of an epoch; returns False if the time is over before."""
         config, progress = self.config, self.progress
         self._line_began, self._line_steps = time.perf_counter(), 0
         lr = 0.0
@@ -147,6 +157,7 @@ class Trainer:
         batches = load(self.train, progress.epoch, indices, config.workers, self.world)
         for _ in range(progress.step, config.steps_per_epoch):
             lr = set_learning_rate(self.stepper.optimizer, config, progress.total)
+            self.stepper.out_of_time = time.monotonic() > deadline
             outcome = self.stepper([next(batches) for _ in range(config.accumulate)], progress.total)
             progress.step, progress.total = progress.step + 1, progress.total + 1
             self._count(outcome)
@@ -157,9 +168,15 @@ class Trainer:
             if outcome.interrupted:
                 self._save()
                 raise KeyboardInterrupt
+            if outcome.out_of_time and not last:
+                if self.first:
+                    state.export(self.exported, self.folder, best=False)
+                self._save()
+                return False
             if progress.total % config.save_every == 0 and not last:
                 self._save()
         self._end_epoch(lr)
+        return time.monotonic() <= deadline
 
     def _count(self, outcome: Outcome) -> None:
         progress = self.progress
