@@ -47,9 +47,7 @@ def train(
     ] = True,
     minutes: Annotated[
         float,
-        typer.Option(
-            min=0, help="Stop after this time with the weights so far; the same command continues. 0: no limit."
-        ),
+        typer.Option(min=0, help="Stop after this time and export; the same command continues. 0: no limit."),
     ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, check the data, and stop.")] = False,
 ) -> None:

@@ -14,9 +14,7 @@ from ..model import FERMT
 
 FEATURES = 128  # length of the descriptors that are compared
 TEMPERATURE = 0.1  # of the softmax over the template's tokens
-INSIDE_WEIGHT = (
-    3.0  # of a cell inside the target's box over one outside; the box covers about a sixteenth of the region
-)
+INSIDE_WEIGHT = 3.0  # of a cell inside the target's box over one outside; about one in 16 is inside
 KEY = "matching"  # of the auxiliary outputs
 
 Features = list[tuple[Tensor, Tensor]]
