@@ -20,6 +20,7 @@ from fermt.losses import center_loss, corner_loss, has_area, iou_and_giou, loss_
 from fermt.training import TrainingError
 from fermt.training.batches import Batch, load, training_indices
 from fermt.training.metrics import Metrics
+from fermt.training.matching import KEY, correspondences, matching_loss
 from fermt.training.optimizer import build_optimizer, set_learning_rate
 from fermt.training.step import Stepper
 from fermt.training.trainer import initial_model
@@ -181,9 +182,9 @@ def test_the_average_follows_the_weights() -> None:
     made = stepper(ema=0.75)
     name = "backbone.norm.weight"
     expected = made.model.state_dict()[name].clone()
-    for i in range(3):
+    for i, share in ((0, 0.9), (7, 9 / 17), (1000, 0.25)):  # 1 - min(decay, (1 + i) / (10 + i))
         made([batch()], i)
-        expected += 0.25 * (made.model.state_dict()[name] - expected)
+        expected += share * (made.model.state_dict()[name] - expected)
     torch.testing.assert_close(made.average.model.state_dict()[name], expected)
     mean = "box_head.conv1_ctr.1.running_mean"
     assert torch.equal(made.average.model.state_dict()[mean], made.model.state_dict()[mean])
@@ -292,3 +293,45 @@ def test_lines_after_the_state_are_written_anew(tmp_path: Path) -> None:
         file.write("20,1,0.0")
     Metrics(metrics.path, 10, tensorboard=False)
     assert [line.split(",")[0] for line in metrics.path.read_text().splitlines()] == ["step", "5", "10"]
+
+
+def test_correspondences_are_those_of_a_box_drawn_in_both_crops() -> None:
+    config = micro.config().model_config()
+    grid, cells = config.template_grid, config.search_grid
+    boxes = torch.tensor(((0.25, 0.3, 0.5, 0.5), (-0.5, 0.0, 1.0, 1.0)), dtype=torch.float64)
+    inside, match = correspondences(boxes, config)
+    assert inside.shape == match.shape == (2, cells * cells)
+    for (x, y, w, h), within, tokens in zip(boxes.tolist(), inside, match, strict=True):
+        scale = 1 / (config.template_factor * (w * h) ** 0.5)
+        for cell in range(cells * cells):
+            u, v = ((cell % cells + 0.5) / cells - x) / w, ((cell // cells + 0.5) / cells - y) / h
+            assert bool(within[cell]) == (0 < u < 1 and 0 < v < 1)
+            if within[cell]:
+                column, row = (0.5 + (u - 0.5) * w * scale) * grid, (0.5 + (v - 0.5) * h * scale) * grid
+                assert int(tokens[cell]) == int(row) * grid + int(column)
+
+
+def test_the_matching_loss_is_least_for_the_true_match() -> None:
+    config = micro.config().model_config()
+    boxes = torch.tensor(((0.25, 0.3, 0.5, 0.5),))
+    inside, match = correspondences(boxes, config)
+    right = torch.nn.functional.one_hot(match, config.num_template).float() * 20
+    wrong = right.roll(1, dims=2)
+    logits = torch.where(inside, 20.0, -20.0)
+    best = matching_loss([(right, logits)], boxes, config)
+    assert best < 1e-3
+    assert matching_loss([(wrong, logits)], boxes, config) > best + 10
+    assert matching_loss([(right, -logits)], boxes, config) > best + 10
+
+
+def test_the_auxiliary_heads_are_trained_and_the_model_has_gradients_from_them_alone() -> None:
+    made = stepper(matching=1.0)
+    before = {name: value.clone() for name, value in made.matched.heads.state_dict().items()}
+    outcome = made([batch()], 0)
+    assert outcome.values["matching"] > 0
+    changed = [name for name, value in made.matched.heads.state_dict().items() if not torch.equal(value, before[name])]
+    assert len(changed) == len(before)
+    outputs = made.matched(*batch()[:2])
+    made.optimizer.zero_grad()
+    matching_loss(outputs[KEY], batch().boxes, made.model.config).backward()
+    assert made.model.backbone.blocks[0].attn.qkv.weight.grad.abs().max() > 0

@@ -53,15 +53,19 @@ SCHEDULES: dict[str, Callable[[TrainConfig, int], float]] = {"step": _step, "con
 
 
 class Average:
-    """An exponential moving average of a model's weights, with the model's latest buffers."""
+    """An exponential moving average of a model's weights, with the model's latest buffers.
+
+    Its decay at step t is at most (1 + t) / (10 + t), so that it soon forgets the first weights.
+    """
 
     def __init__(self, model: FERMT, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Moves the average towards the weights of `model`."""
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - self.decay)
+    def update(self, model: nn.Module, step: int) -> None:
+        """Moves the average towards the weights of `model` after step `step`, from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)

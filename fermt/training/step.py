@@ -72,7 +72,7 @@ class Stepper:
         skipped = _reason(boxes, losses, length)
         by_scale = bool(skipped) and not boxes and not losses and self.scaler.is_enabled()
         harmless = by_scale and self.scaler.get_scale() > 1
-        self._apply(skipped, buffers)
+        self._apply(skipped, buffers, step)
         return Outcome(means | {"grad_norm": length}, skipped, harmless, interrupted > 0, out_of_time > 0)
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -104,7 +104,7 @@ class Stepper:
         values = {key: value.detach() / parts for key, value in ({"loss": loss} | pieces).items()}
         return values, torch.stack((~fine.all(), ~torch.isfinite(loss.detach()))).float()
 
-    def _apply(self, skipped: str, buffers: Sequence[Tensor]) -> None:
+    def _apply(self, skipped: str, buffers: Sequence[Tensor], step: int) -> None:
         if skipped:
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # undoes the batch norms' update
@@ -113,7 +113,7 @@ class Stepper:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average and not skipped:
-            self.average.update(self.model)
+            self.average.update(self.model, step)
 
 
 def seed_of(*numbers: int) -> int:
