@@ -37,8 +37,8 @@ def test_a_graph_is_captured_once_after_a_run_beside_it(cuda: Cuda) -> None:
         launch()  # of a caller, before and after
         captured()
         assert captured._graph.replays == calls
-    (aside, warm), (_, caught) = runs  # what compiles is not captured, nor on the stream of the caller
-    assert (aside != "default", warm, caught) == (True, False, True)
+    (aside, warm), (beside, caught) = runs  # what compiles is not captured; neither is on the stream of the caller
+    assert (aside != "default", warm, beside != "default", caught) == (True, False, True, True)
     assert len(memory.writes) == 1 + 1 + 2 * 3  # allocated; run beside; and each call's two
 
 

@@ -19,8 +19,8 @@ from fermt.boxes import cxcywh_to_xyxy
 from fermt.losses import center_loss, corner_loss, has_area, iou_and_giou, loss_of
 from fermt.training import TrainingError
 from fermt.training.batches import Batch, load, training_indices
-from fermt.training.metrics import Metrics
 from fermt.training.matching import KEY, correspondences, matching_loss
+from fermt.training.metrics import Metrics
 from fermt.training.optimizer import build_optimizer, set_learning_rate
 from fermt.training.step import Stepper
 from fermt.training.trainer import initial_model

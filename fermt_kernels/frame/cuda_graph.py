@@ -25,13 +25,14 @@ class Captured:
             self._graph.replay()
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        current, warm_up = torch.cuda.current_stream(), torch.cuda.Stream()
-        warm_up.wait_stream(current)
-        with torch.cuda.stream(warm_up):
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
             self._run()  # compiles kernels, which cannot be captured
-        current.wait_stream(warm_up)
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # The default stream of captures belongs to the GPU that captured first. Other threads may allocate meanwhile.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._run()
         return graph
 

@@ -31,6 +31,7 @@ SUPPORTS = {
     "track_frame": DTYPES,
     "crop_forward": (torch.uint8,),
 }
+OLDEST = (8, 0)  # compute capability; on older GPUs the kernels spill registers to memory
 LARGEST = {
     "attention_forward": ("head dims", 128),
     "attention_backward": ("head dims", 128),
@@ -45,6 +46,11 @@ def unavailable_reason() -> str | None:
         return "triton is not installed; pip install 'triton>=3.5'"
     if not INTERPRETED and not torch.cuda.is_available():
         return "no CUDA GPU is visible (torch.cuda.is_available() is False)"
+    if not INTERPRETED and (capability := torch.cuda.get_device_capability()) < OLDEST:
+        name = torch.cuda.get_device_name()
+        return (
+            f"{name} has compute capability {capability[0]}.{capability[1]}; {OLDEST[0]}.{OLDEST[1]} or newer is needed"
+        )
     return _import_failure()
 
 

@@ -67,6 +67,9 @@ def launch(
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """Precision of `tl.dot`: TF32 for float32 if `torch.set_float32_matmul_precision` allows it, else IEEE."""
-    allowed = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    """Precision of `tl.dot`: TF32 for float32 if PyTorch is allowed to use less than IEEE for products, else IEEE.
+
+    `torch.set_float32_matmul_precision` sets `fp32_precision`, too; its own getter raises after the latter was set.
+    """
+    allowed = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision not in ("ieee", "none")
     return "tf32" if allowed and not INTERPRETED else "ieee"

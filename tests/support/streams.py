@@ -34,7 +34,8 @@ class Cuda:
         """What stands for the module `torch` in code that copies to a GPU."""
         return SimpleNamespace(cuda=self, empty=self.pinned, empty_like=self.like)
 
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool) -> Memory:
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool, device: str) -> Memory:
+        assert device == "cpu"
         assert pin_memory, "a copy from other memory waits"
         return Memory(self, shape, dtype, on=HOST)
 
@@ -57,10 +58,14 @@ class Cuda:
         self.stack.pop()
 
     @contextmanager
-    def graph(self, graph: _Graph) -> Iterator[None]:
+    def graph(self, graph: _Graph, stream: _Stream | None = None, capture_error_mode: str = "global") -> Iterator[None]:
+        """Captures on a stream of the current device; torch's default is one of the device that captured first."""
         assert self.capturing is None
+        assert stream is not None and stream.device == self.devices[-1], "the graph of a second GPU would be empty"
+        assert capture_error_mode == "thread_local", "an allocation of another thread would break the capture"
         self.capturing = graph
-        yield
+        with self.stream(stream):
+            yield
         self.capturing = None
 
     def order(self, later: Clock, earlier: Clock) -> None:
@@ -111,6 +116,7 @@ class Memory:
 class _Stream:
     def __init__(self, cuda: Cuda, name: str | None = None) -> None:
         self.cuda, self.name = cuda, name or f"stream {len(cuda.clocks)}"
+        self.device = cuda.devices[-1] if cuda.devices else None
         cuda.clocks.setdefault(self.name, {})
 
     def wait_stream(self, other: _Stream) -> None:
