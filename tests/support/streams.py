@@ -61,7 +61,7 @@ class Cuda:
     def graph(self, graph: _Graph, stream: _Stream | None = None, capture_error_mode: str = "global") -> Iterator[None]:
         """Captures on a stream of the current device; torch's default is one of the device that captured first."""
         assert self.capturing is None
-        assert stream is not None and stream.device == self.devices[-1], "the graph of a second GPU would be empty"
+        assert getattr(stream, "device", None) == self.devices[-1], "the graph of a second GPU would be empty"
         assert capture_error_mode == "thread_local", "an allocation of another thread would break the capture"
         self.capturing = graph
         with self.stream(stream):
