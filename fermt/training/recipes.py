@@ -22,28 +22,29 @@ _TINY = {  # trains on two CPU cores in minutes
 }
 _SYNTHETIC = {"synthetic": 1.0}
 _POOL = {"pool": 1.0}
-_FREE_IMAGES = TrainConfig(
+_FREE_IMAGES = TrainConfig(  # how the weights "free-images" were trained, after free-images-half
+    model_options={"drop_path": 0.0},
     initial="similar",
     matching=2.0,
     data=_POOL,
-    pool={"scenes": 0.35, "boxes": 0.2, "photos": 0.35, "video": 0.1},
+    pool={"scenes": 0.3, "boxes": 0.3, "photos": 0.2, "video": 0.2},
     validation=_POOL,
     synthetic="standard",
-    epochs=200,
+    epochs=7,
     pairs=4096,
-    batch=32,
-    lr=1e-3,
+    batch=16,
+    lr=7e-4,
     backbone_lr_factor=1.0,
     weight_decay=0.05,
     clip=1.0,
-    schedule="constant",
-    warmup=200,
+    schedule="cosine",
+    warmup=50,
     ema=0.998,
     workers=1,
-    validation_pairs=512,
-    validate_every=2,
-    log_every=32,
-    save_every=128,
+    validation_pairs=256,
+    validate_every=1,
+    log_every=16,
+    save_every=64,
 )
 TRAINING: dict[str, TrainConfig] = {
     "paper": TrainConfig(),
@@ -53,7 +54,14 @@ TRAINING: dict[str, TrainConfig] = {
     ),
     "free-images": _FREE_IMAGES,
     "free-images-half": dataclasses.replace(  # a quarter of the tokens; its weights are a start for free-images
-        _FREE_IMAGES, model_options={"template_size": 64, "search_size": 128, "drop_path": 0.0}
+        _FREE_IMAGES,
+        model_options={"template_size": 64, "search_size": 128, "drop_path": 0.0},
+        pool={"scenes": 0.35, "boxes": 0.2, "photos": 0.35, "video": 0.1},
+        epochs=10,
+        batch=32,
+        lr=1e-3,
+        schedule="constant",
+        warmup=200,
     ),
     "synthetic-tiny": TrainConfig(
         model_options=_TINY,
