@@ -22,6 +22,7 @@ from fermt_kernels.frame import load as load_packed
 from fermt_kernels.spec.state_dict import UNUSED_KEYS
 
 from .config import ModelConfig
+from .devices import check_device
 from .model import FERMT, build_model
 
 PACKED = ".fermt"  # suffix of packed models
@@ -41,8 +42,10 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another kind, or has the weights of another model.
+        ValueError: there is no such device, or the file is damaged or of another kind, or has the weights of another
+            model.
     """
+    device = check_device(device)
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {os.fspath(path)!r}")
     try:
@@ -75,7 +78,7 @@ def load_any(
     """
     if Path(path).suffix != PACKED:
         return load(path, backend=backend, device=device)
-    if torch.device(device).type != "cpu":
+    if str(device).partition(":")[0] != "cpu":
         raise ValueError(f"{os.fspath(path)} is a packed model, which runs on the CPU; got device {str(device)!r}")
     return load_packed(path)
 

@@ -37,7 +37,8 @@ ARROWS = {
 ALLOWED_THIRD_PARTY = {"torch", "triton"}
 PUBLIC_TO_FERMT = {
     "fermt_kernels",
-    *(f"fermt_kernels.{name}" for name in ("files", "flops", "frame", "locks", "modules", "patterns", "reference", "spec")),
+    *(f"fermt_kernels.{name}" for name in ("files", "flops", "frame", "locks", "modules")),
+    *(f"fermt_kernels.{name}" for name in ("patterns", "reference", "spec")),
     *(f"fermt_kernels.spec.{file.stem}" for file in (ROOT / "fermt_kernels" / "spec").glob("[a-z]*.py")),
 }
 

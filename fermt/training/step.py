@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..losses import has_area, loss_of
 from ..model import FERMT
+from ..signals import StopRequest
 from .batches import Batch
 from .config import TrainConfig
 from .optimizer import Average
@@ -44,7 +45,7 @@ class Stepper:
             self.wrapped = DistributedDataParallel(model, device_ids=devices)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
         self.average = Average(model, config.ema) if config.ema else None
-        self.interrupted = False  # if set in one process, the next outcome says so in all
+        self.stop = StopRequest()  # made in one process, the next outcome says so in all
 
     def __call__(self, parts: Sequence[Batch], step: int) -> Outcome:
         """Does step number `step`, from which the model's random numbers are seeded."""
@@ -61,7 +62,7 @@ class Stepper:
             sums = {key: sums.get(key, 0) + value for key, value in values.items()}
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        interrupt = torch.tensor(float(self.interrupted), device=norm.device)
+        interrupt = torch.tensor(float(self.stop.number is not None), device=norm.device)
         shared = self.world.sum(torch.stack([*sums.values(), *flaws, interrupt]))
         *totals, boxes, losses, interrupted, length = torch.cat((shared, norm.detach().view(1))).tolist()
         means = {key: total / self.world.size for key, total in zip(sums, totals, strict=True)}

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -20,8 +16,10 @@ from fermt_kernels.files import atomic_write
 from .. import checkpoints
 from ..data.pairs import PairSource
 from ..data.sampling import PairSampler
+from ..locks import locked
 from ..model import FERMT, build_model
 from ..progress import ProgressDisplay
+from ..signals import Stopped, deferred
 from . import state
 from .batches import load, training_indices
 from .config import TrainConfig
@@ -124,19 +122,23 @@ class Trainer:
         return self.stepper.average.model if self.stepper.average else self.stepper.model
 
     def run(self) -> None:
-        """Trains to the end. After SIGINT or SIGTERM the current step is finished and the state saved.
+        """Trains to the end. After SIGINT, SIGTERM or SIGHUP the current step is finished and the state saved.
+
+        In another thread than the main one, signals have no effect on it.
 
         Raises:
-            KeyboardInterrupt: after a signal.
+            KeyboardInterrupt: after a signal; a `fermt.signals.Stopped` in the process that received it.
+            RuntimeError: another run is active in the folder.
             TrainingError: `config.bad_steps` consecutive steps had to be skipped.
         """
         self.world.wait()  # for all processes to read the state before the first replaces it
-        if self.first:
-            self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
-            self._write_config()
-        with self.display, _signals(self._interrupt):
-            while self.progress.epoch < self.config.epochs:
-                self._epoch()
+        with locked(self.folder) if self.first else nullcontext():
+            if self.first:
+                self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
+                self._write_config()
+            with self.display, deferred() as self.stepper.stop:
+                while self.progress.epoch < self.config.epochs:
+                    self._epoch()
         self.world.wait()
 
     def _epoch(self) -> None:
@@ -156,7 +158,8 @@ class Trainer:
                 self._log(self._means(lr))
             if outcome.interrupted:
                 self._save()
-                raise KeyboardInterrupt
+                number = self.stepper.stop.number
+                raise KeyboardInterrupt if number is None else Stopped(number)  # None: another process was asked
             if progress.total % config.save_every == 0 and not last:
                 self._save()
         self._end_epoch(lr)
@@ -226,25 +229,3 @@ class Trainer:
 
     def _write_config(self) -> None:
         atomic_write(self.folder / state.CONFIG, json.dumps(self.config.to_dict(), indent=1) + "\n")
-
-    def _interrupt(self, *_: Any) -> None:
-        self.stepper.interrupted = True
-
-
-@contextmanager
-def _signals(handler: Any) -> Iterator[None]:
-    """Calls `handler` on the first SIGINT or SIGTERM; a second one has its previous effect."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, before[signal.Signals(number)])
-        handler()
-
-    for number in numbers:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])
