@@ -15,8 +15,9 @@ import torch
 import typer
 from rich.console import Console
 
-from fermt.cli.common import INTERRUPTED, check_output, failed
+from fermt.cli.common import check_output, failed
 from fermt.progress import ProgressDisplay
+from fermt.signals import exit_status
 from fermt_kernels.files import atomic_write
 
 from . import machine
@@ -154,7 +155,7 @@ def main(
         cv2.setNumThreads(threads)
     results: Results = {}
     failures: dict[str, str] = {}
-    interrupted = False
+    interrupted: KeyboardInterrupt | None = None
     try:
         todo = read(sequences, frames)
         groups = grouped(group or [], todo)
@@ -163,8 +164,8 @@ def main(
         if not taking_part:
             raise ValueError("no tracker is left to run")
         failures = run(todo, taking_part, console, results)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interrupted = error
         console.print("Interrupted: below is what was done.", style="bold yellow")
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
@@ -179,7 +180,7 @@ def main(
         if json_out is not None and not interrupted:
             atomic_write(json_out, record(taking_part, results, averages, groups, failures, frames) + "\n")
     if interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(exit_status(interrupted))
     if failures:
         raise typer.Exit(1)
 

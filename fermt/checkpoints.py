@@ -24,6 +24,7 @@ from fermt_kernels.spec.state_dict import UNUSED_KEYS
 from fermt_kernels.wrapped import shortened, stripped, unwrapped
 
 from .config import ModelConfig
+from .devices import check_device
 from .model import FERMT
 from .model import build_model as build_untrained
 from .weights import SHIPPED, located
@@ -104,8 +105,10 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another kind, or has the weights of another model.
+        ValueError: there is no such device, or the file is damaged or of another kind, or has the weights of another
+            model.
     """
+    device = check_device(device)
     config, tensors = _read(located(path), device)
     with torch.device(device):
         model = build_untrained(config, backend=backend)
@@ -146,7 +149,7 @@ def load_any(
     """
     if Path(path).suffix != PACKED:
         return load(path, backend=backend, device=device)
-    if torch.device(device).type != "cpu":
+    if str(device).partition(":")[0] != "cpu":
         raise ValueError(f"{os.fspath(path)} is a packed model, which runs on the CPU; got device {str(device)!r}")
     return load_packed(path)
 

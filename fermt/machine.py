@@ -12,6 +12,9 @@ import torch
 import fermt_kernels as fk
 
 from .checkpoints import PACKED
+from .devices import check_device
+
+KINDS = ("cpu", "cuda")  # of devices on which commands run
 
 
 def cpu_name() -> str:
@@ -32,20 +35,19 @@ def pick_device(name: str, weights: Path | None = None) -> str:
         weights: the model to run, if it is in a file; a packed model (.fermt) runs on the CPU.
 
     Raises:
-        ValueError: there is no such kind of device.
+        ValueError: the name has another form, or there is no such device on this machine.
     """
+    packed = weights is not None and weights.suffix == PACKED
     if name == "auto":
-        packed = weights is not None and weights.suffix == PACKED
         return "cuda" if torch.cuda.is_available() and not packed else "cpu"
-    try:
-        return str(torch.device(name))
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
+    if name.partition(":")[0] not in KINDS:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}")
+    return name if packed else str(check_device(name))  # loading a packed model refuses any device but the CPU
 
 
 def facts(device: str | torch.device = "cpu") -> dict[str, Any]:
     """Collects device, its name, threads, versions, and the usable backends, each with its instruction set."""
-    device = torch.device(device)
+    device = check_device(device)
     return {
         "device": str(device),
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,9 @@ MARK = ".tmp"  # in the name of a temporary file, before its suffix
 def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> Iterator[Path]:
     """Gives a temporary path to write to, which is renamed to `path` when the context ends without an error.
 
-    The temporary path is unique and lies in the same folder. Its file, which the caller creates, has the mode of the
-    umask and is synchronized to disk before it is renamed; after an error it is deleted.
+    The temporary path is unique and lies in the same folder. Its file, which the caller creates, gets the mode of the
+    file that it replaces, or else that of the umask, and is synchronized to disk before it is renamed; after an error
+    it is deleted.
 
     Args:
         path: the file to write or replace.
@@ -27,20 +29,38 @@ def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> I
             leftover of a killed process matches no pattern such as *.txt.
 
     Raises:
-        OSError: the file was not created, or cannot be synchronized or renamed.
+        OSError: the folder cannot be written to, which is found out first; or the file was not created, or cannot be
+            synchronized or renamed.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{MARK}{target.suffix if keep_suffix else ''}")
     try:
+        mode = _mode(target, temporary)
         yield temporary
         descriptor = os.open(temporary, os.O_RDWR)
         try:
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:  # some writers have a mode of their own
+                os.chmod(temporary, mode)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mode(target: Path, temporary: Path) -> int:
+    """The mode of a file, or that of a new one in its folder, by the umask or the folder's access list."""
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        new = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        temporary.unlink()
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        return new
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes | memoryview | Callable[[Path], object]) -> None:

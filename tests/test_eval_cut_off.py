@@ -19,11 +19,11 @@ from torch import Tensor
 
 import fermt
 from fermt.datasets import open_benchmark
-from fermt.evaluation import record
 from fermt.evaluation import runner as runner_module
 from fermt.evaluation.job import Job
 from fermt.evaluation.runner import Event, Failed, Finished, SequenceRunner
 from fermt.evaluation.workers import CRASHED, run_in_processes
+from fermt.locks import locked
 from fermt.tracking.network import network_for
 
 from .conftest import ROOT
@@ -56,7 +56,7 @@ def test_killed_at_a_bad_moment(
     assert code == 0, printed
     assert boxes(folder) == boxes(whole_run)
     assert scores(tmp_path / "scores.json") == scores(whole_run.parent / "scores.json")
-    assert {path.name for path in folder.rglob(".*")} <= {record.LOCK}
+    assert {path.name for path in folder.rglob(".*")} == set()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
@@ -310,7 +310,7 @@ def test_a_result_that_is_not_whole_is_made_again(
 
 def test_one_run_at_a_time(clips_root: Path, small_weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="this system has no locks on files")
-    with record.locked(tmp_path):
+    with locked(tmp_path):
         code, printed = run(clips_root, small_weights, tmp_path, *ALONE)
     assert (code, "another run is active in" in printed) == (1, True), printed
 

@@ -20,7 +20,7 @@ ARROWS = {
     "modules": {"ops", "backends", "checks", "children", "spec"},
     "children": set(),
     "flops": {"ops", "spec"},
-    "frame": {"ops", "backends", "cpp", "triton", "checks", "spec", "files", "wrapped"},
+    "frame": {"ops", "backends", "cpp", "triton", "checks", "spec", "files", "locks", "wrapped"},
     "ops": {"backends", "reference", "checks", "spec", "torch_private"},
     "backends": {"reference", "cpp", "triton", "spec", "checks", "torch_private"},
     "reference": {"spec", "checks"},
@@ -32,6 +32,7 @@ ARROWS = {
     "layouts": set(),
     "files": set(),
     "wrapped": set(),
+    "locks": set(),
     "torch_private": set(),
 }
 ALLOWED_THIRD_PARTY = {"torch", "triton"}
@@ -39,7 +40,7 @@ PUBLIC_TO_FERMT = {
     "fermt_kernels",
     *(
         f"fermt_kernels.{name}"
-        for name in ("files", "flops", "frame", "modules", "patterns", "reference", "spec", "wrapped")
+        for name in ("files", "flops", "frame", "locks", "modules", "patterns", "reference", "spec", "wrapped")
     ),
     *(f"fermt_kernels.spec.{file.stem}" for file in (ROOT / "fermt_kernels" / "spec").glob("[a-z]*.py")),
 }

@@ -47,8 +47,8 @@ class Tracker:
         Raises:
             RuntimeError, TypeError, ValueError: as `fermt.Tracker.update`.
         """
-        self.track = self._tracker.update(image)
-        return not self.track.lost, tuple(map(round, self.track.box))
+        self.track = track = self._tracker.update(image)
+        return not track.lost, tuple(map(round, track.box))
 
     def getTrackingScore(self) -> float:  # noqa: N802  (OpenCV's name)
         """Returns the score of the last frame in (0, 1), not calibrated; 1 after `init`. RuntimeError before `init`."""

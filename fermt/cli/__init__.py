@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-import typer
+from typing import Any
 
+import typer
+from typer.core import TyperGroup
+
+from .. import signals
 from . import bench, convert, data, eval, export, pack, track, train
+from .common import interrupted
 
 __all__ = ["app"]
 
+
+class StoppableGroup(TyperGroup):
+    """Runs subcommands so that SIGINT, SIGTERM and SIGHUP end them alike: tidied up, with status 128 + the signal's."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with signals.raising():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise interrupted(error) from error
+
+
 app = typer.Typer(
+    cls=StoppableGroup,
     no_args_is_help=True,
     add_completion=False,
     help="FERMT, a light-weight visual tracker.",

@@ -16,10 +16,10 @@ from .. import checkpoints
 from ..config import CONFIGS
 from ..model import FERMT, build_model
 from ..roots import VARIABLE, root_of
+from ..signals import exit_status
 from ..weights import DEFAULT, SHIPPED
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # the model can run in these
-INTERRUPTED = 130  # exit status after Ctrl-C, the shells' convention
 UNTRAINED = "No weights for {config}: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 BUILT_IN = "Weights: {name}, {about}."
 DEFAULT_CONFIG = "fermt"  # the configuration of the weights that come with the package
@@ -79,6 +79,12 @@ def failed(error: BaseException) -> typer.Exit:
     """Prints an error without a traceback and returns the exception that ends the command with status 1."""
     console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
     return typer.Exit(1)
+
+
+def interrupted(error: KeyboardInterrupt, text: str = "Interrupted.") -> typer.Exit:
+    """Prints a line and returns the exception that ends the command after a signal, with status 128 + its number."""
+    console.print(text, style="bold yellow", highlight=False)
+    return typer.Exit(exit_status(error))
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,11 @@ from ..evaluation.plots import plot as draw
 from ..evaluation.protocols import PROTOCOLS
 from ..evaluation.report import attribute_table, notes, table
 from ..evaluation.scores import Report, evaluate
+from ..locks import locked
 from ..machine import headline, pick_device
 from .common import (
     DATASET_FORM,
     DTYPES,
-    INTERRUPTED,
     Backend,
     Device,
     Dtype,
@@ -33,6 +34,7 @@ from .common import (
     check_output,
     console,
     failed,
+    interrupted,
     parse_dataset,
     say,
 )
@@ -97,8 +99,8 @@ def evaluate_tracker(
 ) -> None:
     """Run a tracker on a benchmark and print its scores, or score existing results.
 
-    A run that was interrupted continues when the same command is given again; Ctrl-C keeps finished sequences (status
-    130). A sequence that cannot be read is reported and left out (status 1).
+    A run that was interrupted continues when the same command is given again; Ctrl-C, SIGTERM and SIGHUP keep finished
+    sequences (status 128 + the signal's number). A sequence that cannot be read is reported and left out (status 1).
 
     Times are seconds of init and of each update, without reading images and without a warm-up, as in the GOT-10k
     toolkit. They are a measurement of speed only with --workers 1 --batch-size 1.
@@ -115,11 +117,11 @@ def evaluate_tracker(
     if (weights is None) == (not results):
         raise typer.BadParameter("give --weights FILE to run a tracker, or --results DIR to score one; not both")
     try:
+        device = pick_device(device, weights)
         root = chosen.root
         benchmark = open_benchmark(chosen.name, root, split=split or None, only=_only(only or []))
         folders, outcome = results or [], EvalOutcome()
         if weights is not None:
-            device = pick_device(device, weights)
             folder = out or Path("results") / f"{benchmark.name}-{benchmark.split}" / weights.stem
             options = EvalOptions(weights, folder, workers, batch_size, threads, device, dtype, backend, resume)
             outcome, folders = _run(options, benchmark), [folder]
@@ -134,8 +136,7 @@ def evaluate_tracker(
         if plot is not None and reports:
             draw(reports, curve, plot)
     except KeyboardInterrupt as error:
-        console.print("Interrupted: the same command continues after the finished sequences.", style="bold yellow")
-        raise typer.Exit(INTERRUPTED) from error
+        raise interrupted(error, "Interrupted: the same command continues after the finished sequences.") from error
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise failed(error) from error
     if outcome.failed:
@@ -161,7 +162,8 @@ def _run(options: EvalOptions, benchmark: Benchmark) -> EvalOutcome:
     )
     loaded = job.load()
     facts = describe(job, loaded, shares.workers)
-    with record.locked(options.out):
+    with locked(options.out), ExitStack() as stack:
+        stack.callback(record.tidy, options.out)  # after a signal workers are ended at once
         if not options.resume:
             record.clear(options.out)
         kept = record.open_record(options.out, benchmark.sequence_names, facts, shares.speed_caveat)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 import typer
 
 from ..machine import pick_device
 from ..progress import ProgressDisplay
+from ..signals import deferred
 from ..tracking import MultiTracker, Track
+from ..tracking.pictures import Pictures
 from ..tracking.results import FORMATS, ResultFile, Row
-from ..tracking.sheet import ContactSheet
 from ..tracking.sources import Source, open_source
-from ..tracking.video import VideoWriter, Window, annotate
 from .common import (
     DTYPES,
-    INTERRUPTED,
     Backend,
     Config,
     Device,
@@ -32,6 +29,7 @@ from .common import (
     check_output,
     console,
     failed,
+    interrupted,
     label_of,
     load_model,
 )
@@ -45,15 +43,6 @@ class Start(NamedTuple):
     frame: int
     name: str
     box: tuple[float, ...]  # xywh
-
-
-class Outputs(NamedTuple):
-    """Options for the pictures to write or show."""
-
-    video: Path | None
-    every: int
-    show: bool
-    label: str
 
 
 def track(
@@ -99,7 +88,8 @@ def track(
 ) -> None:
     """Track one or more targets through a video and write their boxes in every frame.
 
-    After Ctrl-C (exit status 130), or if the video breaks off (1), the frames done so far are kept.
+    After Ctrl-C, SIGTERM or SIGHUP (exit status 128 + the signal's number), or if the video breaks off or the disk is
+    full (1), the frames done so far are kept. Pictures that cannot be written cost no boxes (status 1).
     """
     check_output(out, tuple(FORMATS))
     check_output(video, (".mp4",))
@@ -112,60 +102,54 @@ def track(
     if threads:
         torch.set_num_threads(threads)
     try:
+        device = pick_device(device, weights)
         frames = open_source(source)
-        model = load_model(weights, config, backend, pick_device(device, weights))
+        model = load_model(weights, config, backend, device)
         tracker = MultiTracker(model, dtype=DTYPES.get(dtype), lost_below=lost_below, patience=patience, growth=growth)
-        outputs = Outputs(video, every, show, label_of(weights, config))
-        rows, stopped = _run(tracker, frames, starts, out, outputs)
+        sheet = out.with_suffix(".png") if every else None
+        pictures = Pictures(video, sheet, every, show, frames.fps, label_of(weights, config))
+        rows, stopped = _run(tracker, frames, starts, out, pictures)
     except ERRORS as error:
         raise failed(error) from error
-    pictures = [f"video in {video}"] if video else []
-    pictures += [f"contact sheet in {out.with_suffix('.png')}"] if every else []
-    console.print(", ".join((f"{rows} boxes in {out}", *pictures)), highlight=False)
+    console.print(", ".join((f"{rows} boxes in {out}", *pictures.written)), highlight=False)
+    for failure in pictures.failures:
+        failed(ValueError(failure))
     if isinstance(stopped, KeyboardInterrupt):
-        console.print("Interrupted: the frames done so far are kept.", style="bold yellow")
-        raise typer.Exit(INTERRUPTED)
+        raise interrupted(stopped, "Interrupted: the frames done so far are kept.")
     if stopped is not None:
         raise failed(stopped) from stopped
+    if pictures.failures:
+        raise typer.Exit(1)
 
 
 def _run(
-    tracker: MultiTracker, frames: Source, starts: Sequence[Start], out: Path, outputs: Outputs
+    tracker: MultiTracker, frames: Source, starts: Sequence[Start], out: Path, pictures: Pictures
 ) -> tuple[int, BaseException | None]:
     """Returns the number of rows written, and the error that ended the run early, if at least one frame was done."""
     done, stopped = 0, None
-    with ExitStack() as stack:
-        file = stack.enter_context(ResultFile(out))
-        writer = stack.enter_context(VideoWriter(outputs.video, frames.fps)) if outputs.video else None
-        window = stack.enter_context(Window()) if outputs.show else None
-        sheet = ContactSheet(out.with_suffix(".png"), outputs.every) if outputs.every else None
-        display = stack.enter_context(ProgressDisplay(console, "tracking", frames.count, unit="frames"))
-        shape: tuple[int, ...] = ()
+    # A signal waits for the frame at hand, and for the files.
+    with (
+        deferred() as stop,
+        ResultFile(out) as file,
+        ProgressDisplay(console, "tracking", frames.count, unit="frames") as display,
+    ):
         try:
             for image, tracks in _tracked(tracker, frames, starts):
-                for name, result in tracks.items():
-                    file.write(Row(done, name, result))
-                shape = shape or image.shape
-                if writer or window or (sheet and sheet.wants()):
-                    drawn = annotate(image, tracks, f"FERMT ({outputs.label})  frame {done}")
-                    if drawn.shape != shape:
-                        drawn = cv2.resize(drawn, (shape[1], shape[0]))
-                    if writer:
-                        writer.write(drawn)
-                    if sheet:
-                        sheet.add(drawn)
-                elif sheet:
-                    sheet.skip()
+                file.write([Row(done, name, result) for name, result in tracks.items()])
                 done += 1
                 display.update(done)
-                if window and not window.show(drawn):
+                if not pictures.add(done - 1, image, tracks):
                     break
+                stop.check()
         except (KeyboardInterrupt, *ERRORS) as raised:
             if done == 0:
+                pictures.discard()
                 raise
             stopped = raised
-        if sheet:
-            sheet.save()
+        try:
+            pictures.close()
+        except KeyboardInterrupt as raised:  # asked a second time
+            stopped = raised
     return file.rows, stopped
 
 

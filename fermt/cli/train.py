@@ -11,8 +11,9 @@ import torch
 import typer
 
 from ..config import CONFIGS
+from ..locks import locked
 from ..roots import roots
-from .common import DATASET_FORM, INTERRUPTED, Backend, Device, Threads, console, failed, parse_dataset, say
+from .common import DATASET_FORM, Backend, Device, Threads, console, failed, interrupted, parse_dataset, say
 
 if TYPE_CHECKING:
     from ..training import TrainConfig, World
@@ -60,7 +61,8 @@ def train(
 
     On four GPUs: torchrun --nproc-per-node 4 -m fermt train ... (each batch is divided among the processes).
 
-    A run that was interrupted continues when the same command is given again. Ctrl-C saves first (exit status 130).
+    A run that was interrupted continues when the same command is given again. Ctrl-C, SIGTERM and SIGHUP save
+    first (exit status 128 + the signal's number).
     """
     from ..training import joined, read_config  # takes a second, which other commands should not wait for
 
@@ -75,8 +77,7 @@ def train(
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
     except KeyboardInterrupt as error:
-        console.print("Interrupted. The same command continues from the last state saved.", style="bold yellow")
-        raise typer.Exit(INTERRUPTED) from error
+        raise interrupted(error, "Interrupted. The same command continues from the last state saved.") from error
 
 
 def _with_roots(settings: TrainConfig, datasets: Sequence[str]) -> TrainConfig:
@@ -95,15 +96,19 @@ def _run(
     from ..training.sources import open_sources
     from ..training.state import BEST, WEIGHTS, clear
 
-    sources = open_sources(settings)
     first = world.rank == 0
+    if first and not dry_run and out.is_dir():
+        with locked(out):  # a first look, before anything is read: the trainer locks the folder while it runs
+            pass
+    sources = open_sources(settings)
     if first:
         for line in _plan(settings, world, backend, sources.sequences):
             say(line)
     if dry_run:
         return
     if first and not resume:
-        clear(out)
+        with locked(out):
+            clear(out)
     world.wait()
     trainer = Trainer(
         settings, sources.train, sources.held_out, out, world, backend=backend, console=console if first else None

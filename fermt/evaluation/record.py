@@ -1,12 +1,11 @@
-"""The record of an evaluation run in its results folder: settings, finished sequences, times, and the folder's lock."""
+"""The record of an evaluation run in its results folder: settings, finished sequences and times."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from .results import ResultError, read_result, write_result
 RECORD = "run.json"
 # Facts of a run that may change when it is continued.
 FREE = ("weights", "workers", "machine", "numpy", "python")
-LOCK = ".lock"
 TIMES, DECODING = "times", "_decoding.txt"
 
 
@@ -70,11 +68,16 @@ def open_record(folder: Path, names: Sequence[str], run: dict[str, Any], speed: 
         )
     else:
         speed = before.speed or speed
-    for place in (folder, folder / TIMES):
-        delete_leftovers(place)
+    tidy(folder)
     record = Record(run, speed)
     atomic_write(folder / RECORD, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
     return record
+
+
+def tidy(folder: Path) -> None:
+    """Deletes temporary files of processes that were ended while they wrote."""
+    for place in (folder, folder / TIMES):
+        delete_leftovers(place)
 
 
 def is_done(folder: Path, name: str, frames: int) -> bool:
@@ -130,27 +133,6 @@ def digest(path: Path) -> str:
         while block := file.read(1 << 20):
             total.update(block)
     return total.hexdigest()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Locks a folder against other runs; the lock ends with the context or the process.
-
-    Raises:
-        RuntimeError: another run holds the lock.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows, where two runs in one folder would only do the work twice
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"another run is active in {str(folder)!r}: wait, or use another --out") from error
-        yield
 
 
 def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
+from ..signals import inherited_as_ignored
 from .job import Job
 from .runner import Advanced, Event, Failed, Finished, SequenceRunner
 
@@ -80,7 +79,7 @@ class _Pool:
         shared = (self._job, self._board.states, self._board.frames)
         with ProcessPoolExecutor(min(workers, len(tasks)), context, _initialize, shared) as executor:
             try:
-                with _interrupts_ignored():  # inherited by the workers, which start now: this process ends them
+                with inherited_as_ignored():  # inherited by the workers, which start now: this process ends them
                     futures: set[Future[dict[int, str]]] = {executor.submit(_track, task) for task in tasks}
                 while futures:
                     done, futures = wait(futures, POLL)
@@ -166,12 +165,3 @@ def _track(indices: tuple[int, ...]) -> dict[int, str]:
 
     runner.run(next_sequence, on_event)
     return failed
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

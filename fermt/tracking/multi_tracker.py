@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fermt_kernels.locks import ObjectLock
+
 from ..model import FERMT
 from .images import check_image
 from .network import Packed, network_for
@@ -22,7 +24,7 @@ class MultiTracker:
         left = tracker.add(image_rgb, (x, y, w, h))
         for name, (box, score, lost) in tracker.update(next_image_rgb).items(): ...
 
-    Each target is tracked as by `Tracker`, independently of the others.
+    Each target is tracked as by `Tracker`, independently of the others. Calls from several threads wait for each other.
 
     Args:
         model, dtype, **options: as for `Tracker`.
@@ -33,6 +35,7 @@ class MultiTracker:
         self.network = network_for(model, dtype, second_template=self.options.refresh_every > 0)
         self._targets: dict[Hashable, Target] = {}
         self._numbers = count()
+        self._lock = ObjectLock()
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -60,22 +63,25 @@ class MultiTracker:
             ValueError: the name is in use.
             TypeError, ValueError: as `Tracker.init`.
         """
-        if name is None:
-            name = next(number for number in self._numbers if number not in self._targets)
-        if name in self._targets:
-            raise ValueError(f"there is a target {name!r} already; drop it first, or give another name")
-        self._targets[name] = Target(self.network, self.options, image, box)
+        with self._lock:
+            if name is None:
+                name = next(number for number in self._numbers if number not in self._targets)
+            if name in self._targets:
+                raise ValueError(f"there is a target {name!r} already; drop it first, or give another name")
+            self._targets[name] = Target(self.network, self.options, image, box)
         return name
 
     def drop(self, name: Hashable) -> None:
         """Removes a target. KeyError if there is none of that name."""
-        self._checked(name)
-        del self._targets[name]
+        with self._lock:
+            self._checked(name)
+            del self._targets[name]
 
     @torch.inference_mode()
     def reinit(self, name: Hashable, image: np.ndarray, box: Sequence[float]) -> None:
         """Moves a target as `Tracker.reinit` does. KeyError if there is none of that name."""
-        self._checked(name).move(image, box)
+        with self._lock:
+            self._checked(name).move(image, box)
 
     @torch.inference_mode()
     def update(self, image: np.ndarray) -> dict[Hashable, Track]:
@@ -86,11 +92,12 @@ class MultiTracker:
             TypeError, ValueError: the image does not have the form that `Tracker.init` expects.
         """
         check_image(image)
-        targets = list(self._targets.values())
-        if not targets:
-            return {}
-        tracks = advance(self.network, targets, [image] * len(targets))
-        return dict(zip(self._targets, tracks, strict=True))
+        with self._lock:
+            targets = list(self._targets.values())
+            if not targets:
+                return {}
+            tracks = advance(self.network, targets, [image] * len(targets))
+            return dict(zip(self._targets, tracks, strict=True))
 
     def _checked(self, name: Hashable) -> Target:
         if name not in self._targets:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple
 
 from fermt_kernels.files import atomic_path
 
@@ -50,26 +51,43 @@ FORMATS: dict[str, tuple[str, Callable[[Row], str]]] = {
 
 
 class ResultFile:
-    """Writes rows to a file, which gets its name when the context ends without an error."""
+    """Writes rows to a file, which gets its name when the context ends without an error.
+
+    The file has whole frames at any time: what a full disk cuts off is taken back.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, 0
         self._atomic = atomic_path(path)
         self._header, self._line = FORMATS[path.suffix.lower()]
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
 
     def __enter__(self) -> ResultFile:
-        self._file = self._atomic.__enter__().open("w", newline="")
-        self._file.write(self._header)
+        path = self._atomic.__enter__()
+        try:
+            self._file = path.open("wb", buffering=0)
+            self._append(self._header)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
-        assert self._file is not None
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._atomic.__exit__(*error)
 
-    def write(self, row: Row) -> None:
-        """Appends a row."""
+    def write(self, rows: Sequence[Row]) -> None:
+        """Appends the rows of a frame, all or none of them; OSError if the disk is full."""
+        self._append("".join(map(self._line, rows)))
+        self.rows += len(rows)
+
+    def _append(self, text: str) -> None:
         assert self._file is not None
-        self._file.write(self._line(row))
-        self.rows += 1
+        end, left = self._file.tell(), memoryview(text.encode())
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException:
+            self._file.truncate(end)
+            raise

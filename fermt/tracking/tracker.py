@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fermt_kernels.locks import ObjectLock
+
 from ..model import FERMT
 from .network import Packed, network_for
 from .target import Options, Target, Track, advance
@@ -21,7 +23,8 @@ class Tracker:
         box, score, lost = tracker.update(next_image_rgb)
 
     The model is packed (`fermt_kernels.frame`) on the CPU and on a GPU; later changes of its weights have no effect. If
-    there is no packed frame (float64, no compiled library or Triton, another backend), the model itself runs.
+    there is no packed frame (float64, no compiled library or Triton, another backend), the model itself runs. Calls
+    from several threads wait for each other; trackers of their own run at once.
 
     Args:
         model: a FERMT, which runs in its dtype and on its device; or a packed model.
@@ -37,6 +40,7 @@ class Tracker:
         self.options = Options(**options)
         self.network = network_for(model, dtype, second_template=self.options.refresh_every > 0)
         self._target: Target | None = None
+        self._lock = ObjectLock()
 
     @torch.inference_mode()
     def init(self, image: np.ndarray, box: Sequence[float]) -> None:
@@ -50,7 +54,8 @@ class Tracker:
         Raises:
             TypeError, ValueError: the image has another form, or the box has no area or lies outside the image.
         """
-        self._target = Target(self.network, self.options, image, box)
+        with self._lock:
+            self._target = Target(self.network, self.options, image, box)
 
     @torch.inference_mode()
     def reinit(self, image: np.ndarray, box: Sequence[float]) -> None:
@@ -60,7 +65,8 @@ class Tracker:
             RuntimeError: `init` has not been called.
             TypeError, ValueError: as `init`.
         """
-        self._checked("reinit").move(image, box)
+        with self._lock:
+            self._checked("reinit").move(image, box)
 
     @torch.inference_mode()
     def update(self, image: np.ndarray) -> Track:
@@ -73,7 +79,8 @@ class Tracker:
             RuntimeError: `init` has not been called, or the network's result is not finite.
             TypeError, ValueError: the image has another form.
         """
-        (track,) = advance(self.network, [self._checked("update")], [image])
+        with self._lock:
+            (track,) = advance(self.network, [self._checked("update")], [image])
         return track
 
     def _checked(self, name: str) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,15 @@ COLORS = (
 LOST = (150, 150, 150)
 
 
+class DiscardedError(Exception):
+    """The video is not wanted."""
+
+
 class VideoWriter:
-    """Writes RGB frames to an MP4 file, which gets its name when the context ends without an error."""
+    """Writes RGB frames to an MP4 file, which gets its name when the context ends without an error.
+
+    OpenCV says nothing about a full disk, so the file is read back before it gets its name.
+    """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         self.path = Path(path)
@@ -37,27 +44,61 @@ class VideoWriter:
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
         self._stack = ExitStack()
+        self._temporary, self._frames = self.path, 0
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def close(self) -> None:
+        """Finishes the file; OSError if it does not have all frames."""
+        if self._writer is None:
+            return
+        with self._stack:
+            self._writer.release()
+            self._writer = None
+            found = _count_frames(self._temporary)
+            if found != self._frames:
+                raise OSError(
+                    f"the video {str(self.path)!r} was not written: {found} of its {self._frames} frames can be read "
+                    "back, as if the disk were full"
+                )
+
+    def discard(self) -> None:
+        """Ends without a file."""
         if self._writer is not None:
             self._writer.release()
-        self._stack.__exit__(*error)
+            self._writer = None
+        with suppress(DiscardedError), self._stack:
+            raise DiscardedError
 
     def write(self, image: np.ndarray) -> None:
         """Appends one (H, W, 3) uint8 frame; ValueError if its size is not the first one's."""
         size = (image.shape[1], image.shape[0])
         if self._writer is None:
             self._size = size
-            temporary = self._stack.enter_context(atomic_path(self.path, keep_suffix=True))
-            self._writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
+            self._temporary = self._stack.enter_context(atomic_path(self.path, keep_suffix=True))
+            self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
             if not self._writer.isOpened():
                 raise ValueError(f"OpenCV cannot write a video to {str(self.path)!r}")
         if size != self._size:
             raise ValueError(f"a video's frames must be of one size, {self._size}; got {size}")
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._frames += 1
+
+
+def _count_frames(path: Path) -> int:
+    """The number of frames that can be read from a video."""
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count
 
 
 def annotate(image: np.ndarray, tracks: Mapping[str, Track], caption: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data import normalize_batch
 from ..data.pairs import Pairs, PairSource
+from ..signals import STOPPING
 from .config import TrainConfig
 from .world import World
 
@@ -48,10 +50,17 @@ def load(source: PairSource, epoch: int, indices: Sequence[list[int]], workers: 
         batch_sampler=indices,
         num_workers=workers,
         pin_memory=world.device.type == "cuda",
+        worker_init_fn=_leave_signals,  # a worker that a signal ended would fail the step
         generator=torch.Generator(device="cpu"),  # so that it does not draw from the global one, which training uses
     )
     for batch in loader:
         yield _to_device(batch, world)
+
+
+def _leave_signals(_: int) -> None:
+    """Makes a worker ignore requests to stop, which go to the whole group: its parent ends it."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _to_device(batch: dict[str, Tensor], world: World) -> Batch:

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..losses import has_area, loss_of
 from ..model import FERMT
+from ..signals import StopRequest
 from .batches import Batch
 from .config import TrainConfig
 from .matching import KEY, MatchedFERMT, matching_loss
@@ -48,7 +49,8 @@ class Stepper:
             self.wrapped = DistributedDataParallel(self.wrapped, device_ids=devices)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
         self.average = Average(model, config.ema) if config.ema else None
-        self.interrupted = self.out_of_time = False  # if set in one process, the next outcome says so in all
+        self.stop = StopRequest()  # made in one process, the next outcome says so in all
+        self.out_of_time = False  # likewise
 
     def __call__(self, parts: Sequence[Batch], step: int) -> Outcome:
         """Does step number `step`, from which the model's random numbers are seeded."""
@@ -65,7 +67,7 @@ class Stepper:
             sums = {key: sums.get(key, 0) + value for key, value in values.items()}
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_((self.matched or self.model).parameters(), self.config.clip)
-        stops = torch.tensor((float(self.interrupted), float(self.out_of_time)), device=norm.device)
+        stops = torch.tensor((float(self.stop.number is not None), float(self.out_of_time)), device=norm.device)
         shared = self.world.sum(torch.stack([*sums.values(), *flaws, *stops]))
         *totals, boxes, losses, interrupted, out_of_time, length = torch.cat((shared, norm.detach().view(1))).tolist()
         means = {key: total / self.world.size for key, total in zip(sums, totals, strict=True)}

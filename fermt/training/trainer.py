@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -21,8 +17,10 @@ from fermt_kernels.files import atomic_write
 from .. import checkpoints
 from ..data.pairs import PairSource
 from ..data.sampling import PairSampler
+from ..locks import locked
 from ..model import FERMT, build_model
 from ..progress import ProgressDisplay
+from ..signals import Stopped, deferred
 from . import state
 from .batches import load, training_indices
 from .config import TrainConfig
@@ -127,24 +125,27 @@ class Trainer:
     def run(self, minutes: float = 0.0) -> bool:
         """Trains to the end, or for some minutes; returns whether the end was reached.
 
-        When the time is over, and after SIGINT or SIGTERM, the current step is finished and the state saved; when the
-        time is over, the weights so far are exported, too.
+        When the time is over, and after SIGINT, SIGTERM or SIGHUP, the current step is finished and the state saved;
+        when the time is over, the weights so far are exported, too. In another thread than the main one, signals have
+        no effect on it.
 
         Args:
             minutes: time after which to stop; 0: none.
 
         Raises:
-            KeyboardInterrupt: after a signal.
+            KeyboardInterrupt: after a signal; a `fermt.signals.Stopped` in the process that received it.
+            RuntimeError: another run is active in the folder.
             TrainingError: `config.bad_steps` consecutive steps had to be skipped.
         """
         self.world.wait()  # for all processes to read the state before the first replaces it
-        if self.first:
-            self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
-            self._write_config()
         deadline = time.monotonic() + 60 * minutes if minutes else math.inf
-        with self.display, _signals(self._interrupt):
-            while self.progress.epoch < self.config.epochs and self._epoch(deadline):
-                pass
+        with locked(self.folder) if self.first else nullcontext():
+            if self.first:
+                self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
+                self._write_config()
+            with self.display, deferred() as self.stepper.stop:
+                while self.progress.epoch < self.config.epochs and self._epoch(deadline):
+                    pass
         self.world.wait()
         return self.progress.epoch == self.config.epochs
 
@@ -167,7 +168,8 @@ class Trainer:
                 self._log(self._means(lr))
             if outcome.interrupted:
                 self._save()
-                raise KeyboardInterrupt
+                number = self.stepper.stop.number
+                raise KeyboardInterrupt if number is None else Stopped(number)  # None: another process was asked
             if outcome.out_of_time and not last:
                 if self.first:
                     state.export(self.exported, self.folder, best=False)
@@ -243,25 +245,3 @@ class Trainer:
 
     def _write_config(self) -> None:
         atomic_write(self.folder / state.CONFIG, json.dumps(self.config.to_dict(), indent=1) + "\n")
-
-    def _interrupt(self, *_: Any) -> None:
-        self.stepper.interrupted = True
-
-
-@contextmanager
-def _signals(handler: Any) -> Iterator[None]:
-    """Calls `handler` on the first SIGINT or SIGTERM; a second one has its previous effect."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, before[signal.Signals(number)])
-        handler()
-
-    for number in numbers:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])

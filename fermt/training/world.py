@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..devices import check_device
 from ..machine import pick_device
 
 LIBRARIES = {"cuda": "nccl", "cpu": "gloo"}
@@ -68,15 +69,9 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def _device(name: str, local_rank: int, size: int) -> torch.device:
-    name = pick_device(name)
-    device = torch.device(name)
-    if device.type not in LIBRARIES:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}")
+    device = torch.device(pick_device(name))
     if device.type == "cpu":
         return torch.device("cpu")
     if size > 1 and device.index is not None:
         raise ValueError(f"each of {size} processes needs its own GPU: use device cuda, not {name!r}")
-    index = local_rank if device.index is None else device.index
-    if index >= torch.cuda.device_count():
-        raise ValueError(f"there is no GPU {index}; torch sees {torch.cuda.device_count()}")
-    return torch.device("cuda", index)
+    return check_device(f"cuda:{local_rank if device.index is None else device.index}")

@@ -70,6 +70,10 @@ class Library:
             state = "not supported by this CPU" if name in self.isas() else "unknown"
             raise ValueError(f"instruction set {name!r} is {state}; expected one of {usable}")
 
+    def use_calling_thread(self) -> None:
+        """Runs all loops on the calling thread from now on: a forked child has none of the pool's threads."""
+        self.parallel_for = 0
+
     def call(self, name: str, **fields: Any) -> None:
         """Calls a kernel with a struct of these fields; `struct_size` and `parallel_for` are added.
 
@@ -142,6 +146,8 @@ def _open() -> Library | str:
             library.select_isa(forced)
         except ValueError as error:
             return f"{ISA_VARIABLE}={forced}: {error}"
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=library.use_calling_thread)
     return library
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -56,9 +57,10 @@ def encode_template(
     """
     crops = _crops("encode_template", packed, crops, "template_size")
     _check_workspace("encode_template", workspace)
-    if isinstance(packed, CudaPackedModel):
-        return cuda_run.encode(packed, crops, workspace)
-    return cpu_run.encode(packed, crops, workspace)
+    with _locked(workspace):
+        if isinstance(packed, CudaPackedModel):
+            return cuda_run.encode(packed, crops, workspace)
+        return cpu_run.encode(packed, crops, workspace)
 
 
 def track_frame(
@@ -100,16 +102,22 @@ def track_frame(
     _check_window(packed, window)
     _check_caches(packed, caches, len(crops))
     if isinstance(packed, CudaPackedModel):
-        maps, found, last = cuda_run.track(packed, caches, crops, workspace, tokens, window)
+        with _locked(workspace):
+            maps, found, last = cuda_run.track(packed, caches, crops, workspace, tokens, window)
         outputs = _outputs(packed.head, maps) | {"boxes": found}
     else:
-        maps, last = cpu_run.track(packed, caches, crops, workspace, tokens)
+        with _locked(workspace):
+            maps, last = cpu_run.track(packed, caches, crops, workspace, tokens)
         outputs = _outputs(packed.head, maps)
         if boxes:
             outputs["boxes"] = decode(outputs, window)
     if not boxes:
         outputs.pop("boxes", None)
     return outputs if last is None else outputs | {"tokens": last}
+
+
+def _locked(workspace: Workspace | None) -> AbstractContextManager[None]:
+    return nullcontext() if workspace is None else workspace.lock
 
 
 def _outputs(head: str, maps: Tensor) -> dict[str, Tensor]:

@@ -7,17 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
+from ..locks import ObjectLock
 from .format import aligned_empty
 
 
 class Workspace:
     """Reusable memory for the intermediate results of `encode_template` and `track_frame`. It grows as needed.
 
-    Only one call at a time may use it. On a GPU it also holds a CUDA graph for each model and batch size, captured at
-    the first call, and the graph's memory.
+    One call at a time uses it: calls from several threads wait for each other, so give each thread its own where they
+    should run at once. On a GPU it also holds a CUDA graph for each model and batch size, captured at the first call,
+    and the graph's memory.
     """
 
     def __init__(self) -> None:
+        self.lock = ObjectLock()  # held by a call that uses the memory
         self._buffer = aligned_empty((0,))
         self._kept: dict[Hashable, Any] = {}
 

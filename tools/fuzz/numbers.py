@@ -33,7 +33,9 @@ def _compare(op: Callable[..., Tensor], inputs: list[Tensor], what: str) -> None
         results[name] = [out.detach(), *grads]
     for i, (ours, eager, true) in enumerate(zip(*results.values(), strict=True)):
         if ours.shape != eager.shape or ours.dtype != eager.dtype:
-            raise WrongResult(f"{what}: result {i} is {ours.dtype} {tuple(ours.shape)}, eager's {eager.dtype} {eager.shape}")
+            raise WrongResult(
+                f"{what}: result {i} is {ours.dtype} {tuple(ours.shape)}, eager's {eager.dtype} {eager.shape}"
+            )
         floor = torch.finfo(ours.dtype).eps * (true.abs().max().item() if true.numel() else 0.0)
         error, allowed = errors(ours, true)[0], FACTOR * max(errors(eager, true)[0], floor)
         if not error <= allowed:

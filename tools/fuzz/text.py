@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from fermt.textfiles import read_names
+from fermt.tracking.starts import read_starts
 
 from fermt.datasets.folder import read_boxes, read_lines
 from fermt.evaluation.results import ResultError, read_result
-from fermt.textfiles import read_names
-from fermt.tracking.starts import read_starts
 
 from .files import changed
 from .numbers import WrongResult
@@ -24,7 +24,21 @@ STARTS = (
     b"frame,id,x,y,w,h,score,lost\n0,a,1,2,3,4,1.0,0\n1,a,2,2,3,4,0.5,0\n",
     b'{"frame": 0, "id": "a", "x": 1, "y": 2, "w": 3, "h": 4}\n',
 )
-WORDS = (b"nan", b"inf", b"-1", b"1e999", b"0x10", b",,", b"\x00", b"\xff", b"\r", b"\xc2\xa0", b"9" * 400, b"{", b"[" * 2000)
+WORDS = (
+    b"nan",
+    b"inf",
+    b"-1",
+    b"1e999",
+    b"0x10",
+    b",,",
+    b"\x00",
+    b"\xff",
+    b"\r",
+    b"\xc2\xa0",
+    b"9" * 400,
+    b"{",
+    b"[" * 2000,
+)
 
 
 def _drawn(valid: bytes, rng: np.random.Generator) -> bytes:
