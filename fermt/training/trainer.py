@@ -60,8 +60,8 @@ class Trainer:
     """Trains a model and writes `weights.safetensors` for the tracker to a folder.
 
     The folder also gets `best.safetensors` (by validation), `metrics.csv`, `config.json` and the last states. A run
-    that finds states there continues from the newest, with the result that it would have had without the interruption:
-    bit for bit on the CPU, with the same number of processes and threads.
+    that finds states there continues from the newest that is not damaged, with the result that it would have had
+    without the interruption: bit for bit on the CPU, with the same number of processes and threads.
     """
 
     def __init__(
@@ -104,8 +104,10 @@ class Trainer:
         model.to(world.device)
         self.stepper = Stepper(model, build_optimizer(model, config), config, world)
         self.progress = state.Progress()
+        self._loaded: Path | None = None
         if found:
-            self.progress = state.load_state(found[-1], config, self.stepper)
+            self._loaded, content = state.read_newest(found)
+            self.progress = state.load_state(self._loaded, content, config, self.stepper)
         quiet = Console(quiet=True)
         total = config.epochs * config.steps_per_epoch
         shown = (console or quiet) if self.first else quiet
@@ -132,6 +134,8 @@ class Trainer:
         """
         self.world.wait()  # for all processes to read the state before the first replaces it
         if self.first:
+            if self._loaded:
+                state.set_aside(self._loaded)
             self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
             self._write_config()
         with self.display, _signals(self._interrupt):
