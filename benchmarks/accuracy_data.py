@@ -12,6 +12,7 @@ from fermt.boxes import Box
 from fermt.data.sequences import valid_boxes
 from fermt.evaluation import metrics
 from fermt.evaluation.protocols import OVERLAPS
+from fermt.textfiles import read_lines
 from fermt.tracking.sources import Source, open_source
 
 DENSE, SPARSE = "groundtruth.txt", "groundtruth.csv"  # a box a frame; boxes with the numbers of their frames
@@ -92,7 +93,7 @@ def find_sequences(path: Path) -> list[LabelledSequence]:
     if _labels_in(path):
         return [_folder(path)]
     folders = [_folder(each) for each in path.iterdir() if each.is_dir() and _labels_in(each)]
-    videos = [_video(_video_of(labels)) for labels in path.glob(f"*{BESIDE}")]
+    videos = [_video(_video_of(labels)) for labels in path.glob(f"[!.]*{BESIDE}")]
     if not folders and not videos:
         raise FileNotFoundError(f"no sequences in {str(path)!r}: {LAYOUT}")
     return sorted(folders + videos, key=lambda sequence: sequence.name)
@@ -117,7 +118,7 @@ def _video(video: Path) -> LabelledSequence:
 
 def _video_of(labels: Path) -> Path:
     stem = labels.name.removesuffix(BESIDE)
-    found = sorted(file for file in labels.parent.glob(f"{stem}.*") if file.stem == stem)
+    found = sorted(file for file in labels.parent.glob(f"{stem}.*") if file.stem == stem and file.name[0] != ".")
     if len(found) != 1:
         raise ValueError(f"{str(labels)!r} needs one video {stem!r} beside it, found {[file.name for file in found]}")
     return found[0]
@@ -158,7 +159,7 @@ def read_sparse(file: Path) -> np.ndarray:
 
 def _lines(file: Path) -> list[tuple[int, str]]:
     """Lines with their numbers; empty ones at the end are left out."""
-    return list(enumerate(file.read_text(encoding="utf-8").rstrip().splitlines(), 1))
+    return list(enumerate(read_lines(file), 1))
 
 
 def _numbers(file: Path, line: tuple[int, str], count: int) -> list[float]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fermt.data.sequences import read_image
 from fermt.datasets import BENCHMARKS, open_benchmark
 from fermt.datasets.folder import sequence_list
+from fermt.images import read_image
 
 from .support import datasets
 from .support.datasets import BENCHMARK_MAKERS

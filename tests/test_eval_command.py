@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 import fermt
 from fermt.cli import app
 from fermt.cli import eval as command
-from fermt.data.sequences import read_image
 from fermt.datasets import open_benchmark
 from fermt.evaluation import record
 from fermt.evaluation import runner as runner_module
 from fermt.evaluation.job import Shares, divide
 from fermt.evaluation.results import read_result
 from fermt.evaluation.runner import SequenceRunner
+from fermt.images import read_image
 from fermt.tracking.network import network_for
 
 from .support import clips

@@ -160,7 +160,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], dict[str, object], type[Except
         {"shares": {"photos": 1.0}},
         FileNotFoundError,
     ),
-    "not a file of COCO": (
+    "is not a COCO file of instances: there is no 'annotations'": (
         lambda root: changed(root, "boxes/annotations.json", '{"images": []}'),
         {"shares": {"boxes": 1.0}},
         ValueError,

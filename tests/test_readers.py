@@ -169,13 +169,13 @@ DAMAGES = [
     ("got10k", GOT + "groundtruth.txt", written("a,b,c,d\n"), "groundtruth.txt': expected four numbers"),
     ("lasot", "hand-fan/hand-fan-7/out_of_view.txt", written("0,0"), "expected 5 numbers, one for each box, got 2"),
     ("trackingnet", "TRAIN_0/anno/abc_0.txt", written("\0\1\2"), "abc_0.txt', line 1: expected four"),
-    ("coco", "annotations/instances_train2017.json", datasets.cut, "is not a COCO file of instances"),
+    ("coco", "annotations/instances_train2017.json", datasets.cut, "instances_train2017.json' is not JSON"),
     ("coco", "annotations/instances_train2017.json", written("{}"), "there is no 'images'"),
     (
         "coco",
         "annotations/instances_train2017.json",
         written('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3], "iscrowd": 0}]}'),
-        "is not a COCO file",
+        r"1 of 1 annotations are left out: number 0 \(no image 1\)",
     ),
     (
         "imagenet_vid",

@@ -127,7 +127,9 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="one_time.txt', line 1: expected seconds, .* got 'fast'"):
         read_result(tmp_path, "one")
     (tmp_path / "one.txt").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ResultError, match="one.txt': expected a text file"):
+    with pytest.raises(
+        ResultError, match="expected four numbers x,y,w,h a line: .*one.txt', line 1: expected text in UTF-8"
+    ):
         read_result(tmp_path, "one")
 
 

@@ -18,9 +18,10 @@ from fermt.config import ModelConfig
 from fermt.data.augment import NONE
 from fermt.data.pairs import Pairs, pair_generator
 from fermt.data.sampling import SEQUENCES, UNREADABLE, PairSampler, draw_frames, draw_still
-from fermt.data.sequences import Annotation, ImageError
+from fermt.data.sequences import Annotation
 from fermt.data.tally import SLOTS, Tally
 from fermt.datasets import open_set
+from fermt.images import ImageError
 
 from .support import datasets
 

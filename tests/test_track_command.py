@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,6 +138,9 @@ class Film:
     def get(self, key: int) -> float:
         return float(self.announced) if key == cv2.CAP_PROP_FRAME_COUNT else 25.0
 
+    def set(self, key: int, value: float) -> bool:
+        return False
+
     def read(self) -> tuple[bool, np.ndarray | None]:
         self.left -= 1
         return (True, np.full((90, 120, 3), 50, np.uint8)) if self.left >= 0 else (False, None)
@@ -167,7 +171,7 @@ def test_a_video_that_breaks_off_keeps_what_was_read(
     film: type[Film], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(film, "announced", 9)
-    (tmp_path / "cut.mp4").write_bytes(b"x")
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\xffmdat")  # a box that should be longer
     code, printed = track(tmp_path / "cut.mp4", "--box", BOX, "--weights", weights, "--out", tmp_path / "a.csv")
     assert code == 1
     assert "ends after 5 of the 9 frames that it announces" in printed
@@ -288,7 +292,7 @@ def test_a_window_shows_frames_until_q(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1,2,3\n", "boxes.txt, line 1: expected x,y,w,h or frame,id,x,y,w,h, got '1,2,3'"),
+        ("1,2,3\n", "boxes.txt', line 1: expected x,y,w,h or frame,id,x,y,w,h, got '1,2,3'"),
         ("1,2,3,4\n-1,a,1,2,3,4\n", "line 2: expected"),
         ("0,a,1,2,3,4\n0,a,1,2,3,4\n", "line 2: a second target 'a'"),
         ("0,a,1,2,3,4\n0,b,x,2,3,4\n", "line 2: expected"),
@@ -335,3 +339,61 @@ def test_a_start_loads_nothing_that_takes_long(fresh_python: Callable[..., str])
 def test_python_m_fermt_is_the_command(fresh_python: Callable[..., str]) -> None:
     help_text = fresh_python("import runpy, sys; sys.argv = ['fermt', '--help']; runpy.run_module('fermt')")
     assert "track" in help_text
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_results_are_read_back_as_starts(folder: Path, weights: Path, tmp_path: Path, suffix: str) -> None:
+    first, second = tmp_path / f"first.{suffix}", tmp_path / f"second.{suffix}"
+    (tmp_path / "boxes.txt").write_text(f"0,a,{BOX}\n3,b,50,40,20,20\n")
+    for boxes, out in ((tmp_path / "boxes.txt", first), (first, second)):
+        code, printed = track(folder, "--boxes", boxes, "--weights", weights, "--out", out)
+        assert code == 0, printed
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_target_is_drawn_in_a_window(
+    folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[np.ndarray] = []
+    box = [30, 20, 25, 22]
+    monkeypatch.setattr(cv2, "selectROI", lambda title, image, **_: drawn.append(image) or tuple(box), raising=False)
+    monkeypatch.setattr(cv2, "destroyWindow", lambda *_: None)
+    chosen = (folder, "--select", "--weights", weights, "--out")
+    code, printed = track(*chosen, tmp_path / "a.csv", "--box", "60,40,20,20")
+    assert code == 0, printed
+    assert np.array_equal(drawn[0], cv2.imread(str(folder / "frame0.png")))
+    found = [[float(row[key]) for key in "xywh"] for row in rows(tmp_path / "a.csv") if row["frame"] == "0"]
+    assert sorted(found) == [box, [60, 40, 20, 20]]
+    code, printed = track(folder, "--box", "30,20,25,22", "--weights", weights, "--out", tmp_path / "b.txt")
+    assert code == 0, printed
+    code, printed = track(*chosen, tmp_path / "c.txt")
+    assert code == 0, printed
+    assert (tmp_path / "b.txt").read_bytes() == (tmp_path / "c.txt").read_bytes()
+    box[2:] = 0, 0
+    code, printed = track(*chosen, tmp_path / "d.csv")
+    assert code == 1
+    assert "no target was drawn" in printed
+    assert not (tmp_path / "d.csv").exists()
+
+
+def test_drawing_needs_a_display(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise cv2.error("The function is not implemented")
+
+    monkeypatch.setattr(cv2, "selectROI", refuse, raising=False)
+    code, printed = track(folder, "--select", "--weights", weights, "--out", tmp_path / "a.csv")
+    assert code == 1
+    assert "no window can be opened: this needs a display" in printed
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_an_image_that_opencv_refuses_keeps_what_was_read(
+    folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = b"IHDR" + (40000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    data = b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + zlib.crc32(header).to_bytes(4, "big") + b"\0\0\0\0IEND\xaeB`\x82"
+    (folder / "frame3.png").write_bytes(data)
+    code, printed = track(folder, "--box", BOX, "--weights", weights, "--out", tmp_path / "a.csv")
+    assert code == 1
+    assert "frame3.png' cannot be read" in printed
+    assert len(rows(tmp_path / "a.csv")) == 3

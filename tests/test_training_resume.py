@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor
 import fermt
 from fermt import checkpoints
 from fermt.data.pairs import PairSource
-from fermt.training import state
+from fermt.training import batches, state
 
 from .conftest import ROOT
 from .support import micro
@@ -121,9 +122,56 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     micro.trainer(micro.config(epochs=1), tmp_path).run()
     with pytest.raises(ValueError, match=r"of another run \(lr was 0.001, and is to be 0.002\)"):
         micro.trainer(micro.config(lr=2e-3), tmp_path)
-    state.states(tmp_path)[-1].write_bytes(b"damaged")
+    for path in state.states(tmp_path):
+        path.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
         micro.trainer(micro.config(epochs=1), tmp_path)
     torch.save({"model": {}}, state.states(tmp_path)[-1])
     with pytest.raises(ValueError, match=r"is not the state of a run: it lacks \['average', 'config'"):
         micro.trainer(micro.config(epochs=1), tmp_path)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_state_is_set_aside_for_the_one_before(
+    tmp_path: Path, keep: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone, cut = micro.trainer(micro.config(), tmp_path / "alone"), micro.trainer(micro.config(), tmp_path / "cut")
+    for run in (alone, cut):
+        run.run()
+    older, newest = state.states(cut.folder)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (cut.folder / "state-000000021.pt").write_bytes(b"")
+    again = micro.trainer(micro.config(keep=keep), cut.folder)
+    assert again.progress.total == int(older.stem.removeprefix("state-"))
+    assert f"continues from {str(older)!r}" in caplog.text
+    assert f"{str(newest)!r} cannot be read as a checkpoint" in caplog.text
+    again.run()
+    assert same(final(again.folder)["model"], final(alone.folder)["model"])
+    assert len(state.states(again.folder)) == keep
+    assert sorted(path.name for path in again.folder.glob("*.damaged")) == [
+        newest.with_suffix(".damaged").name,
+        "state-000000021.damaged",
+    ]
+    state.clear(again.folder)
+    assert not list(again.folder.iterdir())
+
+
+def test_too_little_shared_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def full(*_: object, **__: object) -> Iterator[None]:
+        raise RuntimeError(said[-1])
+        yield
+
+    monkeypatch.setattr(batches, "DataLoader", full)
+    for text in (
+        "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that ...\nmore",
+        "unable to write to file </torch_12_3_0>: No space left on device (28)",
+        "unable to allocate shared memory(shm) for file </torch_12>: Resource temporarily unavailable (11)",
+    ):
+        said.append(text)
+        with pytest.raises(RuntimeError, match=r"2 worker processes need more shared memory .*workers=0.*--shm-size"):
+            micro.trainer(micro.config(workers=2), tmp_path).run()
+    said.append("something else")
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        micro.trainer(micro.config(workers=2), tmp_path).run()

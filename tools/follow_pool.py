@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fermt.data.sequences import read_image
+from fermt.images import read_image
 from fermt_kernels.files import atomic_write
 
 AGREE = 0.6  # least IoU of the two runs in a frame that is kept
@@ -76,7 +76,7 @@ def main() -> int:
     options = parser.parse_args()
     seeds, tracks = json.loads(options.seeds.read_text()), []
     for i, seed in enumerate(seeds):
-        files = sorted((options.pool / "video" / seed["clip"]).glob("*.webp"))
+        files = sorted((options.pool / "video" / seed["clip"]).glob("[!.]*.webp"))
         if len(files) <= seed["frame"]:
             raise SystemExit(f"{seed['clip']}: expected more than {seed['frame']} frames, found {len(files)}")
         frames = [read_image(file)[..., ::-1].copy() for file in files]  # BGR

@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import typer
 
+from ..images import read_image
 from .build import Source, toolkit, tracker_for
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-READERS = {  # converts TraX images to BGR or grayscale; None if an image cannot be read
-    "path": lambda image: cv2.imread(image.path(), cv2.IMREAD_COLOR),
+READERS = {  # converts TraX images to BGR or grayscale
+    "path": lambda image: read_image(Path(image.path()))[..., ::-1],
     "memory": lambda image: image.array()[..., ::-1],
 }
 
@@ -32,8 +32,7 @@ def serve(model: Source, **options: Any) -> None:
     with trax.Server([trax.Region.RECTANGLE], list(READERS), tracker_name="FERMT") as server:
         while (request := server.wait()).type != trax.TraxStatus.QUIT:
             sent = request.image["color"]
-            if (image := READERS[sent.type()](sent)) is None:
-                raise ValueError(f"cannot be read as an image: {sent}")
+            image = READERS[sent.type()](sent)
             if request.type == trax.TraxStatus.INITIALIZE:
                 box, score = request.objects[0][0].bounds(), 1.0
                 tracker.init(image, box)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
+import cv2
 import numpy as np
 import torch
 import typer
@@ -18,6 +18,8 @@ from ..tracking import MultiTracker, Track
 from ..tracking.pictures import Pictures
 from ..tracking.results import FORMATS, ResultFile, Row
 from ..tracking.sources import Source, open_source
+from ..tracking.starts import Start, read_starts, starts_of
+from ..tracking.video import select_box
 from .common import (
     DTYPES,
     Backend,
@@ -34,20 +36,15 @@ from .common import (
     load_model,
 )
 
-ERRORS = (OSError, ValueError, TypeError, RuntimeError)
-
-
-class Start(NamedTuple):
-    """A target and the frame in which tracking it starts."""
-
-    frame: int
-    name: str
-    box: tuple[float, ...]  # xywh
+ERRORS = (OSError, ValueError, TypeError, RuntimeError, cv2.error)
 
 
 def track(
     source: Annotated[
-        str, typer.Argument(help='A video, a folder of images, a pattern ("frames/*.jpg"), or the index of a camera.')
+        str,
+        typer.Argument(
+            help='A video, a URL, a folder of images, a pattern ("frames/*.jpg"), or the index of a camera.'
+        ),
     ],
     box: Annotated[
         list[str] | None,
@@ -57,6 +54,7 @@ def track(
         Path | None,
         typer.Option(help="File with one target a line: x,y,w,h in the first frame, or frame,id,x,y,w,h."),
     ] = None,
+    select: Annotated[bool, typer.Option("--select", help="Draw a target in the first frame, in a window.")] = False,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -94,11 +92,12 @@ def track(
     check_output(out, tuple(FORMATS))
     check_output(video, (".mp4",))
     check_choice("dtype", dtype, ("", *DTYPES))
-    starts = [*_parse_boxes(box or []), *(_read_starts(boxes) if boxes else [])]
-    if not starts:
-        raise typer.BadParameter("give a target: --box x,y,w,h in pixels of the first frame, or --boxes FILE")
-    if out.suffix.lower() == ".txt" and len(starts) > 1:
-        raise typer.BadParameter(f"a .txt has the boxes of one target, not of {len(starts)}; write .csv or .jsonl")
+    starts = _starts(box or [], boxes)
+    targets = len(starts) + select
+    if not targets:
+        raise typer.BadParameter("give a target: --box x,y,w,h in pixels of the first frame, --boxes FILE, or --select")
+    if out.suffix.lower() == ".txt" and targets > 1:
+        raise typer.BadParameter(f"a .txt has the boxes of one target, not of {targets}; write .csv or .jsonl")
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -108,7 +107,7 @@ def track(
         tracker = MultiTracker(model, dtype=DTYPES.get(dtype), lost_below=lost_below, patience=patience, growth=growth)
         sheet = out.with_suffix(".png") if every else None
         pictures = Pictures(video, sheet, every, show, frames.fps, label_of(weights, config))
-        rows, stopped = _run(tracker, frames, starts, out, pictures)
+        rows, stopped = _run(tracker, frames, starts, out, pictures, select)
     except ERRORS as error:
         raise failed(error) from error
     console.print(", ".join((f"{rows} boxes in {out}", *pictures.written)), highlight=False)
@@ -123,7 +122,7 @@ def track(
 
 
 def _run(
-    tracker: MultiTracker, frames: Source, starts: Sequence[Start], out: Path, pictures: Pictures
+    tracker: MultiTracker, frames: Source, starts: Sequence[Start], out: Path, pictures: Pictures, select: bool
 ) -> tuple[int, BaseException | None]:
     """Returns the number of rows written, and the error that ended the run early, if at least one frame was done."""
     done, stopped = 0, None
@@ -134,7 +133,7 @@ def _run(
         ProgressDisplay(console, "tracking", frames.count, unit="frames") as display,
     ):
         try:
-            for image, tracks in _tracked(tracker, frames, starts):
+            for image, tracks in _tracked(tracker, frames, starts, select):
                 file.write([Row(done, name, result) for name, result in tracks.items()])
                 done += 1
                 display.update(done)
@@ -154,12 +153,14 @@ def _run(
 
 
 def _tracked(
-    tracker: MultiTracker, frames: Source, starts: Sequence[Start]
+    tracker: MultiTracker, frames: Source, starts: Sequence[Start], select: bool
 ) -> Iterator[tuple[np.ndarray, dict[str, Track]]]:
     """Yields every frame and its targets; in the frame in which a target starts, the box that was given for it."""
     left = sorted(starts, key=lambda start: start.frame)
     frame = -1
     for frame, image in enumerate(frames):
+        if select and frame == 0:
+            left.insert(0, Start(0, _free_name(left), select_box(image)))
         tracks = {str(name): result for name, result in tracker.update(image).items()}
         while left and left[0].frame == frame:
             start = left.pop(0)
@@ -171,45 +172,18 @@ def _tracked(
         raise ValueError(f"target {left[0].name!r} starts in frame {left[0].frame}, and the last frame is {frame}")
 
 
-def _numbers(text: str, count: int) -> tuple[float, ...] | None:
-    """Parses `count` numbers between commas, tabs or spaces; None if the text has another form."""
+def _starts(boxes: Sequence[str], file: Path | None) -> list[Start]:
+    """The targets of `--box` and `--boxes`; typer.BadParameter if one of them is wrong."""
+    if file is not None and not file.is_file():
+        raise typer.BadParameter(f"no file of boxes at {str(file)!r}")
     try:
-        values = tuple(float(part) for part in re.split(r"[,\s]+", text.strip()))
-    except ValueError:
-        return None
-    return values if len(values) == count else None
+        starts = [*starts_of(boxes), *(read_starts(file) if file else [])]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return starts
 
 
-def _parse_boxes(boxes: Sequence[str]) -> Iterator[Start]:
-    for i, text in enumerate(boxes):
-        values = _numbers(text, 4)
-        if values is None:
-            raise typer.BadParameter(f"expected four numbers x,y,w,h in pixels (such as 372,108,125,240), got {text!r}")
-        yield Start(0, str(i), values)
-
-
-def _read_starts(path: Path) -> Iterator[Start]:
-    """Reads targets from a file with x,y,w,h or frame,id,x,y,w,h in each line; empty lines and # lines are skipped."""
-    if not path.is_file():
-        raise typer.BadParameter(f"no file of boxes at {str(path)!r}")
-    names: set[str] = set()
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        text = line.strip()
-        if not text or text.startswith("#") or text.lower().startswith("frame,"):
-            continue
-        start = _parse_start(text, str(len(names)))
-        if start is None:
-            raise typer.BadParameter(f"{path}, line {number}: expected x,y,w,h or frame,id,x,y,w,h, got {line!r}")
-        if start.name in names:
-            raise typer.BadParameter(f"{path}, line {number}: a second target {start.name!r}")
-        names.add(start.name)
-        yield start
-
-
-def _parse_start(text: str, name: str) -> Start | None:
-    if (values := _numbers(text, 4)) is not None:
-        return Start(0, name, values)
-    frame, *more = re.split(r"[,\s]+", text, maxsplit=2)
-    if len(more) != 2 or not frame.isdecimal() or (values := _numbers(more[1], 4)) is None:
-        return None
-    return Start(int(frame), more[0], values)
+def _free_name(starts: Sequence[Start]) -> str:
+    """The smallest number that no target is called."""
+    names = {start.name for start in starts}
+    return next(str(i) for i in range(len(names) + 1) if str(i) not in names)

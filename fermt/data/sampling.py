@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..images import ImageError
 from .augment import Augmentation, View, make_pair
 from .pairs import pair_generator
-from .sequences import Annotation, ImageError, SequenceSet
+from .sequences import Annotation, SequenceSet
 from .tally import Tally
 
 MAX_GAP = 200  # frames between template and search region

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from ..data.annotations import read_objects
 from ..data.sequences import Annotation, valid_boxes
 from .training import TrainingFolder
 
@@ -16,7 +13,11 @@ SMALLEST = 8.0  # pixels a side of an object; a smaller one shows nothing to tra
 
 
 class COCOTraining(TrainingFolder):
-    """The objects, without crowds and boxes less than 8 pixels wide or high. The unit is the file of annotations."""
+    """The objects, without crowds and boxes less than 8 pixels wide or high.
+
+    Annotations without a usable box are left out, with a warning that names them. The unit is the file of
+    annotations.
+    """
 
     name = "coco"
     is_video = False
@@ -37,19 +38,9 @@ class COCOTraining(TrainingFolder):
         return (self._instances,)
 
     def read(self, unit: str) -> Iterator[tuple[str, Annotation]]:
-        try:
-            content = json.loads(self._instances.read_bytes())
-            names = {image["id"]: image["file_name"] for image in content["images"]}
-            for note in content["annotations"]:
-                boxes = np.array([note["bbox"]], np.float64).reshape(1, 4)
-                if not note["iscrowd"] and (boxes[:, 2:] >= SMALLEST).all():
-                    yield names[note["image_id"]], Annotation(boxes, valid_boxes(boxes))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{str(self._instances)!r} is not a COCO file of instances: {_why(error)}") from error
+        for image, box, crowd in read_objects(self._instances):
+            if not crowd and (box[2:] >= SMALLEST).all():
+                yield image["file_name"], Annotation(box[None], valid_boxes(box[None]))
 
     def image_path(self, sequence: str, t: int) -> Path:
         return self._images / sequence
-
-
-def _why(error: Any) -> str:
-    return f"there is no {error}" if isinstance(error, KeyError) else str(error)

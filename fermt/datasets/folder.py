@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..textfiles import read_lines, read_names, read_text
+
 NAMED = 5  # items that a message lists
 
 
@@ -48,7 +50,8 @@ class DatasetFolder:
 
     def folders(self, path: Path, pattern: str) -> list[str]:
         """Names of the folders in `path` that match, sorted; FileNotFoundError, with the layout, if there is none."""
-        found = sorted(folder.name for folder in self.require(path).glob(pattern) if folder.is_dir())
+        matching = (folder for folder in self.require(path).glob(pattern) if folder.is_dir())
+        found = sorted(folder.name for folder in matching if not folder.name.startswith("."))
         if not found:
             self.require(path / pattern)
         return found
@@ -57,11 +60,6 @@ class DatasetFolder:
     def expected(self) -> str:
         """The part of an error message that shows the layout."""
         return f"Expected layout of the root:\n{self.layout}"
-
-
-def read_lines(path: Path) -> list[str]:
-    """Reads the lines of a text file without empty lines at its end."""
-    return path.read_text(encoding="utf-8").rstrip().splitlines()
 
 
 def read_boxes(path: Path) -> np.ndarray:
@@ -108,7 +106,7 @@ def read_flags(path: Path, count: int, unit: str = "box") -> np.ndarray:
     Raises:
         ValueError: there is another number of words, or one is not a whole number.
     """
-    words = path.read_text(encoding="utf-8").replace(",", " ").split()
+    words = read_text(path).replace(",", " ").split()
     if len(words) != count:
         raise ValueError(f"{str(path)!r}: expected {count} numbers, one for each {unit}, got {len(words)}")
     try:
@@ -145,7 +143,7 @@ def choose(listed: Sequence[str], only: Path | None, exclude: Path | None) -> li
 
 def _read_names(listed: Sequence[str], path: Path) -> set[str]:
     """Reads names from a file: a name a line, or an index into `listed` a line, from 0."""
-    lines = [line.strip() for line in read_lines(path)]
+    lines = read_names(path)
     if all(line.isdecimal() for line in lines):
         beyond = [line for line in lines if int(line) >= len(listed)]
         if beyond:

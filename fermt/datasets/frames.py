@@ -12,7 +12,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Frames(Sequence[Path]):
-    """A sequence of files numbered from `first` without a gap, with any number of digits.
+    """A sequence of files numbered from `first` without a gap, with any number of digits. Folders are no frames.
 
     The folder is listed on first use: for a path, or for the length if `count` is None. Files after `count` are not
     used.
@@ -51,9 +51,11 @@ class Frames(Sequence[Path]):
 
     def _numbered(self) -> dict[int, str]:
         files: dict[int, str] = {}
-        for name in sorted(os.listdir(self.folder)):
-            stem, suffix = os.path.splitext(name)
-            if stem.isdecimal() and suffix.lower() in SUFFIXES:
+        with os.scandir(self.folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            name, (stem, suffix) = entry.name, os.path.splitext(entry.name)
+            if stem.isdecimal() and suffix.lower() in SUFFIXES and not entry.is_dir():
                 number = int(stem)
                 if number in files:
                     raise ValueError(

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..data.sequences import Annotation, valid_boxes
+from ..textfiles import read_names, read_text
 from .benchmark import BenchmarkFolder, TestSequence
-from .folder import DatasetFolder, read_boxes, read_flags, read_lines, read_truth
+from .folder import DatasetFolder, read_boxes, read_flags, read_truth
 from .frames import Frames
 from .training import TrainingFolder
 
@@ -21,7 +22,7 @@ class _GOT10k(DatasetFolder):
     name = "got10k"
 
     def listed(self) -> list[str]:
-        return [line.strip() for line in read_lines(self.require(self.root / self.split / "list.txt"))]
+        return read_names(self.require(self.root / self.split / "list.txt"))
 
     def folder(self, sequence: str) -> Path:
         return self.root / self.split / sequence
@@ -80,7 +81,7 @@ class GOT10kBenchmark(_GOT10k, BenchmarkFolder):
 
 
 def _resolution(path: Path) -> tuple[int, int]:
-    found = RESOLUTION.search(path.read_text(encoding="utf-8"))
+    found = RESOLUTION.search(read_text(path))
     if found is None:
         raise ValueError(f"{str(path)!r}: expected a line such as 'resolution: (1920, 1080)'")
     return int(found[1]), int(found[2])

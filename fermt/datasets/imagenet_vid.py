@@ -36,7 +36,7 @@ class ImageNetVIDTraining(TrainingFolder):
         return (self._notes / unit,)
 
     def read(self, unit: str) -> Iterator[tuple[str, Annotation]]:
-        paths = sorted((self._notes / unit).glob("*.xml"))
+        paths = sorted((self._notes / unit).glob("[!.]*.xml"))
         tracks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for t, path in enumerate(paths):
             if path.stem != f"{t:06d}":

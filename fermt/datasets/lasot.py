@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..data.sequences import Annotation, valid_boxes
+from ..textfiles import read_names
 from .benchmark import BenchmarkFolder, TestSequence
-from .folder import DatasetFolder, read_attributes, read_boxes, read_flags, read_lines, read_truth, sequence_list
+from .folder import DatasetFolder, read_attributes, read_boxes, read_flags, read_truth, sequence_list
 from .frames import Frames
 from .training import TrainingFolder
 
@@ -48,7 +49,7 @@ class LaSOTTraining(_LaSOT, TrainingFolder):
         00000001.jpg  00000002.jpg  ..."""
 
     def listed(self) -> list[str]:
-        return [line.strip() for line in read_lines(self.require(self.root / "training_set.txt"))]
+        return read_names(self.require(self.root / "training_set.txt"))
 
     def files(self, unit: str) -> tuple[Path, ...]:
         return tuple(self.folder(unit) / name for name in ("groundtruth.txt", *HIDDEN))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..textfiles import read_lines
 from .benchmark import BenchmarkFolder, TestSequence
-from .folder import read_boxes, read_lines, sequence_list
+from .folder import read_boxes, sequence_list
 from .frames import Frames
 
 RATIO = 8  # of the two frame rates

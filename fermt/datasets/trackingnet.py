@@ -31,7 +31,7 @@ class TrackingNetTraining(TrainingFolder):
         found = []
         for part in sorted(self.folders(self.root, "TRAIN_*"), key=lambda name: (len(name), name)):
             self.require(self.root / part / "frames")
-            files = sorted(self.require(self.root / part / "anno").glob("*.txt"))
+            files = sorted(self.require(self.root / part / "anno").glob("[!.]*.txt"))
             found += [f"{part}/{file.stem}" for file in files]
         return found
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.sequences import Annotation, read_image
+from ..data.sequences import Annotation
+from ..images import read_image
 from .folder import DatasetFolder, choose
 from .index import Index
 

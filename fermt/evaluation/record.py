@@ -13,6 +13,7 @@ import numpy as np
 
 from fermt_kernels.files import atomic_write, delete_leftovers
 
+from ..textfiles import read_json
 from .results import ResultError, read_result, write_result
 
 RECORD = "run.json"
@@ -37,7 +38,7 @@ def read_record(folder: Path) -> Record | None:
     """
     path = folder / RECORD
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         return Record(dict(values["run"]), str(values["speed"]))
     except FileNotFoundError:
         return None

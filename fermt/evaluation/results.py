@@ -10,7 +10,7 @@ import numpy as np
 
 from fermt_kernels.files import atomic_write
 
-from ..datasets.folder import read_lines
+from ..textfiles import read_lines
 
 LAYOUT = """\
   <sequence>.txt                 a line x,y,w,h for each frame, the first one too; commas, tabs or spaces between them
@@ -90,7 +90,7 @@ def _repetitions(folder: Path, name: str) -> list[Path]:
     """Lists the files of boxes in the sequence's own folder, in the order of repetitions."""
     if not (folder / name).is_dir():
         return []
-    found = ((path, path.stem.removeprefix(f"{name}_")) for path in (folder / name).glob("*.txt"))
+    found = ((path, path.stem.removeprefix(f"{name}_")) for path in (folder / name).glob("[!.]*.txt"))
     return [path for path, number in sorted(found, key=lambda pair: pair[1].zfill(8)) if number.isdecimal()]
 
 
@@ -119,8 +119,8 @@ def _table(path: Path, fits: Callable[[int], bool], expected: str) -> list[list[
     """Reads the numbers of each line."""
     try:
         lines = read_lines(path)
-    except UnicodeDecodeError as error:
-        raise ResultError(f"{str(path)!r}: expected a text file with {expected} a line: {error}") from error
+    except ValueError as error:
+        raise ResultError(f"expected {expected} a line: {error}") from error
     rows = []
     for number, line in enumerate(lines, 1):
         try:

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 import torch
 
-from ..data.sequences import ImageError, read_image
 from ..datasets.benchmark import Benchmark
+from ..images import read_image
 from ..tracking.network import Network, PackedNetwork
 from ..tracking.target import Options, Target, Track, advance
 from .record import save_sequence
 
 READ_AHEAD = 2  # images of each sequence that are read in advance
-SEQUENCE_ERRORS = (ImageError, OSError, ValueError, TypeError, RuntimeError, cv2.error)  # fail one sequence only
+SEQUENCE_ERRORS = (OSError, ValueError, TypeError, RuntimeError, cv2.error)  # fail one sequence only
 FATAL_ERRORS = (torch.AcceleratorError, torch.OutOfMemoryError)  # RuntimeErrors that would fail the next one, too
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -26,6 +28,15 @@ COLORS = (
     (255, 150, 50),
 )
 LOST = (150, 150, 150)
+LARGEST_TERM = 65535  # of a frame rate as a fraction in an MPEG-4 stream
+LOWEST_RATE = 0.01  # OpenCV rounds lower ones to 0
+NO_WINDOW = (
+    "no window can be opened: this needs a display, and an OpenCV with windows "
+    "(pip uninstall opencv-python-headless; pip install opencv-python)"
+)
+SELECT = "fermt track: draw the target, then press Enter (c cancels)"
+
+logger = logging.getLogger(__name__)
 
 
 class DiscardedError(Exception):
@@ -35,12 +46,15 @@ class DiscardedError(Exception):
 class VideoWriter:
     """Writes RGB frames to an MP4 file, which gets its name when the context ends without an error.
 
-    OpenCV says nothing about a full disk, so the file is read back before it gets its name.
+    The frame rate is the nearest one that MPEG-4 can have. OpenCV says nothing about a full disk, so the file is read
+    back before it gets its name.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         self.path = Path(path)
-        self._fps = fps
+        self._fps = nearest_rate(fps)
+        if abs(self._fps - fps) > 0.01 * fps:
+            logger.warning("%r gets %g frames per second instead of %g", str(path), self._fps, fps)
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
         self._stack = ExitStack()
@@ -101,6 +115,38 @@ def _count_frames(path: Path) -> int:
     return count
 
 
+def nearest_rate(fps: float) -> float:
+    """The nearest frame rate to `fps` that OpenCV can write to an MPEG-4 stream, whose fractions have 16-bit terms.
+
+    OpenCV takes the fraction of `fps` over 1, 10, 100 or 1000 that is exact to 0.001.
+
+    Raises:
+        ValueError: `fps` is not a positive finite number.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"expected a positive number of frames per second, got {fps}")
+    fps = min(max(fps, LOWEST_RATE), LARGEST_TERM)
+    base = max(base for base in (1, 10, 100, 1000) if round(fps * base) <= LARGEST_TERM)
+    return round(fps * base) / base
+
+
+def select_box(image: np.ndarray) -> tuple[float, ...]:
+    """Lets the user draw a box, xywh, on an RGB frame in a window.
+
+    Raises:
+        RuntimeError: no window can be opened.
+        ValueError: the user cancels, or draws nothing.
+    """
+    try:
+        box = cv2.selectROI(SELECT, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), showCrosshair=False)
+        cv2.destroyWindow(SELECT)
+    except cv2.error as error:
+        raise RuntimeError(NO_WINDOW) from error
+    if not (box[2] > 0 and box[3] > 0):
+        raise ValueError("no target was drawn")
+    return tuple(float(value) for value in box)
+
+
 def annotate(image: np.ndarray, tracks: Mapping[str, Track], caption: str) -> np.ndarray:
     """Draws a box for each target, gray if it is lost, and a line of text on a copy of an RGB image."""
     drawn = image.copy()
@@ -128,10 +174,7 @@ class Window:
         try:
             cv2.namedWindow(self.TITLE, cv2.WINDOW_NORMAL)
         except cv2.error as error:
-            raise RuntimeError(
-                "no window can be opened: this needs a display, and an OpenCV with windows "
-                "(pip uninstall opencv-python-headless; pip install opencv-python)"
-            ) from error
+            raise RuntimeError(NO_WINDOW) from error
         return self
 
     def __exit__(self, *_: object) -> None:

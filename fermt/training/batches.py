@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,6 +17,11 @@ from ..data.pairs import Pairs, PairSource
 from ..signals import STOPPING
 from .config import TrainConfig
 from .world import World
+
+# What PyTorch says when the memory by which workers hand over batches is full: the system kills them, or a file fails.
+SHARED_MEMORY = re.compile(
+    r"[Bb]us error|shared memory|unable to (open|mmap|write to|resize) file|No space left on device"
+)
 
 
 class Batch(NamedTuple):
@@ -53,8 +60,26 @@ def load(source: PairSource, epoch: int, indices: Sequence[list[int]], workers: 
         worker_init_fn=_leave_signals,  # a worker that a signal ended would fail the step
         generator=torch.Generator(device="cpu"),  # so that it does not draw from the global one, which training uses
     )
-    for batch in loader:
-        yield _to_device(batch, world)
+    try:
+        for batch in loader:
+            yield _to_device(batch, world)
+    except RuntimeError as error:
+        if not workers or not SHARED_MEMORY.search(str(error)):
+            raise
+        raise RuntimeError(
+            f"the {workers} worker processes need more shared memory than there is ({_free()}): use workers=0, or "
+            "fewer; in Docker, start the container with --shm-size=8g or --ipc=host. The first line of the error: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _free() -> str:
+    """How much shared memory this system has free, for messages."""
+    try:
+        usage = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return "its size is not known here"
+    return f"/dev/shm: {usage.free >> 20} of {usage.total >> 20} MiB free"
 
 
 def _leave_signals(_: int) -> None:

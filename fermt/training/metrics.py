@@ -10,6 +10,7 @@ from typing import Any
 
 from fermt_kernels.files import atomic_write
 
+from ..textfiles import read_text
 from .validation import Validation
 
 VALIDATED = tuple(f"val_{name}" for name in Validation._fields)
@@ -46,7 +47,7 @@ def _whole_lines(path: Path) -> list[str]:
     """Reads the complete lines of a file, without the header."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)[1:]
+    lines = read_text(path).splitlines(keepends=True)[1:]
     return [line for line in lines if line.endswith("\n") and line.count(",") == len(COLUMNS) - 1]
 
 

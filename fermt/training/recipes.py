@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..textfiles import read_json, read_text
 from .config import TrainConfig, check_known
 
 _TINY = {  # trains on two CPU cores in minutes
@@ -124,25 +125,18 @@ def _read_file(path: Path) -> dict[str, Any]:
     return TRAINING[base].to_dict() | values
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)!r} is not JSON: {error}") from error
-
-
 def _read_yaml(path: Path) -> Any:
     try:
         import yaml
     except ImportError as error:
         raise ValueError(f"{os.fspath(path)!r} is YAML, which needs `pip install pyyaml`; JSON does not") from error
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{os.fspath(path)!r} is not YAML: {error}") from error
 
 
-READERS = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
+READERS = {".json": read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
 
 
 def _parse(value: str) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from ..model import FERMT
 from .config import TrainConfig
 from .step import Stepper
 
-STATES = "state-*.pt"
+STATES, DAMAGED = "state-*.pt", ".damaged"  # a pattern, and the suffix of states that cannot be read
 WEIGHTS, BEST, METRICS, CONFIG = "weights.safetensors", "best.safetensors", "metrics.csv", "config.json"
 # Settings that may change when a run continues: its length, the machine, and logging.
 FREE = (
     *("epochs", "roots", "workers", "accumulate", "validation", "validation_pairs", "validate_every"),
     *("log_every", "save_every", "keep", "bad_steps", "tensorboard"),
 )
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -65,16 +67,46 @@ def states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(STATES) if re.fullmatch(r"state-\d{9,}\.pt", path.name))
 
 
-def load_state(path: Path, config: TrainConfig, stepper: Stepper) -> Progress:
-    """Loads a state into `stepper`, whose model and optimizer have the same configuration.
+def read_newest(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+    """Reads the newest of `paths`, oldest first, that is not damaged; a warning names those that are.
 
     Raises:
-        ValueError: the file is damaged, or of a run whose configuration differs in more than `FREE`.
+        ValueError: all are damaged; the message is that of the newest.
     """
+    damaged: list[ValueError] = []
+    for path in reversed(paths):
+        try:
+            content = _read(path)
+        except ValueError as error:
+            damaged.append(error)
+            continue
+        if damaged:
+            logger.warning("%s. The run continues from %r", "; ".join(map(str, damaged)), str(path))
+        return path, content
+    raise damaged[0]
+
+
+def set_aside(path: Path) -> None:
+    """Renames the states after `path`, which are damaged, so that they do not pass for the newest ones."""
+    for later in states(path.parent):
+        if later.name > path.name:
+            later.replace(later.with_suffix(DAMAGED))
+
+
+def _read(path: Path) -> dict[str, Any]:
     state = checkpoints.read_pickled(path)
     fields = {"config", "progress", "model", "optimizer", "scaler", "average", "matching"}
     if not fields <= set(state):
         raise ValueError(f"{os.fspath(path)!r} is not the state of a run: it lacks {sorted(fields - set(state))}")
+    return state
+
+
+def load_state(path: Path, state: Mapping[str, Any], config: TrainConfig, stepper: Stepper) -> Progress:
+    """Loads a state, as read from `path`, into `stepper`, whose model and optimizer have the same configuration.
+
+    Raises:
+        ValueError: it is of a run whose configuration differs in more than `FREE`.
+    """
     if reasons := _differences(state["config"], config.to_dict()):
         raise ValueError(
             f"{os.fspath(path)!r} is of another run ({'; '.join(reasons)}): continue with its settings, use "
@@ -94,8 +126,9 @@ def load_state(path: Path, config: TrainConfig, stepper: Stepper) -> Progress:
 def clear(folder: Path) -> None:
     """Deletes the files of a run in a folder and nothing else."""
     delete_leftovers(folder, "state-*")
-    for path in folder.glob(STATES):
-        path.unlink()
+    for pattern in (STATES, f"state-*{DAMAGED}"):
+        for path in folder.glob(pattern):
+            path.unlink()
     for name in (WEIGHTS, BEST, METRICS, CONFIG):
         (folder / name).unlink(missing_ok=True)
 

@@ -59,8 +59,8 @@ class Trainer:
     """Trains a model and writes `weights.safetensors` for the tracker to a folder.
 
     The folder also gets `best.safetensors` (by validation), `metrics.csv`, `config.json` and the last states. A run
-    that finds states there continues from the newest, with the result that it would have had without the interruption:
-    bit for bit on the CPU, with the same number of processes and threads.
+    that finds states there continues from the newest that is not damaged, with the result that it would have had
+    without the interruption: bit for bit on the CPU, with the same number of processes and threads.
     """
 
     def __init__(
@@ -103,8 +103,10 @@ class Trainer:
         model.to(world.device)
         self.stepper = Stepper(model, config, world)
         self.progress = state.Progress()
+        self._loaded: Path | None = None
         if found:
-            self.progress = state.load_state(found[-1], config, self.stepper)
+            self._loaded, content = state.read_newest(found)
+            self.progress = state.load_state(self._loaded, content, config, self.stepper)
         quiet = Console(quiet=True)
         total = config.epochs * config.steps_per_epoch
         shown = (console or quiet) if self.first else quiet
@@ -141,6 +143,8 @@ class Trainer:
         deadline = time.monotonic() + 60 * minutes if minutes else math.inf
         with locked(self.folder) if self.first else nullcontext():
             if self.first:
+                if self._loaded:
+                    state.set_aside(self._loaded)
                 self.metrics = Metrics(self.folder / state.METRICS, self.progress.total, self.config.tensorboard)
                 self._write_config()
             with self.display, deferred() as self.stepper.stop:

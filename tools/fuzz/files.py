@@ -17,7 +17,15 @@ from fermt.checkpoints import read_pickled
 from fermt_kernels.frame.format import CHECKSUM_FIELD, checksum
 
 REFUSED = (ValueError, OSError)
-OPTIONS = {"dim": 32, "num_heads": 2, "mlp_ratio": 1.5, "patch_size": 8, "template_size": 16, "search_size": 32}
+CONFIG = fermt.ModelConfig(
+    patterns=("mixed", "cross"),
+    dim=32,
+    num_heads=2,
+    mlp_ratio=1.5,
+    patch_size=8,
+    template_size=16,
+    search_size=32,
+)
 TEXT = b"1,2,3,4\n 10;20\t30 40\nframe,id,x,y,w,h\n0,a,1,2,3,4\n# note\nnan,nan,nan,nan\n"
 LARGEST_SIDE = 512  # pixels
 EDGES = (0, 1, -1, 2**31 - 1, 2**31, 2**63 - 1, -(2**63))  # numbers that break sizes
@@ -27,11 +35,13 @@ EDGES = (0, 1, -1, 2**31 - 1, 2**31, 2**63 - 1, -(2**63))  # numbers that break 
 def _valid(kind: str) -> bytes:
     """A small valid file of a kind."""
     torch.manual_seed(0)
-    model = fermt.build_model(fermt.ModelConfig(patterns=("mixed", "cross"), **OPTIONS)).eval()
+    model = fermt.build_model(CONFIG).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         if kind == "packed":
-            fk.frame.pack(model).save(path)
+            small = fk.frame.pack(model)
+            assert isinstance(small, fk.frame.PackedModel)  # the model is on the CPU
+            small.save(path)
         elif kind == "weights":
             fermt.save(model, path)
         else:

@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from fermt.textfiles import read_names
-from fermt.tracking.starts import read_starts
 
 from fermt.datasets.folder import read_boxes, read_lines
 from fermt.evaluation.results import ResultError, read_result
+from fermt.textfiles import read_names
+from fermt.tracking.starts import read_starts
 
 from .files import changed
-from .numbers import WrongResult
+from .numbers import WrongResultError
 
 REFUSED = (ValueError, OSError)
 STARTS = (
@@ -60,7 +60,7 @@ def boxes(rng: np.random.Generator) -> None:
             return
         for start in starts:
             if len(start.box) != 4 or not all(map(math.isfinite, start.box)) or start.frame < 0:
-                raise WrongResult(f"boxes: {path.read_bytes()!r} was read as {start}")
+                raise WrongResultError(f"boxes: {path.read_bytes()!r} was read as {start}")
 
 
 def results(rng: np.random.Generator) -> None:
@@ -74,7 +74,7 @@ def results(rng: np.random.Generator) -> None:
             return
         for one in found:
             if one.boxes.ndim != 2 or one.boxes.shape[1] != 4:
-                raise WrongResult(f"results: {path.read_bytes()!r} was read as {one.boxes.shape}")
+                raise WrongResultError(f"results: {path.read_bytes()!r} was read as {one.boxes.shape}")
 
 
 def lists(rng: np.random.Generator) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
+from ...images import select_images
+
 HELD_OUT = 20  # one image in this many is for validation
 LAYOUT = """\
   photos/    photographs, in any folders below it
@@ -33,7 +34,7 @@ def in_split(name: str, split: str) -> bool:
 
 def image_files(folder: Path, root: Path, split: str) -> list[Path]:
     """Lists the images of a split in a folder and below, in the order of their paths."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = select_images(sorted(folder.rglob("*")), folder)
     kept = [path for path in files if in_split(path.relative_to(root).as_posix(), split)]
     if not kept:
         raise FileNotFoundError(f"no images of split {split!r} in {str(folder)!r}. Expected layout:\n{LAYOUT}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..sequences import Annotation, read_image, valid_boxes
-from .folder import LAYOUT, SUFFIXES, image_files, in_split, require
+from ...images import read_image, select_images
+from ...textfiles import read_json
+from ..annotations import read_objects
+from ..sequences import Annotation, valid_boxes
+from .folder import LAYOUT, image_files, in_split, require
 
 KEPT = 32  # decoded images in memory for each set
 VARIATIONS = 4096  # parts of each photograph
@@ -70,30 +72,21 @@ class PhotoParts:
 class BoxedObjects:
     """A `SequenceSet` of annotated objects, each a sequence of one image.
 
-    Crowds, objects smaller than 10 pixels and objects that fill the image are left out.
+    Crowds, objects smaller than 10 pixels, objects that fill the image and annotations without a box are left out.
 
     Raises:
         FileNotFoundError: there is no boxes/annotations.json.
-        ValueError: the file is not in COCO's form, or a box does not have four numbers.
+        ValueError: the file is not in COCO's form, or no object in it can be used.
     """
 
     name, is_video = "pool-boxes", False
 
     def __init__(self, root: Path, split: str = "train") -> None:
         source = require(root, "boxes", "annotations.json")
-        try:
-            content = json.loads(source.read_bytes())
-            images = {image["id"]: image for image in content["images"]}
-            notes = [
-                (images[note["image_id"]], note["bbox"], note.get("iscrowd", 0)) for note in content["annotations"]
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{str(source)!r} is not a file of COCO annotations: {error!r}") from error
         self._objects: list[tuple[Path, np.ndarray]] = []
-        for image, bbox, crowd in notes:
-            box = np.array(bbox, np.float64)
-            if box.shape != (4,):
-                raise ValueError(f"{str(source)!r}: a box must have 4 numbers, got {bbox} in {image['file_name']!r}")
+        for image, box, crowd in read_objects(source):
+            if not {"width", "height"} <= image.keys():
+                raise ValueError(f"{str(source)!r}: image {image['file_name']!r} has no width and height")
             largest = np.array((image["width"], image["height"])) * LARGEST
             usable = not crowd and (box[2:] >= SMALLEST).all() and (box[2:] <= largest).any()
             if usable and in_split(image["file_name"], split):
@@ -128,14 +121,14 @@ class Tracks:
         self._frames: list[list[Path]] = []
         self._annotations: list[Annotation] = []
         clips: dict[str, list[Path]] = {}
-        for i, track in enumerate(json.loads(source.read_bytes())):
+        for i, track in enumerate(read_json(source)):
             try:
                 clip, first, boxes = str(track["clip"]), int(track["first"]), np.array(track["boxes"], np.float64)
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{str(source)!r}: track {i} is not as expected:\n{LAYOUT}") from error
             if clip not in clips:
-                found = require(root, "video", clip).iterdir()
-                clips[clip] = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+                folder = require(root, "video", clip)
+                clips[clip] = select_images(sorted(folder.iterdir()), folder)
             files = clips[clip]
             if boxes.ndim != 2 or boxes.shape[1] != 4 or first < 0 or first + len(boxes) > len(files):
                 raise ValueError(

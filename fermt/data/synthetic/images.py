@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+from ...images import SUFFIXES, read_with_alpha, select_images
+
 KEPT = 64  # images in memory
 LARGEST = 512  # longer side in pixels, to which larger images are shrunk
 
@@ -28,7 +29,7 @@ class ImageFolder:
         self.path = Path(path)
         if not self.path.is_dir():
             raise FileNotFoundError(f"no folder of images at {str(path)!r}")
-        self._files = sorted(file for file in self.path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        self._files = select_images(sorted(self.path.rglob("*")), self.path)
         if not self._files:
             raise ValueError(f"folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
         self._damaged: set[Path] = set()
@@ -60,16 +61,7 @@ class ImageFolder:
 
 
 def _read(file: Path) -> np.ndarray:
-    image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError(f"image {str(file)!r} cannot be read")
-    if image.dtype != np.uint8:
-        raise ValueError(f"image {str(file)!r} has {image.dtype} for a pixel's channel, expected uint8")
-    channels = image.shape[2] if image.ndim == 3 else 1
-    codes = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}
-    if channels not in codes:
-        raise ValueError(f"image {str(file)!r} has {channels} channels, expected 1, 3 or 4")
-    image = cv2.cvtColor(image, codes[channels])
+    image = read_with_alpha(file)
     if np.count_nonzero(image[..., 3] > 127) < 16:
         raise ValueError(f"image {str(file)!r} has nothing opaque")
     if (scale := LARGEST / max(image.shape[:2])) < 1:

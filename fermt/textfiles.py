@@ -1,0 +1,43 @@
+"""Reading of text files that people make: with or without a byte-order mark, with an error that names the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 file, without the byte-order mark that some editors put first.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8; the message has the file, the line and the byte.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{str(path)!r}, line {line}: expected text in UTF-8, got the byte "
+            f"{data[error.start : error.start + 1]!r}; save the file as UTF-8"
+        ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Reads the lines of a text file, without empty lines at its end; errors as `read_text`."""
+    return read_text(path).rstrip().splitlines()
+
+
+def read_names(path: Path) -> list[str]:
+    """Reads a list, an entry a line, without spaces around it and without empty lines; errors as `read_text`."""
+    return [line.strip() for line in read_lines(path) if line.strip()]
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; ValueError names a file that is not UTF-8 or not JSON, otherwise as `read_text`."""
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is not JSON: {error}") from error

@@ -1,0 +1,106 @@
+"""Targets to start with: parsed from text, or read from files of boxes, those of `fermt track` among them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..textfiles import read_text
+
+FORM = "x,y,w,h or frame,id,x,y,w,h"
+BOX = ("x", "y", "w", "h")
+SCORE = "score"  # a column that only results have, in which every target comes again in every frame
+LINE = ("frame", "id", *BOX)  # columns of a line without a header
+
+
+class Start(NamedTuple):
+    """A target and the frame in which tracking it starts."""
+
+    frame: int
+    name: str
+    box: tuple[float, ...]  # xywh
+
+
+def parse_box(text: str) -> tuple[float, ...] | None:
+    """Parses x,y,w,h, four finite numbers between commas, semicolons, tabs or spaces; None if it is something else."""
+    return _box(_split(text))
+
+
+def starts_of(boxes: Sequence[str]) -> Iterator[Start]:
+    """Targets of the first frame, called "0", "1" ...; ValueError if a text is not a box."""
+    for i, text in enumerate(boxes):
+        if (box := parse_box(text)) is None:
+            raise ValueError(f"expected four numbers x,y,w,h in pixels (such as 372,108,125,240), got {text!r}")
+        yield Start(0, str(i), box)
+
+
+def read_starts(path: Path) -> list[Start]:
+    """Reads targets from a file: x,y,w,h or frame,id,x,y,w,h a line, or results of `fermt track` (.csv, .jsonl).
+
+    A header line names the columns, of which x, y, w and h are needed; others are ignored. Of results, which have a
+    score, each target's first line is used. Blank lines and lines that begin with # are skipped.
+
+    Raises:
+        ValueError: a line has another form, or a target comes twice; the message has the file and the line.
+        OSError: the file cannot be read.
+    """
+    starts: dict[str, Start] = {}
+    header: list[str] | None = None
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if header is None and not starts and (header := _header(text)):
+            continue
+        values = _values(text, header)
+        start = None if values is None else _start(values, str(len(starts)))
+        if start is None:
+            expected = f"{','.join(header)} as in the header" if header not in (None, list(LINE)) else FORM
+            raise ValueError(f"{str(path)!r}, line {number}: expected {expected}, got {line[:80]!r}")
+        if start.name not in starts:
+            starts[start.name] = start
+        elif SCORE not in (values or {}):
+            raise ValueError(f"{str(path)!r}, line {number}: a second target {start.name!r}")
+    return list(starts.values())
+
+
+def _split(text: str) -> list[str]:
+    return re.split(r"\s*[,;]\s*|\s+", text.strip())
+
+
+def _header(text: str) -> list[str] | None:
+    """The columns that a line names; None if it names no box."""
+    columns = [column.strip("\"'").lower() for column in _split(text)]
+    return columns if set(BOX) <= set(columns) else None
+
+
+def _values(text: str, header: list[str] | None) -> Mapping[str, object] | None:
+    """The values of a line by column."""
+    if text.startswith("{"):
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+    words = _split(text)
+    columns = header if header not in (None, list(LINE)) else BOX if len(words) == len(BOX) else LINE
+    return dict(zip(columns, words, strict=True)) if len(words) == len(columns) else None
+
+
+def _start(values: Mapping[str, object], name: str) -> Start | None:
+    box = _box([values.get(key) for key in BOX])
+    frame = str(values.get("frame", 0))
+    if box is None or not (frame.isascii() and frame.isdecimal()):
+        return None
+    return Start(int(frame), str(values.get("id", name)), box)
+
+
+def _box(words: Sequence[object]) -> tuple[float, ...] | None:
+    try:
+        box = tuple(float(word) for word in words)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return box if len(box) == len(BOX) and all(map(math.isfinite, box)) else None
