@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.py csrc/*/*.h csrc/*/*.cpp)
 
 PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: install demo test test-all lint bench sanitize sanitize-all aarch64 toolkits clean
+.PHONY: install demo test test-all lint bench sanitize sanitize-all fuzz aarch64 toolkits clean
 
 install: $(VENV)/.installed
 
@@ -56,6 +56,17 @@ sanitize: $(VENV)/.installed
 
 sanitize-all:
 	$(MAKE) sanitize SHAPES=all SANITIZED_ISAS=
+
+# Drawn inputs for FUZZ_SECONDS: the kernels on a library with AddressSanitizer, the file readers, the parsers.
+FUZZ_SECONDS ?= 300
+FUZZ := $(CURDIR)/build/fuzz
+fuzz: $(VENV)/.installed
+	@rm -rf $(FUZZ) && mkdir -p $(FUZZ)
+	@cp -r fermt fermt_kernels tools $(FUZZ)
+	FERMT_BUILD_ISAS=$(SANITIZED_ISAS) $(BIN)/python csrc/build_library.py $(FUZZ)/fermt_kernels/cpp \
+		-g -O1 -fsanitize=address -fno-omit-frame-pointer
+	cd $(FUZZ) && LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(FUZZ) \
+		$(abspath $(BIN))/python -m tools.fuzz --seconds $(FUZZ_SECONDS)
 
 # The generic row for another architecture, and, where qemu-user is installed, the driver run on it.
 aarch64: $(VENV)/.installed

@@ -1,8 +1,9 @@
 """Compiles csrc/ with ninja: the one list of instruction sets, sources and flags.
 
 setup.py builds the library with it, driver/build.py the driver that checks it. Run as a program, it puts the library
-beside the Python sources: `python csrc/build_library.py`. Objects stay in build/, so that an edit compiles again only
-what depends on it. Needs a C++17 compiler and ninja; neither torch nor setuptools.
+beside the Python sources, or into a folder: `python csrc/build_library.py [folder [compiler flags ...]]`. Objects stay
+in build/, so that an edit compiles again only what depends on it. Needs a C++17 compiler and ninja; neither torch nor
+setuptools.
 
 Environment: CXX, CPPFLAGS, CXXFLAGS and LDFLAGS as usual (they come after ours), MAX_JOBS (compilers at a time; by
 default ninja's choice, one or two more than the cores), and FERMT_BUILD_ISAS (instruction sets to build, separated by
@@ -265,17 +266,17 @@ def put(source: Path, target: Path) -> None:
         raise
 
 
-def install(into: Path) -> None:
-    """Builds the library and puts it and its header into a folder."""
-    library = build("build/library", LIBRARY)
+def install(into: Path, *flags: str) -> None:
+    """Builds the library, with more flags of the compiler if given, and puts it and its header into a folder."""
+    library = build("build/library-with-flags" if flags else "build/library", LIBRARY, extra_flags=flags)
     put(library, into / LIBRARY)
     put(ROOT / "csrc" / "abi" / HEADER, into / HEADER)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        raise SystemExit(f"usage: {sys.argv[0]} (no arguments; see its docstring for the environment)")
+    if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
+        raise SystemExit(f"usage: {sys.argv[0]} [folder [compiler flags ...]]; see its docstring for the environment")
     try:
-        install(ROOT / PACKAGE)
+        install(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / PACKAGE, *sys.argv[2:])
     except BuildError as error:
         raise SystemExit(f"fermt-kernels: {error}") from None

@@ -38,7 +38,8 @@ TARGETS: dict[str, Callable[[np.random.Generator], None]] = {
     "results": text.results,
     "lists": text.lists,
 }
-ROUND = 200  # cases of a process, so that a crash costs few
+ROUND = 1000  # cases of a process
+SHOWN = 15  # first and last lines of a crash
 HUNG = 60.0  # seconds that a case may take
 
 
@@ -55,30 +56,36 @@ def run_case(case: str) -> None:
     TARGETS[target](np.random.Generator(np.random.PCG64((int(seed), list(TARGETS).index(target), int(number)))))
 
 
-def serve(target: str, seed: int, first: int, count: int) -> int:
-    """Runs cases one after the other, naming each on stdout before it starts; returns 1 after the first fault."""
+def serve(target: str, seed: int, first: int, seconds: int) -> int:
+    """Runs up to `ROUND` cases for some seconds, naming each on stdout before it starts; returns 1 after a fault."""
     torch.set_num_threads(1)
-    for number in range(first, first + count):
+    end = time.monotonic() + seconds
+    for number in range(first, first + ROUND):
+        if time.monotonic() >= end:
+            break
         case = f"{target}:{seed}:{number}"
         print(case, flush=True)
-        faulthandler.dump_traceback_later(HUNG, exit=True)
+        faulthandler.dump_traceback_later(HUNG, exit=True, file=sys.__stderr__)
         try:
             run_case(case)
         except Exception:  # any error that a target does not expect is what is looked for
             traceback.print_exc()
             return 1
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     return 0
 
 
-def round_of(target: str, seed: int, first: int, count: int) -> tuple[int, Fault | None]:
+def round_of(target: str, seed: int, first: int, seconds: float) -> tuple[int, Fault | None]:
     """Runs cases in a process of their own; returns how many were run, and the fault that ended it, if any."""
-    command = [sys.executable, "-m", "tools.fuzz", "--serve", f"{target}:{seed}:{first}:{count}"]
+    command = [sys.executable, "-m", "tools.fuzz", "--serve", f"{target}:{seed}:{first}:{max(1, round(seconds))}"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     cases = [line for line in done.stdout.splitlines() if line.startswith(f"{target}:")]
     if done.returncode == 0:
         return len(cases), None
-    last = "\n".join(done.stderr.strip().splitlines()[-30:])
-    return len(cases), Fault(cases[-1] if cases else target, f"exit status {done.returncode}\n{last}")
+    lines = done.stderr.strip().splitlines()
+    shown = "\n".join(lines if len(lines) <= 2 * SHOWN else (*lines[:SHOWN], "...", *lines[-SHOWN:]))
+    return len(cases), Fault(cases[-1] if cases else target, f"exit status {done.returncode}\n{shown}")
 
 
 def fuzz(targets: list[str], seconds: float, seed: int) -> list[Fault]:
@@ -89,7 +96,7 @@ def fuzz(targets: list[str], seconds: float, seed: int) -> list[Fault]:
         for target in targets:
             if time.monotonic() >= end:
                 break
-            done, fault = round_of(target, seed, counts[target], ROUND)
+            done, fault = round_of(target, seed, counts[target], min(end - time.monotonic(), seconds / len(targets)))
             counts[target] += done
             if fault:
                 faults.append(fault)
