@@ -187,10 +187,12 @@ def _onnx(program: ExportedProgram, graph: Graph, metadata: dict[str, str]) -> b
     )
     assert exported is not None  # it is None only if a file is written
     proto = exported.model_proto
-    for node in proto.graph.node:
-        del node.metadata_props[:]  # names of modules and functions in torch
+    nodes, values = proto.graph.node, (*proto.graph.input, *proto.graph.output, *proto.graph.value_info)
+    for part in (proto, proto.graph, *nodes, *values, *proto.graph.initializer):
+        del part.metadata_props[:]  # names of modules and functions in torch; runtimes of IR 9 and older refuse them
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)  # 8, where the exporter says 10
     symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+    for value in values:
         for dim in value.type.tensor_type.shape.dim:
             if symbol in dim.dim_param:  # also within an expression
                 dim.dim_param = dim.dim_param.replace(symbol, "batch")
