@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.py csrc/*/*.h csrc/*/*.cpp)
 
 PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: install demo test test-all lint bench sanitize sanitize-all aarch64 toolkits clean
+.PHONY: install demo test test-all lint bench fuzz sanitize sanitize-all aarch64 toolkits clean
 
 install: $(VENV)/.installed
 
@@ -53,6 +53,11 @@ sanitize: $(VENV)/.installed
 	FERMT_BUILD_ISAS=$(SANITIZED_ISAS) $(BIN)/python csrc/driver/build.py build/sanitize \
 		-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 	build/sanitize $(SHAPES)
+
+# Drawn inputs for the kernels and for what reads files; what fails is printed in its smallest form.
+FUZZ_SECONDS ?= 300
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.support.fuzzing $(FUZZ_SECONDS)
 
 sanitize-all:
 	$(MAKE) sanitize SHAPES=all SANITIZED_ISAS=
