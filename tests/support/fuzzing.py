@@ -1,4 +1,4 @@
-"""Drawn inputs for the compiled kernels and for what reads files: `python -m tests.support.fuzzing SECONDS`, `make fuzz`.
+"""Drawn inputs for the compiled kernels and for what reads files (`make fuzz`).
 
 A target takes anything: it refuses by the documented errors, or gives what the reference gives, without a crash.
 """
