@@ -24,6 +24,7 @@ from fermt_kernels.spec.state_dict import UNUSED_KEYS
 from .config import ModelConfig
 from .devices import check_device
 from .model import FERMT, build_model
+from .overwrites import check_overwrites
 
 PACKED = ".fermt"  # suffix of packed models
 CONFIG_KEY = "fermt_config"
@@ -191,8 +192,9 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config
         config: the configuration of the weights.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`.
+        FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`; ValueError if both paths are one file.
     """
+    check_overwrites({"target": target}, {"path": path})
     checkpoint = read_pickled(path)
     state = checkpoint.get("net", checkpoint)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

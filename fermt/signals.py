@@ -87,7 +87,8 @@ def _handled(first: Callable[[int], None]) -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
     before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
-    process, came = os.getpid(), []
+    process = os.getpid()
+    came: list[float] = []  # the time of the first signal
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a forked child ends as it would without this context

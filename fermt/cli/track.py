@@ -26,6 +26,7 @@ from .common import (
     Dtype,
     Threads,
     check_choice,
+    check_inputs_kept,
     check_output,
     console,
     failed,
@@ -89,6 +90,11 @@ def track(
     check_output(out, tuple(FORMATS))
     check_output(video, (".mp4",))
     check_choice("dtype", dtype, ("", *DTYPES))
+    sheet = out.with_suffix(".png") if every else None
+    check_inputs_kept(
+        {"--out": out, "--video": video, "the contact sheet": sheet},
+        {"SOURCE": source, "--boxes": boxes, "--weights": weights},
+    )
     starts = [*_parse_boxes(box or []), *(_read_starts(boxes) if boxes else [])]
     if not starts:
         raise typer.BadParameter("give a target: --box x,y,w,h in pixels of the first frame, or --boxes FILE")
@@ -101,7 +107,6 @@ def track(
         frames = open_source(source)
         model = load_model(weights, config, backend, device)
         tracker = MultiTracker(model, dtype=DTYPES.get(dtype), lost_below=lost_below, patience=patience, growth=growth)
-        sheet = out.with_suffix(".png") if every else None
         label = "untrained, boxes mean nothing" if weights is None else weights.stem
         pictures = Pictures(video, sheet, every, show, frames.fps, label)
         rows, stopped = _run(tracker, frames, starts, out, pictures)

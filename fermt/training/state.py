@@ -20,6 +20,7 @@ from .step import Stepper
 
 STATES = "state-*.pt"
 WEIGHTS, BEST, METRICS, CONFIG = "weights.safetensors", "best.safetensors", "metrics.csv", "config.json"
+FILES = (WEIGHTS, BEST, METRICS, CONFIG)
 # Settings that may change when a run continues: its length, the machine, and logging.
 FREE = (
     *("epochs", "roots", "workers", "accumulate", "validation", "validation_pairs", "validate_every"),
@@ -93,7 +94,7 @@ def clear(folder: Path) -> None:
     delete_leftovers(folder, "state-*")
     for path in folder.glob(STATES):
         path.unlink()
-    for name in (WEIGHTS, BEST, METRICS, CONFIG):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
 
