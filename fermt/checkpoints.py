@@ -32,10 +32,21 @@ RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by ei
 
 
 def save(model: FERMT, path: str | os.PathLike[str]) -> None:
-    """Writes weights and configuration to a safetensors file, atomically."""
+    """Writes weights and configuration to a safetensors file, atomically.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
-    atomic_write(path, lambda file: safetensors.torch.save_file(tensors, str(file), metadata=metadata))
+
+    def write(file: Path) -> None:
+        try:
+            safetensors.torch.save_file(tensors, str(file), metadata=metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{os.fspath(path)!r} cannot be written: {error}") from error
+
+    atomic_write(path, write)
 
 
 def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.device | str = "cpu") -> FERMT:

@@ -342,3 +342,10 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
             assert (result.exit_code, "another run is active" in result.output) == (1, True)
         assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before == [LOCK]
     assert litter(tmp_path) == set()
+
+
+def test_weights_on_a_full_disk(given: Path, tmp_path: Path, limit_of_files: Callable[[int], None]) -> None:
+    limit_of_files(2_000)
+    with pytest.raises(OSError, match=r"small\.safetensors' cannot be written: .*too large"):
+        fermt.save(fermt.load(given / "small.safetensors"), tmp_path / "small.safetensors")
+    assert list(tmp_path.iterdir()) == []
