@@ -15,7 +15,7 @@ import torch
 import typer
 from rich.console import Console
 
-from fermt.cli.common import check_output, failed
+from fermt.cli.common import check_inputs_kept, check_output, failed
 from fermt.progress import ProgressDisplay
 from fermt.signals import exit_status
 from fermt_kernels.files import atomic_write
@@ -146,6 +146,8 @@ def main(
     Example: python -m benchmarks.accuracy --sequences examples --peers nano --nano nanotrack/
     """
     check_output(json_out, (".json",))
+    inputs = {f"--weights {path}": path for path in weights or []} | {f"--sequences {path}": path for path in sequences}
+    check_inputs_kept({"--json": json_out}, inputs)
     forms, others = listed("dtypes", dtypes, FORMS), listed("peers", peers, PEERS)
     if not forms:
         raise typer.BadParameter(f"dtypes must be among {', '.join(FORMS)}; got {dtypes!r}")

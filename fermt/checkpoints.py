@@ -27,6 +27,7 @@ from .config import ModelConfig
 from .devices import check_device
 from .model import FERMT
 from .model import build_model as build_untrained
+from .overwrites import check_overwrites
 from .weights import SHIPPED, located
 
 PACKED = ".fermt"  # suffix of packed models
@@ -46,6 +47,7 @@ def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         TypeError: the model is no FERMT.
         ValueError: its weights are not those of its configuration, so that `load` would refuse them; or it has adapters
             that are not merged.
+        OSError: the file cannot be written, for example because the disk is full.
     """
     model = unwrapped(model)
     if not isinstance(model, FERMT):
@@ -57,7 +59,14 @@ def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     if on_meta := sorted(name for name, tensor in tensors.items() if tensor.is_meta):
         raise ValueError(f"save: weights on the meta device have no values: {shortened(on_meta)}")
     metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
-    atomic_write(path, lambda file: safetensors.torch.save_file(tensors, str(file), metadata=metadata))
+
+    def write(file: Path) -> None:
+        try:
+            safetensors.torch.save_file(tensors, str(file), metadata=metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{os.fspath(path)!r} cannot be written: {error}") from error
+
+    atomic_write(path, write)
 
 
 def build_model(
@@ -261,8 +270,9 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config
         config: the configuration of the weights.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`.
+        FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`; ValueError if both paths are one file.
     """
+    check_overwrites({"target": target}, {"path": path})
     checkpoint = read_pickled(path)
     state = checkpoint.get("net", checkpoint)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -88,7 +88,7 @@ def _handled(first: Callable[[int], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in STOPPING}
     before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
     process = os.getpid()
-    came: list[float] = []
+    came: list[float] = []  # the time of the first signal
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a forked child ends as it would without this context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import fermt
 from fermt import checkpoints
+from fermt.training import state
 from fermt.training.initial import SHARED, init_similar
 from fermt.training.optimizer import build_optimizer, set_learning_rate
 from fermt.training.trainer import initial_model, load_pretrained
@@ -140,3 +142,10 @@ def test_learning_rates() -> None:
     warm = [head for head, _ in rates(schedule="constant", warmup=4)]
     assert warm == pytest.approx([0.025, 0.05, 0.075] + [0.1] * 17)
     assert all(backbone == pytest.approx(head / 2) for head, backbone in rates(schedule="cosine", warmup=4))
+
+
+def test_training_runs_outside_the_main_thread(tmp_path: Path) -> None:
+    """As in notebooks and Ray, where no handler of signals may be set."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(micro.trainer(micro.config(epochs=1, validate_every=0), tmp_path).run).result()
+    assert fermt.load(tmp_path / state.WEIGHTS).config.dim == micro.MODEL["dim"]

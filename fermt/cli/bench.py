@@ -19,7 +19,7 @@ from .. import checkpoints
 from ..machine import facts, headline, pick_device
 from ..model import FERMT, build_model
 from ..tracking.speed import PROTOCOL, WARM_UP, Clip, Speed, measure, open_clip, ways
-from .common import Config, Device, JsonOut, Threads, check_output, console, failed, say
+from .common import Config, Device, JsonOut, Threads, check_inputs_kept, check_output, console, failed, say
 
 
 def bench(
@@ -39,6 +39,7 @@ def bench(
     to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them.
     """
     check_output(json_out, (".json",))
+    check_inputs_kept({"--json": json_out}, {"--weights": weights, "--video": video})
     if threads:
         torch.set_num_threads(threads)
     try:

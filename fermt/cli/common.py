@@ -15,7 +15,8 @@ from fermt_kernels.frame import PackedModel
 from .. import checkpoints
 from ..config import CONFIGS
 from ..model import FERMT, build_model
-from ..roots import VARIABLE, root_of
+from ..overwrites import Places, check_overwrites
+from ..roots import VARIABLE, root_of, roots
 from ..signals import exit_status
 from ..weights import DEFAULT, SHIPPED
 
@@ -47,6 +48,12 @@ class Dataset(NamedTuple):
     folder: Path | None
 
     @property
+    def place(self) -> Path | None:
+        """The folder given, or the one in the environment, or None."""
+        found = self.folder or roots().get(self.name)
+        return Path(found) if found else None
+
+    @property
     def root(self) -> Path:
         """The folder given, or the one in the environment; ValueError if there is neither."""
         return root_of(self.name, self.folder)
@@ -73,6 +80,14 @@ def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
         raise typer.BadParameter(f"expected a name that ends in {' or '.join(suffixes)}, got {str(path)!r}")
     if path is not None and not path.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r} to write to")
+
+
+def check_inputs_kept(outputs: Places, inputs: Places) -> None:
+    """Raises typer.BadParameter if a file to be written is one that is read; see `fermt.overwrites`."""
+    try:
+        check_overwrites(outputs, inputs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def failed(error: BaseException) -> typer.Exit:

@@ -9,7 +9,7 @@ import typer
 
 from .. import checkpoints
 from ..config import CONFIGS, named_config
-from .common import check_output, console, failed
+from .common import check_inputs_kept, check_output, console, failed
 
 
 def convert(
@@ -20,6 +20,7 @@ def convert(
 ) -> None:
     """Convert a pickled checkpoint to safetensors. No code pickled in the file is run."""
     check_output(target, (".safetensors",))
+    check_inputs_kept({"TARGET": target}, {"CHECKPOINT": checkpoint})
     try:
         model = checkpoints.convert(checkpoint, target, named_config(config, dau=dau))
     except (OSError, ValueError) as error:

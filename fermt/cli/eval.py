@@ -31,6 +31,7 @@ from .common import (
     Dtype,
     JsonOut,
     check_choice,
+    check_inputs_kept,
     check_output,
     console,
     failed,
@@ -116,10 +117,17 @@ def evaluate_tracker(
     chosen = parse_dataset(dataset, BENCHMARKS)
     if (weights is None) == (not results):
         raise typer.BadParameter("give --weights FILE to run a tracker, or --results DIR to score one; not both")
+    chosen_names = _only(only or [])
+    listed = chosen_names if isinstance(chosen_names, Path) else None
+    records = {f"--results {folder}": folder / record.RECORD for folder in results or []}
+    check_inputs_kept(
+        {"--json": json_out, "--plot": plot, "--out": out, f"{record.RECORD} of --out": out and out / record.RECORD},
+        {"--dataset": chosen.place, "--weights": weights, "--only": listed, **records},
+    )
     try:
         device = pick_device(device, weights)
         root = chosen.root
-        benchmark = open_benchmark(chosen.name, root, split=split or None, only=_only(only or []))
+        benchmark = open_benchmark(chosen.name, root, split=split or None, only=chosen_names)
         folders, outcome = results or [], EvalOutcome()
         if weights is not None:
             folder = out or Path("results") / f"{benchmark.name}-{benchmark.split}" / weights.stem

@@ -10,7 +10,7 @@ import typer
 from fermt_kernels.frame import PackedModel
 
 from ..export import Report, export_onnx, export_onnx_pair, export_pt2
-from .common import Config, check_output, console, failed, load_model, say
+from .common import Config, check_inputs_kept, check_output, console, failed, load_model, say
 
 EXPORTS = {".onnx": export_onnx, ".pt2": export_pt2}
 
@@ -43,6 +43,7 @@ def export(
     metadata says how to cut and normalize crops.
     """
     check_output(out, tuple(EXPORTS))
+    check_inputs_kept({"--out": out}, {"--weights": weights})
     suffix = out.suffix.lower()
     if split and suffix != ".onnx":
         raise typer.BadParameter(

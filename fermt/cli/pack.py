@@ -14,7 +14,7 @@ from ..evaluation.record import read_record
 from ..evaluation.submissions import SUBMISSIONS
 from ..evaluation.validate import Finding, check_archive
 from ..roots import roots
-from .common import DATASET_FORM, Dataset, check_output, failed, parse_dataset, say
+from .common import DATASET_FORM, Dataset, check_inputs_kept, check_output, failed, parse_dataset, say
 
 
 def pack(
@@ -43,6 +43,7 @@ def pack(
     elif results is not None:
         out = out or Path(f"{chosen.name}.zip")
         check_output(out, (".zip",))
+        check_inputs_kept({"--out": out}, {"--dataset": chosen.place})
         _pack(results, chosen, out)
 
 

@@ -28,6 +28,7 @@ from .common import (
     Dtype,
     Threads,
     check_choice,
+    check_inputs_kept,
     check_output,
     console,
     failed,
@@ -92,6 +93,11 @@ def track(
     check_output(out, tuple(FORMATS))
     check_output(video, (".mp4",))
     check_choice("dtype", dtype, ("", *DTYPES))
+    sheet = out.with_suffix(".png") if every else None
+    check_inputs_kept(
+        {"--out": out, "--video": video, "the contact sheet": sheet},
+        {"SOURCE": source, "--boxes": boxes, "--weights": weights},
+    )
     starts = _starts(box or [], boxes)
     targets = len(starts) + select
     if not targets:
@@ -105,7 +111,6 @@ def track(
         frames = open_source(source)
         model = load_model(weights, config, backend, device)
         tracker = MultiTracker(model, dtype=DTYPES.get(dtype), lost_below=lost_below, patience=patience, growth=growth)
-        sheet = out.with_suffix(".png") if every else None
         pictures = Pictures(video, sheet, every, show, frames.fps, label_of(weights, config))
         rows, stopped = _run(tracker, frames, starts, out, pictures, select)
     except ERRORS as error:

@@ -13,7 +13,18 @@ import typer
 from ..config import CONFIGS
 from ..locks import locked
 from ..roots import roots
-from .common import DATASET_FORM, Backend, Device, Threads, console, failed, interrupted, parse_dataset, say
+from .common import (
+    DATASET_FORM,
+    Backend,
+    Device,
+    Threads,
+    check_inputs_kept,
+    console,
+    failed,
+    interrupted,
+    parse_dataset,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..training import TrainConfig, World
@@ -72,12 +83,25 @@ def train(
         torch.set_num_threads(threads)
     try:
         settings = _with_roots(read_config(config, [*overrides, *(change or [])]), dataset or [])
+        _check_overwrites(config, settings, out)
         with joined(device) as world:
             _run(settings, out, world, backend, resume, dry_run, minutes)
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
     except KeyboardInterrupt as error:
         raise interrupted(error, "Interrupted. The same command continues from the last state saved.") from error
+
+
+def _check_overwrites(config: str, settings: TrainConfig, out: Path) -> None:
+    """Refuses a folder in which the run's files would replace those that it reads; its own states are no inputs."""
+    from ..training.state import FILES
+
+    given = config if Path(config).suffix else None  # else the name of one that is built in
+    check_inputs_kept(
+        {f"{name} of --out": out / name for name in FILES},
+        {"--config": given, "pretrained": settings.pretrained or None},
+    )
+    check_inputs_kept({"--out": out}, {f"the data set {name}": folder for name, folder in settings.roots.items()})
 
 
 def _with_roots(settings: TrainConfig, datasets: Sequence[str]) -> TrainConfig:

@@ -21,6 +21,7 @@ from .step import Stepper
 
 STATES, DAMAGED = "state-*.pt", ".damaged"  # a pattern, and the suffix of states that cannot be read
 WEIGHTS, BEST, METRICS, CONFIG = "weights.safetensors", "best.safetensors", "metrics.csv", "config.json"
+FILES = (WEIGHTS, BEST, METRICS, CONFIG)
 # Settings that may change when a run continues: its length, the machine, and logging.
 FREE = (
     *("epochs", "roots", "workers", "accumulate", "validation", "validation_pairs", "validate_every"),
@@ -129,7 +130,7 @@ def clear(folder: Path) -> None:
     for pattern in (STATES, f"state-*{DAMAGED}"):
         for path in folder.glob(pattern):
             path.unlink()
-    for name in (WEIGHTS, BEST, METRICS, CONFIG):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
 

@@ -65,7 +65,7 @@ def serve(target: str, seed: int, first: int, seconds: int) -> int:
             break
         case = f"{target}:{seed}:{number}"
         print(case, flush=True)
-        faulthandler.dump_traceback_later(HUNG, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(HUNG, exit=True, file=2)
         try:
             run_case(case)
         except Exception:  # any error that a target does not expect is what is looked for

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from fermt.cli.bench import measure_all
-from fermt.cli.common import JsonOut, Threads, check_output, console, failed
+from fermt.cli.common import JsonOut, Threads, check_inputs_kept, check_output, console, failed
 from fermt.machine import facts, headline
 from fermt.model import build_model
 from fermt.tracking.speed import PROTOCOL, open_clip
@@ -55,6 +55,10 @@ def main(
     """
     check_output(json_out, (".json",))
     check_output(markdown_out, (".md",))
+    check_inputs_kept(
+        {"--json": json_out, "--markdown": markdown_out},
+        {f"--results {text}": text.rpartition("=")[2] for text in results or []},
+    )
     for name in table or []:
         if name not in TABLES:
             raise typer.BadParameter(f"expected a table out of {', '.join(TABLES)}; got {name!r}")
