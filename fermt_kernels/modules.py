@@ -16,6 +16,9 @@ from .children import is_plain
 from .ops import attention_packed, dual_attention_unit, linear
 from .spec.dual_attention_unit import STATE_KEYS, DAUWeights
 
+for _op in ("attention_packed", "dual_attention_unit", "linear"):
+    torch.fx.wrap(_op)  # torch.fx.symbolic_trace records a call and does not look inside
+
 
 class Linear(nn.Linear):
     """A `torch.nn.Linear` that computes with `fermt_kernels.linear`, and on request with the GELU before it.
