@@ -31,7 +31,7 @@ def test_a_score_far_above_the_others_takes_all(isa: str, dtype: torch.dtype) ->
     for backend in ("cpp", "reference"):
         out, _, _, grad_v = gradients(q, k, v, backend)
         assert torch.equal(out, torch.ones_like(out))
-        assert grad_v[0, 0, :, 0].tolist() == [0, 2]
+        assert grad_v[0, 0, :, 0].tolist() == pytest.approx([0, 2], abs=1e-37)  # probabilities end at 2^-126
 
 
 @every_isa

@@ -53,6 +53,11 @@ def test_onnx_has_standard_operators_alone(
     assert {node.domain for node in graph.node} <= {""}
 
 
+def test_our_own_modules_are_traced() -> None:
+    layer, x = fk.modules.Linear(8, 4), torch.randn(2, 8)
+    assert torch.equal(torch.fx.symbolic_trace(nn.Sequential(layer))(x), layer(x))
+
+
 def test_an_op_alone_says_how() -> None:
     class Alone(nn.Module):
         def forward(self, qkv: torch.Tensor) -> torch.Tensor:

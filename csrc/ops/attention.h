@@ -87,8 +87,8 @@ inline void product_over_dims(const Packed* rows, int64_t count, const Packed* c
   }
 }
 
-// score * factor - offset leaves the offset's rounding, 2^-24 of it, in the exponent. Where some |offset| is larger than
-// this, the largest scores are subtracted from the scores first, which is exact where it matters.
+// score * factor - offset leaves the offset's rounding, 2^-24 of it, in the exponent. Where some |offset| is larger
+// than this, the largest scores are subtracted from the scores first, which is exact where it matters.
 constexpr float kLargeOffset = 1024.0f;
 inline bool is_large(const Vec (&offset)[kQueryVectors]) {
   bool any = false;
