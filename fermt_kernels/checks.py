@@ -23,8 +23,22 @@ def pattern(op: str, value: str) -> None:
         raise ValueError(f"{op}: unknown pattern {value!r}; expected one of {', '.join(PATTERNS)}")
 
 
+def not_symbolic(op: str, *values: Any) -> None:
+    """Refuses what `torch.fx.symbolic_trace` passes in place of tensors, which has no shape to check."""
+    if any(isinstance(value, torch.fx.Proxy) for value in values):
+        raise TypeError(
+            f"{op}: torch.fx.symbolic_trace cannot look into this op; make it a leaf by torch.fx.wrap({op!r}), use "
+            "torch.export, or restore the model first (fermt_kernels.unswap)"
+        )
+
+
 def index(value: Any) -> Any:
-    """An integer of any kind (NumPy's, a 0-dimensional array's) as an int; everything else as it is, to be refused."""
+    """An integer of any kind (NumPy's, a 0-dimensional array's) as an int; everything else as it is, to be refused.
+
+    While `torch.jit.trace` runs, sizes are tensors: they become constants, of which PyTorch warns.
+    """
+    if isinstance(value, torch.Tensor) and torch.jit.is_tracing():
+        return int(value)
     if torch.compiler.is_compiling() or isinstance(value, (int, torch.Tensor, torch.SymInt)):
         return value
     return operator.index(value) if hasattr(value, "__index__") else value

@@ -16,6 +16,14 @@ from .children import is_plain
 from .ops import attention_packed, dual_attention_unit, linear
 from .spec.dual_attention_unit import STATE_KEYS, DAUWeights
 
+for _name in ("attention_packed", "dual_attention_unit", "linear", "_if_autocast"):
+    torch.fx.wrap(_name)  # torch.fx.symbolic_trace records a call and does not look inside
+
+
+def _if_autocast(dtype: torch.dtype | None, x: Tensor) -> torch.dtype | None:
+    """A dtype where autocast is on for x's device, None elsewhere."""
+    return dtype if torch.is_autocast_enabled(x.device.type) else None
+
 
 class Linear(nn.Linear):
     """A `torch.nn.Linear` that computes with `fermt_kernels.linear`, and on request with the GELU before it.
@@ -46,7 +54,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor, gelu: bool = False) -> Tensor:
         """Input (..., in_features) -> (..., out_features); with `gelu` of GELU(input), which is not stored."""
-        out_dtype = self.out_dtype if torch.is_autocast_enabled(input.device.type) else None
+        out_dtype = _if_autocast(self.out_dtype, input)
         return linear(input, self.weight, self.bias, gelu=gelu, out_dtype=out_dtype, backend=self.backend)
 
     def extra_repr(self) -> str:

@@ -126,14 +126,14 @@ struct Head {
       value = sum;
     value += load(matrix.bias + column);
     if (layer + 1 == fermt::kHeadLayers) {
-      store_vector(max(value, Vec{}), pixel(maps.last, layer + 1, branch, y, x) + channel);
+      store_vector(max(Vec{}, value), pixel(maps.last, layer + 1, branch, y, x) + channel);
       return;
     }
     Map* to = pixel(maps.maps[layer + 1], layer + 1, branch, y, x) + channel;
     if constexpr (kQuantized<P>)
       store_bytes(value, to);
     else
-      store_vector(max(value, Vec{}), to);
+      store_vector(max(Vec{}, value), to);
   }
 
   void transform_inputs(const HeadMaps<P>& maps, int layer, int64_t group, int64_t tile_row) const {

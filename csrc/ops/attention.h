@@ -9,6 +9,7 @@
 
 #pragma once
 
+#include <float.h>
 #include <math.h>
 
 #include "abi/fermt.h"
@@ -84,6 +85,28 @@ inline void product_over_dims(const Packed* rows, int64_t count, const Packed* c
                                               });
     }
   }
+}
+
+// score * factor - offset leaves the offset's rounding, 2^-24 of it, in the exponent. Where some |offset| is larger
+// than this, the largest scores are subtracted from the scores first, which is exact where it matters.
+constexpr float kLargeOffset = 1024.0f;
+inline bool is_large(const Vec (&offset)[kQueryVectors]) {
+  bool any = false;
+  for (int c = 0; c < kQueryVectors; ++c) any |= any_above(absolute(offset[c]), kLargeOffset);
+  return any;
+}
+
+// A finite number to subtract from scores of at most `maximum`: -inf minus -inf would be NaN.
+inline Vec pivot_of(Vec maximum) { return max(splat(-FLT_MAX), maximum); }
+
+// Not inlined: it is seldom called.
+__attribute__((noinline)) inline void subtract_from_scores(float* scores, int64_t keys,
+                                                           const Vec (&pivot)[kQueryVectors]) {
+  for (int64_t j = 0; j < keys; ++j)
+    for (int c = 0; c < kQueryVectors; ++c) {
+      float* to = scores + j * kQueryTile + c * kLanes;
+      store(to, load(to) - pivot[c]);
+    }
 }
 
 // The sum of term(j) over `count` keys, in four independent sums.

@@ -161,11 +161,42 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
       return exp2_of_score(load(scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
     };
   };
+  const bool large = is_large(offset);
+  Vec pivot[kQueryVectors] = {};
+  const auto multiply_keys = [&](int64_t start, int64_t chunk, float* to) {
+    multiply(k, start, chunk, s.qt, to);
+    if (large) subtract_from_scores(to, chunk, pivot);
+  };
+  if (large) {
+    const Vec sign = splat(shape.scale < 0 ? -1.0f : 1.0f);
+    Vec largest[kQueryVectors], sum[kQueryVectors] = {};  // the largest of sign * score
+    for (Vec& of_query : largest) of_query = splat(-INFINITY);
+    for_chunks([&](int64_t start, int64_t chunk) {
+      multiply(k, start, chunk, s.qt, s.scores);
+      for (int64_t j = 0; j < chunk; ++j)
+        for (int c = 0; c < kQueryVectors; ++c)
+          largest[c] = max(largest[c], load(s.scores + j * kQueryTile + c * kLanes) * sign);
+    });
+    for (int c = 0; c < kQueryVectors; ++c) {
+      pivot[c] = pivot_of(largest[c]) * sign;
+      offset[c] = Vec{};
+    }
+    for_chunks([&](int64_t start, int64_t chunk) {
+      multiply_keys(start, chunk, s.scores);
+      for (int c = 0; c < kQueryVectors; ++c)
+        sum[c] += sum_over_keys(chunk, [&](int64_t j) { return probability_from(s.scores)(j, c); });
+    });
+    for (int c = 0; c < kQueryVectors; ++c) {
+      Vec integer, fraction;
+      log2_in_parts(sum[c], &integer, &fraction);
+      offset[c] = integer + fraction + 0.0f * largest[c];  // NaN where all scores are -inf
+    }
+  }
   if constexpr (kPackFactor<Packed> == 1) {
     Vec sum[kQueryVectors] = {};
     for_chunks([&](int64_t start, int64_t chunk) {
       float* p = s.scores + start * kQueryTile;
-      multiply(k, start, chunk, s.qt, p);
+      multiply_keys(start, chunk, p);
       store_probabilities(chunk, probability_from(p), p, sum);
     });
     for (int c = 0; c < kQueryVectors; ++c) sum[c] = 1.0f / sum[c];
@@ -179,7 +210,7 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
     });
   } else {
     for_chunks([&](int64_t start, int64_t chunk) {
-      multiply(k, start, chunk, s.qt, s.scores);
+      multiply_keys(start, chunk, s.scores);
       multiply(v, start, chunk, s.grad_outt, s.grad_scores);
       store_score_gradients(chunk, probability_from(s.scores), s.grad_scores, delta, s.gradients);
       add_chunk(s, s.gradients, group, start, chunk, dim, width);

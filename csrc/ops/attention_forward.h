@@ -66,18 +66,23 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
   memset(acc, 0, sizeof(float) * dim * kQueryTile);
   for (int64_t start = 0; start < keys.count; start += kKeyChunk) {
     const int64_t chunk = keys.count - start < kKeyChunk ? keys.count - start : kKeyChunk;
-    Vec larger[kQueryVectors], offset[kQueryVectors];
+    Vec larger[kQueryVectors], offset[kQueryVectors], pivot[kQueryVectors];
     for (int c = 0; c < kQueryVectors; ++c) larger[c] = state.maximum[c];
     product_over_dims<Dim>(keys.k + start * dim_numbers, chunk, s.qt, dim_numbers, s.scores,
                            [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
     for (int c = 0; c < kQueryVectors; ++c) {
       offset[c] = larger[c] * factor;
+      pivot[c] = pivot_of(larger[c]);
       if (start > 0) {
-        const Vec correction = exp2_nonpositive(state.maximum[c] * factor - offset[c]);
+        const Vec correction = exp2_nonpositive((state.maximum[c] - pivot[c]) * factor);
         state.sum[c] *= correction;
         for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile) store(acc + i, load(acc + i) * correction);
       }
       state.maximum[c] = larger[c];
+    }
+    if (is_large(offset)) {
+      subtract_from_scores(s.scores, chunk, pivot);
+      for (Vec& of_query : offset) of_query = Vec{};
     }
     // score * factor - offset is rounded once, finely near 0 where it matters; the offset's rounding cancels in the
     // division by the sum.
@@ -94,9 +99,9 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
 inline void merge_segments(int64_t dim, Vec factor, const SoftmaxState& segment, const float* segment_acc,
                            SoftmaxState* all, float* acc) {
   for (int c = 0; c < kQueryVectors; ++c) {
-    const Vec larger = max(all->maximum[c], segment.maximum[c]), offset = larger * factor;
-    const Vec old_part = exp2_nonpositive(all->maximum[c] * factor - offset);
-    const Vec new_part = exp2_nonpositive(segment.maximum[c] * factor - offset);
+    const Vec larger = max(all->maximum[c], segment.maximum[c]), pivot = pivot_of(larger);
+    const Vec old_part = exp2_nonpositive((all->maximum[c] - pivot) * factor);
+    const Vec new_part = exp2_nonpositive((segment.maximum[c] - pivot) * factor);
     for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile)
       store(acc + i, load(acc + i) * old_part + load(segment_acc + i) * new_part);
     all->sum[c] = all->sum[c] * old_part + segment.sum[c] * new_part;
@@ -149,9 +154,10 @@ __attribute__((noinline)) void attention_forward_tile(const TileScratch<typename
       }
       keys += segment.count;
     }
-  for (int c = 0; c < kQueryVectors; ++c)
-    for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile)
-      store(s.acc + i, load(s.acc + i) / state.sum[c]);
+  for (int c = 0; c < kQueryVectors; ++c) {
+    const Vec sum = state.sum[c] + 0.0f * state.maximum[c];  // NaN where all scores are -inf
+    for (int64_t i = c * kLanes; i < dim * kQueryTile; i += kQueryTile) store(s.acc + i, load(s.acc + i) / sum);
+  }
   if (lse) store_lse(state, factor, scale, keys, count, lse);
   unpack_columns(s.acc, count, dim, out, out_stride);
 }

@@ -275,7 +275,7 @@ inline void channel_attention(const DauLayout& l, const float* const* w, const d
   }
   for (int64_t c = 0; c < l.channels; ++c) {
     double logit = 0;
-    for (int64_t i = 0; i < l.hidden; ++i) logit += w[kFc2W][c * l.hidden + i] * (hidden[i] > 0 ? hidden[i] : 0);
+    for (int64_t i = 0; i < l.hidden; ++i) logit += w[kFc2W][c * l.hidden + i] * (hidden[i] < 0 ? 0 : hidden[i]);
     s[c] = 1 / (1 + exp(-logit));
     gate[c] = static_cast<float>(s[c]);
   }

@@ -67,10 +67,9 @@ inline void log2_in_parts(Vec x, Vec* integer, Vec* fraction) {
   *fraction = x - x + z * p;
 }
 
-// erfc(t / sqrt(2)) for t >= 0, as 2^(-t q(t)) with q of degree 8, fitted so that GELU's error stays below 3e-8. Past
-// t = 10 it is below 1e-30 and clamped.
+// erfc(t / sqrt(2)) for 0 <= t <= kGeluTail, as 2^(-t q(t)) with q of degree 8, fitted so that GELU's error stays below
+// 3e-8.
 inline Vec erfc_over_sqrt2(Vec t) {
-  t = min(splat(10.0f), t);
   Vec q = splat(-3.24896392e-07f);
   q = q * t + 6.81495623e-06f;
   q = q * t - 5.85353143e-05f;
@@ -91,15 +90,22 @@ inline Vec absolute(Vec x) {
   return x;
 }
 
-// The exact GELU, as max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2, which does not cancel.
+// GELU is max(x, 0) - t erfc(t / sqrt(2)) / 2 with t = |x|, which does not cancel. From t = 10 on the second term is
+// clamped, to less than 3e-15, lest a large x make it large again.
+constexpr float kGeluTail = 10.0f;
+inline Vec gelu_tail(Vec x) { return min(splat(kGeluTail), absolute(x)); }
+
+// max(x, 0), but NaN for -inf, as PyTorch's GELU is there.
+inline Vec gelu_ramp(Vec x) { return x > 0.0f ? x : 0.0f * x; }
+
+// The exact GELU.
 inline Vec gelu(Vec x) {
-  const Vec t = absolute(x);
-  return max(x, Vec{}) - 0.5f * t * erfc_over_sqrt2(t);
+  const Vec t = gelu_tail(x);
+  return gelu_ramp(x) - 0.5f * t * erfc_over_sqrt2(t);
 }
 
 // erfc(t / sqrt(2)) for results that are rounded to bfloat16; q is of degree 3.
 inline Vec erfc_over_sqrt2_approx(Vec t) {
-  t = min(splat(10.0f), t);
   Vec q = splat(-0.00416142f);
   q = q * t + 0.0457346f;
   q = q * t + 0.464931020f;
@@ -109,25 +115,29 @@ inline Vec erfc_over_sqrt2_approx(Vec t) {
 
 // GELU within 3e-5, for results that are rounded to bfloat16.
 inline Vec gelu_approx(Vec x) {
-  const Vec t = absolute(x);
-  return max(x, Vec{}) - 0.5f * t * erfc_over_sqrt2_approx(t);
+  const Vec t = gelu_tail(x);
+  return gelu_ramp(x) - 0.5f * t * erfc_over_sqrt2_approx(t);
+}
+
+// GELU's derivative, the normal distribution function plus x times its density, from erfc(t / sqrt(2)) / 2 and
+// exp(-t^2 / 2). NaN where x is infinite, as PyTorch's is.
+inline Vec gelu_slope(Vec x, Vec half, Vec bell) {
+  const Vec clamped = max(splat(-kGeluTail), min(splat(kGeluTail), x));
+  return (x > 0.0f ? 1.0f - half : half) + clamped * (0.398942280f * bell) + 0.0f * x;
 }
 
 // The same, and its derivative within 4e-5.
 inline Vec gelu_approx(Vec x, Vec* derivative) {
-  const Vec t = absolute(x);
-  const Vec half = 0.5f * erfc_over_sqrt2_approx(t);
-  *derivative = (x > 0.0f ? 1.0f - half : half) +
-                x * (0.398942280f * exp2_poly(kExp2Degree3, min(splat(100.0f), x * x) * -0.721347520f));
-  return max(x, Vec{}) - t * half;
+  const Vec t = gelu_tail(x), half = 0.5f * erfc_over_sqrt2_approx(t);
+  *derivative = gelu_slope(x, half, exp2_poly(kExp2Degree3, t * t * -0.721347520f));
+  return gelu_ramp(x) - t * half;
 }
 
-// The exact GELU and its derivative: the normal distribution function plus x times its density.
+// The exact GELU and its derivative.
 inline Vec gelu(Vec x, Vec* derivative) {
-  const Vec t = absolute(x), half = 0.5f * erfc_over_sqrt2(t);
-  const Vec cdf = x > 0.0f ? 1.0f - half : half;
-  *derivative = cdf + x * (0.398942280f * exp2_nonpositive(max(splat(-126.0f), x * x * -0.721347520f)));
-  return max(x, Vec{}) - t * half;
+  const Vec t = gelu_tail(x), half = 0.5f * erfc_over_sqrt2(t);
+  *derivative = gelu_slope(x, half, exp2_nonpositive(t * t * -0.721347520f));
+  return gelu_ramp(x) - t * half;
 }
 
 }  // namespace

@@ -80,6 +80,19 @@ inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 #endif
 
+// Whether any lane of a is larger than `limit`; a NaN is not.
+inline bool any_above(Vec a, float limit) {
+#if FERMT_VECTOR_BYTES == 64
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)splat(limit), _CMP_GT_OQ) != 0;
+#elif FERMT_VECTOR_BYTES == 32
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)splat(limit), _CMP_GT_OQ)) != 0;
+#else
+  bool any = false;
+  for (int lane = 0; lane < kLanes; ++lane) any |= a[lane] > limit;
+  return any;
+#endif
+}
+
 // Slot i of an array of vectors += value.
 inline void add_to(float* slots, int64_t i, Vec value) { store(slots + i * kLanes, load(slots + i * kLanes) + value); }
 

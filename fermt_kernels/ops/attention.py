@@ -48,6 +48,7 @@ def attention(
         TypeError, ValueError: an argument is not as described above; the message carries its value.
         RuntimeError: the named backend cannot run this; the message has the reason.
     """
+    checks.not_symbolic("attention", q, k, v, num_template)
     num_template = checks.index(num_template)
     checks.attention("attention", q, k, v, num_template, pattern, scale)
     if in_plain_pytorch("attention", backend, q, k, v):
@@ -82,6 +83,7 @@ def attention_packed(
     Raises:
         As `attention`.
     """
+    checks.not_symbolic("attention_packed", qkv, num_template)
     num_heads, num_template = checks.index(num_heads), checks.index(num_template)
     checks.attention_packed("attention_packed", qkv, num_heads, num_template, pattern, scale)
     head_dim = qkv.shape[2] // (3 * num_heads)

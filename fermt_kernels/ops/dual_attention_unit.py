@@ -33,6 +33,7 @@ def dual_attention_unit(x: Tensor, weights: DAUWeights, *, backend: str = "auto"
         TypeError, ValueError: an argument is not as described above; the message carries its value.
         RuntimeError: the named backend cannot run this; the message has the reason.
     """
+    checks.not_symbolic("dual_attention_unit", x)
     if len(weights) != len(DAUWeights._fields):
         raise ValueError(f"dual_attention_unit: weights must be {len(DAUWeights._fields)} tensors, got {len(weights)}")
     checks.dual_attention_unit("dual_attention_unit", x, DAUWeights(*weights))

@@ -43,6 +43,7 @@ def linear(
         TypeError, ValueError: an argument is not as described above; the message carries its value.
         RuntimeError: the named backend cannot run this; the message has the reason.
     """
+    checks.not_symbolic("linear", x, weight, bias)
     checks.linear("linear", x, weight, bias)
     tensors = (x, weight) if bias is None else (x, weight, bias)
     name = requested(backend)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +13,11 @@ from ..spec.patterns import key_spans
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype of scores, maxima, sums and `lse`: float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _wide(t: Tensor) -> Tensor:
+    """float16 as float32, for its products may exceed float16's range; anything else as it is."""
+    return t.float() if t.dtype == torch.float16 else t
 
 
 def groups(pattern: str, num_template: int, num_tokens: int) -> Iterator[tuple[slice, slice]]:
@@ -47,14 +51,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, num_template: int, pattern: str, 
 
 
 def _scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """scale q k^T, (B, H, rows, keys), in `statistics_dtype`.
-
-    A power of two near the scale is applied to q before the product, which changes no bit but keeps the product of
-    large float16 numbers finite.
-    """
-    exponent = math.floor(math.log2(abs(scale))) if scale else 0
-    before = 2.0 ** min(0, exponent)
-    return ((q * before) @ k.mT).to(statistics_dtype(q.dtype)) * (scale / before)
+    """scale q k^T, (B, H, rows, keys), in `statistics_dtype`."""
+    return (_wide(q) @ _wide(k).transpose(-2, -1)).to(statistics_dtype(q.dtype)) * scale
 
 
 def attention_forward(
@@ -86,8 +84,8 @@ def attention_backward(
     for rows, keys in groups(pattern, num_template, q.shape[2]):
         q_rows, k_keys, v_keys, grad_rows = q[:, :, rows], k[:, :, keys], v[:, :, keys], grad_out[:, :, rows]
         probabilities = torch.softmax(_scores(q_rows, k_keys, scale), dim=-1)
-        delta = (grad_rows * out[:, :, rows]).to(lse.dtype).sum(-1, keepdim=True)  # (B, H, rows, 1)
-        grad_probabilities = (grad_rows @ v_keys.mT).to(lse.dtype)
+        delta = (_wide(grad_rows) * out[:, :, rows]).to(lse.dtype).sum(-1, keepdim=True)  # (B, H, rows, 1)
+        grad_probabilities = (_wide(grad_rows) @ _wide(v_keys).mT).to(lse.dtype)
         grad_scores = (probabilities * (grad_probabilities - delta) * scale).to(q.dtype)
         grad_q[:, :, rows] = grad_scores @ k_keys
         grad_k[:, :, keys] += grad_scores.mT @ q_rows

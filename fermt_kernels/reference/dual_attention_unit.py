@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..spec.dual_attention_unit import DAUWeights
+from .linear import gelu
 
 aten = torch.ops.aten
 
@@ -35,7 +36,7 @@ def _padding(weight: Tensor, dilation: int = 1) -> int:
 def _forward(x: Tensor, weights: DAUWeights) -> tuple[Tensor, Intermediates]:
     w, channels, dilation = weights, x.shape[1], weights.sizes.dilation
     before_gelu = F.conv2d(x, w.proj_1_weight, w.proj_1_bias)
-    u = F.gelu(before_gelu)
+    u = gelu(before_gelu)
     depthwise = F.conv2d(u, w.conv0_weight, w.conv0_bias, padding=_padding(w.conv0_weight), groups=channels)
     dilated = F.conv2d(
         depthwise,

@@ -9,6 +9,17 @@ from torch import Tensor
 aten = torch.ops.aten
 
 
+def gelu(x: Tensor) -> Tensor:
+    """The exact GELU: infinite for infinity, and NaN for -infinity, as in PyTorch's formula.
+
+    On CPUs `F.gelu` may be oneDNN's, which gives NaN for infinity; a compiled or exported graph needs no such care.
+    """
+    result = F.gelu(x)
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return result
+    return torch.where(x == torch.inf, x, result)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """A linear layer x W^T + bias, or GELU(x) W^T + bias with the exact GELU.
 
@@ -18,7 +29,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool 
         bias: (N,) or None.
         gelu: whether to apply GELU to x first.
     """
-    return F.linear(F.gelu(x) if gelu else x, weight, bias)
+    return F.linear(_activated(x, gelu), weight, bias)
+
+
+def _activated(x: Tensor, with_gelu: bool) -> Tensor:
+    return gelu(x) if with_gelu else x
 
 
 def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, dtype: torch.dtype, out: Tensor) -> None:
@@ -42,6 +57,6 @@ def linear_backward(
         grad = grad_out @ weight
         grad_x.copy_(aten.gelu_backward(grad, x) if gelu else grad)
     if grad_weight is not None:
-        grad_weight.copy_(grad_out.mT @ (F.gelu(x) if gelu else x))
+        grad_weight.copy_(grad_out.mT @ _activated(x, gelu))
     if grad_bias is not None:
         grad_bias.copy_(grad_out.sum(0))

@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
 from ..ops import attention_packed
+
+torch.fx.wrap("attention_packed")  # torch.fx.symbolic_trace records a call and does not look inside
 
 GRID = ("Hz", "Wz")  # the template's patches along its sides, as trackers of this family pass them
 PASSED_ON = (*GRID, "Hx", "Wx", "i")  # arguments that are understood
