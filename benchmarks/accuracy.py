@@ -5,7 +5,10 @@ python -m benchmarks.accuracy --sequences examples --weights demo/weights.safete
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,18 +17,27 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from fermt.cli.common import check_inputs_kept, check_output, failed
 from fermt.progress import ProgressDisplay
 from fermt.signals import exit_status
 from fermt_kernels.files import atomic_write
 
-from . import machine
 from .accuracy_data import LabelledSequence, Scores, find_sequences, score
-from .accuracy_report import LEGEND, MEAN, Results, means, record, tables
 from .accuracy_trackers import FORMS, PEERS, Entry, entries
+from .harness import Threads, duration, facts, headline, names_among, table
 
+FRAME_SECONDS = 0.03  # of a tracker on a frame, in the mean
+QUICK_FRAMES, QUICK_SEQUENCES = 60, 3
 FAILURES = (OSError, ValueError, RuntimeError, cv2.error)  # of one sequence
+
+MEAN = "mean"  # the group of all sequences
+LEGEND = (
+    "AO: mean IoU. SR0.5: fraction of frames with IoU above 0.5. AUC: area under the success curve. All over the "
+    "labeled frames after the first, where the target is given; means are over sequences."
+)
+Results = dict[str, dict[str, Scores]]  # by sequence, by tracker
 
 
 def follow(sequence: LabelledSequence, taking_part: Sequence[Entry], tell: Callable[[], None]) -> dict[str, Scores]:
@@ -76,15 +88,6 @@ def run(
     return failures
 
 
-def listed(what: str, text: str, known: Mapping[str, Any]) -> list[str]:
-    """Names with commas between them; BadParameter for one that is not known."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise typer.BadParameter(f"{what} must be among {', '.join(known)}; got {name!r}")
-    return names
-
-
 def grouped(texts: Sequence[str], sequences: Sequence[LabelledSequence]) -> dict[str, list[str]]:
     """Groups by name; BadParameter for one that is not NAME=SEQUENCE,... of sequences that are there."""
     known = {sequence.name: sequence for sequence in sequences}
@@ -94,7 +97,7 @@ def grouped(texts: Sequence[str], sequences: Sequence[LabelledSequence]) -> dict
         if not name or not equals or name == MEAN:
             expected = f"NAME=SEQUENCE,SEQUENCE,..., its name other than {MEAN!r}"
             raise typer.BadParameter(f"group must be {expected}; got {text!r}")
-        groups[name] = listed(f"sequences of group {name}", members, known)
+        groups[name] = names_among(f"group {name}", members, known)
     return groups
 
 
@@ -105,6 +108,50 @@ def read(paths: Sequence[Path], frames: int) -> list[LabelledSequence]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"sequences must differ in their names; more than one is called {', '.join(twice)}")
     return sequences
+
+
+def means(results: Results, groups: Mapping[str, Sequence[str]]) -> Results:
+    """The mean of each group and of all, by tracker; groups are cut to the sequences that are done, empty ones gone."""
+    every = {name: [each for each in names if each in results] for name, names in {**groups, MEAN: [*results]}.items()}
+    return {
+        name: {tracker: Scores.mean([results[each][tracker] for each in names]) for tracker in results[names[0]]}
+        for name, names in every.items()
+        if names
+    }
+
+
+def tables(results: Results, averages: Results) -> list[Table]:
+    """One of every sequence, a row each, and one of the means."""
+    trackers, made = list(next(iter(results.values()))), []
+    for title, rows in (("Each sequence: AO, SR0.5, AUC", results), ("Means over sequences: AO, SR0.5, AUC", averages)):
+        cells = ([name, *("  ".join(f"{x:.3f}" for x in s[:3]) for s in by.values())] for name, by in rows.items())
+        made.append(table(title, ("", *trackers), list(cells)))
+    return made
+
+
+def record(
+    taking_part: Sequence[Entry], results: Results, averages: Results, groups: Any, failures: Any, frames: int
+) -> str:
+    """All of it as JSON."""
+    return json.dumps(
+        {
+            "benchmark": "accuracy",
+            "opencv": cv2.__version__,
+            "onnxruntime": version("onnxruntime") if find_spec("onnxruntime") else None,
+            **facts(),
+            "frames_limit": frames or None,
+            "groups": groups,
+            "trackers": {entry.name: entry.facts for entry in taking_part},
+            "means": _plain(averages),
+            "sequences": _plain(results),
+            "failed": failures,
+        },
+        indent=1,
+    )
+
+
+def _plain(results: Results) -> dict[str, Any]:
+    return {name: {who: scores._asdict() for who, scores in by.items()} for name, by in results.items()}
 
 
 def main(
@@ -126,7 +173,10 @@ def main(
     nano: Annotated[Path | None, typer.Option(help="Folder with NanoTrack V2's two ONNX files.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="A mean of its own: NAME=SEQUENCE,... Repeatable.")] = None,
     frames: Annotated[int, typer.Option(min=0, help="Take the first so many of each sequence; 0: all.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves their own choice.")] = 0,
+    threads: Threads = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"{QUICK_FRAMES} frames of the first {QUICK_SEQUENCES} sequences.")
+    ] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write all scores to this .json file, too.")] = None,
 ) -> None:
     """Average overlap, success rate and AUC of trackers on sequences whose true boxes are known.
@@ -148,9 +198,10 @@ def main(
     check_output(json_out, (".json",))
     inputs = {f"--weights {path}": path for path in weights or []} | {f"--sequences {path}": path for path in sequences}
     check_inputs_kept({"--json": json_out}, inputs)
-    forms, others = listed("dtypes", dtypes, FORMS), listed("peers", peers, PEERS)
-    if not forms:
-        raise typer.BadParameter(f"dtypes must be among {', '.join(FORMS)}; got {dtypes!r}")
+    forms = names_among("--dtypes", dtypes, FORMS)
+    others = names_among("--peers", peers, PEERS) if peers else []
+    if quick:
+        frames = min(frames or QUICK_FRAMES, QUICK_FRAMES)
     console = Console()
     if threads:
         torch.set_num_threads(threads)
@@ -159,12 +210,18 @@ def main(
     failures: dict[str, str] = {}
     interrupted: KeyboardInterrupt | None = None
     try:
-        todo = read(sequences, frames)
+        todo = read(sequences, frames)[: QUICK_SEQUENCES if quick else None]
         groups = grouped(group or [], todo)
-        console.print(machine.headline(machine.facts()), highlight=False, soft_wrap=True)
+        console.print(headline(facts()), highlight=False, soft_wrap=True)
         taking_part = entries(weights or [], forms, untrained, others, nano, console)
         if not taking_part:
             raise ValueError("no tracker is left to run")
+        count = sum(len(each.truth) for each in todo)
+        console.print(
+            f"{len(todo)} sequences, {count} frames, {len(taking_part)} trackers: "
+            f"about {duration(count * len(taking_part) * FRAME_SECONDS)} on two cores with AVX2",
+            highlight=False,
+        )
         failures = run(todo, taking_part, console, results)
     except KeyboardInterrupt as error:
         interrupted = error

@@ -24,9 +24,10 @@ from fermt.tracking.network import ModuleNetwork, Network, PackedNetwork, hann_w
 from fermt.tracking.target import Options, Target, advance
 
 from .accuracy_data import find_sequences, labelled
+from .harness import ROOT
 from .peers import PeerMissingError, onnxruntime_session
 
-EXAMPLES = Path(__file__).parents[1] / "examples"  # whose labelled clips int8 is calibrated on
+EXAMPLES = ROOT / "examples"  # whose labelled clips int8 is calibrated on
 CSRT_CREATE = ("TrackerCSRT_create", "legacy.TrackerCSRT_create")  # where OpenCV's versions have it
 CSRT_INSTALL = "pip uninstall opencv-python-headless, then pip install opencv-contrib-python-headless"
 NANO_FILES = ("nanotrack_backbone_sim.onnx", "nanotrack_head_sim.onnx")

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
+from fermt.export import plain_model
 from fermt_kernels.backends import unsupported_reason
 from fermt_kernels.testing import errors, inaccuracy
 
 from .cases import NUM_HEADS, NUM_TEMPLATE, AttentionCase, UnitCase
-from .peers import DECODED, plain_model
-from .progress import Progress
+from .harness import Out, Progress, append, facts, headline, table
+from .peers import DECODED
 
 CHECK_SECONDS = 0.7  # of an op or an output of the model, in the mean
 
@@ -70,30 +69,33 @@ def model_outputs() -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         yield name, ours[name], eager[name], truth[name]
 
 
-def main() -> None:
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="The ops alone, without the whole model.")] = False,
+    out: Out = None,
+) -> None:
     """Error of every usable backend against float64, beside that of eager PyTorch in float32.
 
-    A result passes if its largest and its rms error are at most twice eager's, plus one rounding.
+    A result passes if its largest and its rms error are at most twice eager's, plus one rounding. The exit status is 1
+    if one does not. Takes a few seconds.
     """
-    table = Table(title="Largest error against float64, float32 results", box=box.SIMPLE)
-    table.add_column("what")
-    table.add_column("backend")
-    for heading in ("error", "eager's error", "passes"):
-        table.add_column(heading, justify="right")
+    console, about = Console(), facts()
+    console.print(headline(about), highlight=False, soft_wrap=True)
+    headings = ("what", "backend", "error", "eager's error", "passes")
+    made = table("Largest error against float64, float32 results", headings, left=2)
+    lines = []
     failures = 0
     checks = op_checks()
-    progress = Progress("agreement with float64", len(checks) + 1, (len(checks) + 1) * CHECK_SECONDS)
+    steps = len(checks) + (not quick)
+    progress = Progress("agreement with float64", steps, steps * CHECK_SECONDS)
 
     def add(what: str, backend: str, actual: Tensor, eager: Tensor, truth: Tensor) -> None:
         nonlocal failures
         reason = inaccuracy(actual, eager, truth)
         failures += reason is not None
-        table.add_row(
-            what,
-            backend,
-            *(f"{errors(x, truth)[0]:.2e}" for x in (actual, eager)),
-            "yes" if reason is None else reason,
-        )
+        error, eagers = (errors(x, truth)[0] for x in (actual, eager))
+        made.add_row(what, backend, f"{error:.2e}", f"{eagers:.2e}", reason or "yes")
+        line = {"benchmark": "agreement", "what": what, "backend": backend, "error": error, "eager": eagers}
+        lines.append(line | {"passes": reason is None})
 
     with torch.inference_mode():
         for check in checks:
@@ -103,10 +105,12 @@ def main() -> None:
                     continue
                 add(check.name, row.name, check.run(row.name, torch.float32), eager, truth)
             progress.step(f"{check.name}: largest error of eager {errors(eager, truth)[0]:.2e}")
-    for output, actual, eager, truth in model_outputs():
-        add(f"model, {output}", "auto", actual, eager, truth)
-    progress.step("the whole model")
-    Console().print(table)
+    if not quick:
+        for output, actual, eager, truth in model_outputs():
+            add(f"model, {output}", "auto", actual, eager, truth)
+        progress.step("the whole model")
+    console.print(made)
+    append(out, lines, about)
     if failures:
         raise typer.Exit(1)
 

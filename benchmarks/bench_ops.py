@@ -10,7 +10,7 @@ import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS, unsupported_reason
 from fermt_kernels.testing import assert_accurate
 
-from .cases import ATTENTION, UNITS, AttentionCase, UnitCase
+from .cases import ATTENTION_CASES, UNIT_CASES, AttentionCase, UnitCase
 
 
 def skip_unless_supported(backend: str, op: str) -> None:
@@ -19,7 +19,7 @@ def skip_unless_supported(backend: str, op: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", ATTENTION, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", ATTENTION_CASES, ids=lambda case: case.name)
 def bench_attention(benchmark: BenchmarkFixture, case: AttentionCase, backend: str) -> None:
     skip_unless_supported(backend, "attention_forward")
     qkv = case.qkv()
@@ -34,7 +34,7 @@ def bench_attention(benchmark: BenchmarkFixture, case: AttentionCase, backend: s
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", UNITS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", UNIT_CASES, ids=lambda case: case.name)
 def bench_dual_attention_unit(benchmark: BenchmarkFixture, case: UnitCase, backend: str) -> None:
     skip_unless_supported(backend, "dual_attention_unit_forward")
     image = case.image()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -15,68 +13,54 @@ import typer
 import fermt
 from fermt.tracking.sources import open_source
 
-from . import machine
-from .latency import CLIP, TARGET
-from .progress import counted
+from .harness import CLIP, DTYPES, TARGET, Out, Threads, append, counted, facts, headline, names_among
+from .memory import resident
 
 KEPT = 32  # frames of the clip held in memory, shown over and over
 SETTLED = 200  # frames after which memory should not grow any more
-QUICK_FRAMES, FRAME_SECONDS = 1000, 0.02
-STATUS = Path("/proc/self/status")
-
-
-def memory(field: str) -> int:
-    """Bytes of this process: VmRSS now, or VmHWM at its highest (Linux)."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
+QUICK_FRAMES, FRAME_SECONDS = 1000, 0.035
 
 
 def main(
     frames: Annotated[int, typer.Option(min=2 * SETTLED, help="How many frames to track.")] = 10_000,
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
-    dtype: Annotated[str, typer.Option(help="Of the packed frame: float32 or bfloat16.")] = "float32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_FRAMES} frames: half a minute.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Append one JSON line to this file.")] = None,
+    dtype: Annotated[str, typer.Option(help=f"Of the packed frame: {' or '.join(DTYPES)}.")] = "float32",
+    threads: Threads = 0,
+    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_FRAMES} frames: under a minute.")] = False,
+    out: Out = None,
 ) -> None:
-    """Tracks one target over many frames and prints peak memory, its growth, and the speed early and late.
+    """Tracks one target over many frames and prints peak memory, its growth, and the speed early and late; Linux.
 
     Growth is what the process gained between the 200th frame and the last; the clip's frames are read beforehand.
+
+    Example: python -m benchmarks.endurance --quick
     """
     frames = min(frames, QUICK_FRAMES) if quick else frames
-    if not STATUS.exists():
-        raise typer.BadParameter(f"this needs {STATUS}, which Linux has")
+    (dtype,) = names_among("--dtype", dtype, DTYPES)[:1]
     if threads:
         torch.set_num_threads(threads)
+    about = facts() | {"config": config, "dtype": dtype}
+    print(headline(about))
     torch.manual_seed(0)
     images = list(islice(open_source(CLIP), KEPT))
-    tracker = fermt.Tracker(fermt.build_model(config), dtype=getattr(torch, dtype))
+    tracker = fermt.Tracker(fermt.build_model(config), dtype=DTYPES[dtype])
     tracker.init(images[0], TARGET)
-    seconds, settled = [], 0
+    seconds, settled = [], resident("VmRSS")
     todo = counted(islice(cycle(images), frames), "frames tracked", frames, frames * FRAME_SECONDS)
     for i, image in enumerate(todo):
         start = time.perf_counter()
         tracker.update(image)
         seconds.append(time.perf_counter() - start)
         if i == SETTLED:
-            settled = memory("VmRSS")
+            settled = resident("VmRSS")
     tenth = max(1, frames // 10)
-    result = {
-        "frames": frames,
-        "peak_bytes": memory("VmHWM"),
-        "growth_bytes": memory("VmRSS") - settled,
-        "first_tenth": statistics.median(seconds[:tenth]),
-        "last_tenth": statistics.median(seconds[-tenth:]),
-    }
-    facts = machine.facts() | {"config": config, "dtype": dtype}
-    print(machine.headline(facts))
-    print(f"{frames} frames, {dtype}: peak memory {result['peak_bytes'] / 2**20:.0f} MiB (torch's libraries included),")
-    print(f"growth after frame {SETTLED} {result['growth_bytes'] / 2**10:.0f} KiB;")
-    first, last = (result[key] * 1e3 for key in ("first_tenth", "last_tenth"))
-    print(f"median frame {first:.2f} ms in the first tenth, {last:.2f} ms in the last.")
-    if out is not None:
-        with out.open("a") as file:
-            file.write(json.dumps({"benchmark": "endurance"} | result | facts) + "\n")
+    peak, growth = resident("VmHWM"), resident("VmRSS") - settled
+    first, last = (statistics.median(part) for part in (seconds[:tenth], seconds[-tenth:]))
+    print(f"{frames} frames, {dtype}: peak memory {peak / 2**20:.0f} MiB (torch's libraries included),")
+    print(f"growth after frame {SETTLED} {growth / 2**10:.0f} KiB;")
+    print(f"median frame {first * 1e3:.2f} ms in the first tenth, {last * 1e3:.2f} ms in the last.")
+    line = {"frames": frames, "peak_bytes": peak, "growth_bytes": growth, "first_tenth": first, "last_tenth": last}
+    append(out, [{"benchmark": "endurance", **line}], about)
 
 
 if __name__ == "__main__":

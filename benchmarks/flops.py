@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,7 +16,7 @@ import fermt
 from fermt.config import named_config
 from fermt.flops import FlopCount, count_flops
 
-from .progress import Progress
+from .harness import Out, Progress, append, facts, table
 
 PARTS = ("linear", "head", "attention", "patches", "dau")
 FULL, MIXED = "a3", "a2"  # what Eq. 7 compares with
@@ -60,19 +59,13 @@ def _giga(value: int, digits: int = 3) -> str:
 
 
 def overview(records: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title="One template and one search region. 1 MAC = 1 multiply + 1 add.",
-        box=box.SIMPLE,
-        padding=(0, 0),
-        pad_edge=False,
+    headings = ("config", "para-\nmeters", "MACs less\nattention", "MACs", "as torch\ncounts", "pairs a\nlayer")
+    made = table(
+        "One template and one search region. 1 MAC = 1 multiply + 1 add.",
+        (*headings, "fewer\nthan A3", "fewer\nthan A2"),
     )
-    table.add_column("config", no_wrap=True)
-    for heading in ("para-\nmeters", "MACs less\nattention", "MACs", "as torch\ncounts"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("pairs a\nlayer", "fewer\nthan A3", "fewer\nthan A2"):
-        table.add_column(heading, justify="right", no_wrap=True)
     for row in records:
-        table.add_row(
+        made.add_row(
             row["config"] + ("" if row["dau"] else ", no DAU"),
             f"{row['parameters'] / 1e6:.3f} M",
             _giga(row["macs_without_attention"]),
@@ -82,45 +75,45 @@ def overview(records: list[dict[str, Any]]) -> Table:
             f"{row['fewer_score_pairs_than_a3']:.1%}",
             f"{row['fewer_score_pairs_than_a2']:.1%}",
         )
-    return table
+    return made
 
 
 def detail(name: str, count: FlopCount) -> Table:
-    table = Table(title=f"Where the MACs of '{name}' are", box=box.SIMPLE)
-    table.add_column("part or layer")
-    table.add_column("MACs", justify="right")
-    table.add_column("of which attention", justify="right")
-    table.add_column("score pairs", justify="right")
+    made = table(f"Where the MACs of '{name}' are", ("part or layer", "MACs", "of which attention", "score pairs"))
     for part in PARTS:
-        table.add_row(part, _giga(getattr(count, part), 4), "", "")
-    table.add_section()
+        made.add_row(part, _giga(getattr(count, part), 4), "", "")
+    made.add_section()
     for i, layer in enumerate(count.layers):
-        table.add_row(
+        made.add_row(
             f"layer {i}, {layer.pattern}",
             _giga(layer.linear + layer.attention, 4),
             _giga(layer.attention, 4),
             f"{layer.score_pairs:,}",
         )
-    return table
+    return made
 
 
 def main(
     config: Annotated[str, typer.Option(help="The configuration whose parts and layers are listed.")] = "fermt",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document in place of the tables.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The listed configuration alone.")] = False,
+    out: Out = None,
 ) -> None:
     """Parameters, multiply-adds (MACs) and attention score pairs of every FERMT configuration.
 
     "MACs less attention" leaves out the two products inside the attention, as module-hook counters and the paper do;
     "as torch counts" is torch.utils.flop_counter on the built model, with the formulas that our ops register. Pairs are
     query-key pairs of a head, the mean over layers; "fewer" compares them as Eq. 7 of the paper does. Position tables
-    (61 440 parameters) are left out of the parameters.
+    (61 440 parameters) are left out of the parameters. Nothing is timed.
     """
     todo = [(name, dau) for name in fermt.CONFIGS for dau in ((True, False) if name == "fermt" else (True,))]
+    todo = [(name, dau) for name, dau in todo if not quick or name == config]
     progress = Progress("FLOPs of every configuration", len(todo), len(todo) * MODEL_SECONDS)
     records = []
     for name, dau in todo:
         records.append(record(name, dau))
         progress.step(f"{name}{'' if dau else ', no DAU'}: {_giga(records[-1]['macs'])}")
+    append(out, ({"benchmark": "flops", **each} for each in records), facts())
     if as_json:
         print(json.dumps(records, indent=1))
         return

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -18,23 +16,20 @@ from torch import Tensor
 import fermt
 import fermt_kernels as fk
 from fermt.data import crop_target
+from fermt.export import plain_model
 from fermt.flops import frame_macs
 from fermt.tracking.sources import open_source
 
-from . import machine
 from .frame_report import TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
-from .harness import Case, interleave
-from .latency import CLIP, TARGET, tracking_case
-from .peers import PeerMissingError, plain_model
-from .peers_frame import COMPILED_PEERS, PEERS, Frame, Peer, cached_frame, whole_frame
-from .progress import Progress
+from .harness import CLIP, TARGET, Case, Out, Progress, Threads, append, facts, headline, interleave, names_among
+from .peers import COMPILED_PEERS, PEERS, MakeFrame, Peer, PeerMissingError, cached_frame, on_backend, whole_frame
 
 CALIBRATION = 8  # frames of the clip on which int8 is calibrated
 QUICK_TABLES, QUICK_SECONDS = "cached,tracking", 0.3
 PREPARING = 10.0  # seconds: packing, calibration and float64, and the export of a table's peers
 PACKED = (torch.float32, torch.bfloat16, torch.int8)
 CAPTION = (
-    "Ours takes the uint8 crop and normalises it; the others get the normalised image, prepared beforehand. "
+    "Ours takes the uint8 crop and normalizes it; the others get the normalized image, prepared beforehand. "
     "'Of FMA peak': by the MACs of the convolutions as written / by those that Winograd leaves."
 )
 
@@ -80,8 +75,14 @@ def ours(packed: fk.frame.PackedModel, scene: Scene, *, whole: bool = False) -> 
     return Case(partial(track, encode(), scene.search))
 
 
+def tracking_case(network: Any, first: Any, second: Any) -> Case:
+    """One `Tracker.update` on a frame in memory; the tracker starts anew, untimed, so that each call does the same."""
+    tracker = fermt.Tracker(network)
+    return Case(lambda: tracker.update(second), prepare=lambda: tracker.init(first, TARGET))
+
+
 def peers(
-    make: Callable[[fermt.FERMT, Tensor, Tensor], Frame],
+    make: MakeFrame,
     chosen: Mapping[str, Peer],
     model: fermt.FERMT,
     scene: Scene,
@@ -103,7 +104,7 @@ def peers(
 def main(
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend on each runner and each table.")] = 3.0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")] = 0,
+    threads: Threads = 0,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (minutes of compiling).")] = False,
     batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone; as a rule 1,2,4,8.")] = "",
     tables: Annotated[str, typer.Option(help=f"Which tables to measure; as a rule all: {','.join(TITLES)}.")] = "",
@@ -111,23 +112,25 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help=f"A moment for each runner, and as a rule {QUICK_TABLES} at batch 1 alone.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
+    out: Out = None,
 ) -> None:
     """Milliseconds of one tracked frame on the CPU, at batch 1 beside other runtimes, and ours at larger batches.
 
     Every runner's maps are checked against float64 first, with eager PyTorch's of the same dtype as the yardstick, and
-    then the runners of a table take turns. Ours takes the uint8 crop, so that its time includes the normalisation; the
-    others get the normalised image, prepared beforehand, in the dtype that they take. "Against ours" is how many times
+    then the runners of a table take turns. Ours takes the uint8 crop, so that its time includes the normalization; the
+    others get the normalized image, prepared beforehand, in the dtype that they take. "Against ours" is how many times
     as long as ours of the same dtype a target takes. GFLOP/s count two for each MAC of `fermt.flops.frame_macs`.
+
+    Example: python -m benchmarks.frame --quick
     """
     console = Console(width=max(Console().width, 112))
     say = partial(console.print, highlight=False, markup=False)
     if threads:
         torch.set_num_threads(threads)
-    facts = machine.facts() | {"config": config}
-    say(machine.headline(facts))
+    about = facts() | {"config": config}
+    say(headline(about))
     seconds = min(seconds, QUICK_SECONDS) if quick else seconds
-    names = (tables or (QUICK_TABLES if quick else ",".join(TITLES))).split(",")
+    names = names_among("--tables", tables or (QUICK_TABLES if quick else ",".join(TITLES)), TITLES)
     batches = [int(size) for size in (batch or ("1" if quick else "1,2,4,8")).split(",")]
     runners = len(PACKED) + len(PEERS) + (len(COMPILED_PEERS) if compiled else 0)
     progress = Progress(
@@ -147,8 +150,14 @@ def main(
     chosen = {name: peer for name, peer in (PEERS | (COMPILED_PEERS if compiled else {})).items() if only in name}
     macs = {whole: frame_macs(config, template=whole) for whole in (False, True)}
 
-    def beside(make: Callable[[fermt.FERMT, Tensor, Tensor], Frame], whole: bool) -> Runners:
+    # The model as a module, which encodes its template in every frame: with our kernels, and with none of them.
+    modules = {f"the module, {backend} backend": on_backend(model, backend) for backend in ("auto", "reference")}
+
+    def beside(make: MakeFrame, whole: bool) -> Runners:
         mine = {named(d): Runner(ours(packed[d], scene, whole=whole), d, macs[whole]) for d in packed}
+        if whole:
+            calls = {name: Case(partial(module, *scene.images(torch.float32))) for name, module in modules.items()}
+            mine |= {name: Runner(case, torch.float32) for name, case in calls.items()}
         return mine | peers(make, chosen, model, scene, say)
 
     def batched() -> Runners:
@@ -160,6 +169,7 @@ def main(
 
     def tracked() -> Runners:
         models: dict[str, tuple[Any, torch.dtype]] = {"eager PyTorch": (plain_model(model), torch.float32)}
+        models |= {name: (module, torch.float32) for name, module in modules.items()}
         models |= {named(d): (packed[d], d) for d in packed}
         updates = {
             f"Tracker.update, {name}": Runner(tracking_case(network, *images[:2]), d, maps=False)
@@ -176,9 +186,7 @@ def main(
     for name in names:
         bench.measure(name, todo[name](), seconds)
     say(CAPTION)
-    if out is not None:
-        with out.open("a") as file:
-            file.writelines(json.dumps(line | facts) + "\n" for line in bench.lines)
+    append(out, bench.lines, about)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 import fermt
@@ -18,8 +16,8 @@ from fermt.export import WholeGraph
 from fermt.flops import frame_macs
 from fermt_kernels.testing import errors, inaccuracy
 
-from .harness import Case, Timing, interleave
-from .peers_frame import Maps
+from .harness import Case, Timing, Timings, interleave, table
+from .peers import Maps
 
 JUDGED_AS = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
 WINOGRAD = (torch.float32,)  # packed models of these dtypes have the head's convolutions in that form
@@ -51,7 +49,7 @@ class Scene(NamedTuple):
     search: Tensor
 
     def images(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Both normalised, (B, 3, S, S); in bfloat16 rounded once, at the end."""
+        """Both normalized, (B, 3, S, S); in bfloat16 rounded once, at the end."""
         exact = dtype if dtype == torch.float64 else torch.float32
         template, search = (torch.cat([normalize(crop.numpy(), dtype=exact) for crop in crops]) for crops in self)
         return template.to(dtype), search.to(dtype)
@@ -70,12 +68,12 @@ def in_dtype(model: fermt.FERMT, dtype: torch.dtype) -> fermt.FERMT:
 
 
 class Row(NamedTuple):
-    """A runner's timing, ours of its dtype at batch 1 (seconds), and the FMA peak of its dtype (FLOP/s)."""
+    """A runner's timing, that over ours of its dtype at batch 1, and the FMA peak of its dtype (FLOP/s)."""
 
     runner: Runner
     timing: Timing
     config: fermt.ModelConfig
-    ours: float | None
+    ratio: float | None
     peak: float | None
 
     def rate(self) -> float:
@@ -83,7 +81,7 @@ class Row(NamedTuple):
 
     def against(self) -> str:
         """How many times as long as ours a target takes."""
-        return f"{self.timing.median / self.runner.batch / self.ours:.2f}x" if self.ours else "-"
+        return f"{self.ratio / self.runner.batch:.2f}x" if self.ratio else "-"
 
     def of_peak(self) -> str:
         if not (self.runner.macs and self.peak):
@@ -164,7 +162,7 @@ class Bench:
         judge: Judge,
         measure_peaks: Callable[[], Mapping[torch.dtype, float]],
         console: Console,
-        turns: Callable[..., dict[str, Timing]] = interleave,
+        turns: Callable[..., Timings] = interleave,
     ) -> None:
         self.turns = turns
         self.config, self.judge, self.measure_peaks, self.console = model.config, judge, measure_peaks, console
@@ -189,15 +187,13 @@ class Bench:
         self._update_peaks()
         timings = self.turns({who: runner.case for who, runner in passed.items()}, seconds=seconds, name=name)
         self._update_peaks()
-        ours = {r.dtype: timings[who].median for who, r in passed.items() if r.macs and r.batch == 1}
-        table = Table(title=TITLES[name], box=box.SIMPLE, padding=(0, 0), pad_edge=False)
-        table.add_column("runner", no_wrap=True)
-        for heading in SHOWN[name]:
-            table.add_column(heading, justify="right", no_wrap=True)
+        ours = {r.dtype: who for who, r in passed.items() if r.macs and r.batch == 1}
+        made = table(TITLES[name], ("runner", *SHOWN[name]))
         for who, runner in passed.items():
-            base, peak = ours.get(JUDGED_AS[runner.dtype]), self.peaks.get(runner.dtype)
-            row = Row(runner, timings[who], self.config, base, peak)
-            table.add_row(who + (" *" if who in verdicts else ""), *(COLUMNS[heading](row) for heading in SHOWN[name]))
+            base = ours.get(JUDGED_AS[runner.dtype])
+            ratio, peak = timings.ratio(who, base) if base else None, self.peaks.get(runner.dtype)
+            row = Row(runner, timings[who], self.config, ratio, peak)
+            made.add_row(who + (" *" if who in verdicts else ""), *(COLUMNS[heading](row) for heading in SHOWN[name]))
             self.lines.append(
                 {"benchmark": f"frame/{name}", "dtype": dtype_name(runner.dtype)}
                 | {"batch": runner.batch, "runner": who}
@@ -205,7 +201,7 @@ class Bench:
                 | ({"gflops": row.rate() / 1e9, "peak_gflops": peak and peak / 1e9} if runner.macs else {})
                 | ({"less_accurate": verdicts[who].note} if who in verdicts else {})
             )
-        self.console.print(table)
+        self.console.print(made)
         if "of FMA peak" in SHOWN[name]:
             known = (f"{dtype_name(dtype)} {peak / 1e9:.0f} GFLOP/s" for dtype, peak in self.peaks.items())
             self.say(f"FMA peak, highest so far: {', '.join(known)}")

@@ -1,15 +1,38 @@
-"""One way of measuring: the calls interleaved in one run, so that whatever the machine does hits all of them alike."""
+"""The harness of every benchmark: interleaved timing by any clock, progress, facts about the machine, and results."""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TextIO, TypeVar
 
-from .progress import Progress
+import torch
+import typer
+from rich import box
+from rich.table import Table
 
+import fermt_kernels as fk
+from fermt.machine import cpu_name
+from fermt_kernels.cpp import library
+
+ROOT = Path(__file__).parents[1]
+CLIP, TARGET = ROOT / "examples" / "basketball.mp4", (372.0, 108.0, 125.0, 240.0)  # a video, its first frame's box
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PAUSE = 0.005  # seconds
+EVERY = 10.0  # seconds between two lines of progress within a long step, or for many short ones
+Item = TypeVar("Item")
+
+# Options that several commands have.
+Out = Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")]
 
 
 class Case(NamedTuple):
@@ -17,6 +40,23 @@ class Case(NamedTuple):
 
     run: Callable[[], object]
     prepare: Callable[[], object] | None = None
+
+
+Sample = Callable[[], float]  # makes one measurement: the seconds of a call
+Clock = Callable[[Case], Sample]
+
+
+def wall_clock(case: Case) -> Sample:
+    """The CPU's clock: the time from a call to its return."""
+
+    def sample() -> float:
+        if case.prepare:
+            case.prepare()
+        start = time.perf_counter()
+        case.run()
+        return time.perf_counter() - start
+
+    return sample
 
 
 class Timing(NamedTuple):
@@ -29,55 +69,219 @@ class Timing(NamedTuple):
     def per_second(self) -> float:
         return 1.0 / self.median
 
+    def cells(self, digits: int = 2) -> list[str]:
+        """Median and percentiles in milliseconds, for a table."""
+        return [f"{self.median * 1e3:.{digits}f}", f"{self.p20 * 1e3:.{digits}f}-{self.p80 * 1e3:.{digits}f}"]
 
-def interleave(
-    cases: Mapping[str, Case],
+
+class Timings(dict[str, Timing]):
+    """The timing of each case by name, from its samples of each round."""
+
+    def __init__(self, rounds: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        super().__init__({name: _summary([s for samples in each for s in samples]) for name, each in rounds.items()})
+        self._rounds = {name: [statistics.median(samples) for samples in each] for name, each in rounds.items()}
+
+    def ratio(self, name: str, base: str) -> float:
+        """How many times as long as `base` a call of `name` takes: the median of the ratios within each round."""
+        return statistics.median(a / b for a, b in zip(self._rounds[name], self._rounds[base], strict=True))
+
+
+def _summary(samples: list[float]) -> Timing:
+    if len(samples) == 1:
+        samples *= 2
+    fifths = statistics.quantiles(samples, n=5, method="inclusive")
+    return Timing(statistics.median(samples), fifths[0], fifths[3])
+
+
+def interleave(cases: Mapping[str, Case], *, quick: bool = False, **turns: Any) -> Timings:
+    """Times cases on the CPU in turns, as `take_turns` does; with `quick` in two rounds, of one sample each."""
+    turns |= {"repeats": 1, "least_rounds": 2} if quick else {}
+    return take_turns({name: wall_clock(case) for name, case in cases.items()}, **turns)
+
+
+def take_turns(
+    samples: Mapping[str, Sample],
     *,
     seconds: float,
     repeats: int = 3,
     least_rounds: int = 5,
-    quick: bool = False,
     name: str = "",
     progress: Progress | None = None,
-) -> dict[str, Timing]:
-    """Gives the cases turns, in rotating order, until about `seconds` a case have passed.
+) -> Timings:
+    """Takes samples in turns, in rotating order, until about `seconds` a case have passed.
 
-    A turn is a short pause, in which the worker threads that the last case left spinning go to sleep, one call that is
-    not timed, and `repeats` that are. The order rotates, so that no case always follows the same neighbour. `progress`,
-    if given, is told the medians under `name`, as one step. `quick` is for a glance: two rounds suffice, of one timed
-    call each.
+    A turn is a short pause, in which the worker threads that the last case left spinning go to sleep, one sample that
+    does not count, and `repeats` that do. The order rotates, so that no case always follows the same neighbor.
+    Whatever the machine does hits all cases alike, and ratios are taken within a round.
+
+    Args:
+        samples: what takes a sample of each case, made by a clock.
+        seconds: time for each case; 0 leaves it at `least_rounds`.
+        repeats: samples of a case in a round.
+        least_rounds: rounds, however long they take.
+        name: what `progress` calls these cases.
+        progress: is told the medians, as one step.
     """
-    if quick:
-        repeats, least_rounds = 1, 2
-    names = list(cases)
+    names = list(samples)
     for each in names:
-        _timed(cases[each])
-    samples: dict[str, list[float]] = {each: [] for each in names}
-    budget, rounds = seconds * len(names), 0
+        samples[each]()
+    rounds: dict[str, list[list[float]]] = {each: [] for each in names}
+    budget, count = seconds * len(names), 0
     began = time.perf_counter()
-    while (spent := time.perf_counter() - began) < budget or rounds < least_rounds:
+    while (spent := time.perf_counter() - began) < budget or count < least_rounds:
         if progress:
-            progress.now(f"{name}: timed for {spent:.0f} s, {rounds} rounds")
-        shift = rounds % len(names)
-        rounds += 1
+            progress.now(f"{name}: timed for {spent:.0f} s, {count} rounds")
+        shift = count % len(names)
+        count += 1
         for each in names[shift:] + names[:shift]:
             time.sleep(PAUSE)
-            _timed(cases[each])
-            samples[each] += [_timed(cases[each]) for _ in range(repeats)]
-    timings = {each: _summary(values) for each, values in samples.items()}
+            samples[each]()
+            rounds[each].append([samples[each]() for _ in range(repeats)])
+    timings = Timings(rounds)
     if progress:
         progress.step(f"{name}: {', '.join(f'{each} {t.median * 1e3:.4g} ms' for each, t in timings.items())}")
     return timings
 
 
-def _timed(case: Case) -> float:
-    if case.prepare:
-        case.prepare()
-    start = time.perf_counter()
-    case.run()
-    return time.perf_counter() - start
+def duration(seconds: float) -> str:
+    """In words: 8 s, 2 min 10 s."""
+    whole = max(1, round(seconds))
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
-def _summary(samples: list[float]) -> Timing:
-    fifths = statistics.quantiles(samples, n=5, method="inclusive")
-    return Timing(statistics.median(samples), fifths[0], fifths[3])
+class Progress:
+    """How many steps there are and about how long they take; then a line a step, as it is done.
+
+    Lines go to standard error, so that tables and JSON have standard output to themselves.
+
+    Args:
+        what: what is measured.
+        steps: how many times `step` will be called.
+        seconds: how long such a run takes on `machine`, as measured once; later lines go by the steps done.
+        stream: where the lines go, in place of standard error.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        steps: int,
+        seconds: float,
+        stream: TextIO | None = None,
+        machine: str = "two cores with AVX2",
+    ) -> None:
+        self._steps, self._done, self._stream = steps, 0, stream
+        self._began = time.perf_counter()
+        self.say(f"{what}: {steps} step{'s' * (steps != 1)}, about {duration(seconds)} on {machine}")
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        print(text, file=self._stream or sys.stderr, flush=True)
+        self._told = time.perf_counter()
+
+    def now(self, text: str) -> None:
+        """Prints a line about the step that is going on, unless there was one within the last `EVERY` seconds."""
+        if time.perf_counter() - self._told >= EVERY:
+            self.say(f"[{self._done + 1}/{self._steps}] {text}")
+
+    def step(self, text: str, done: int = 1) -> None:
+        """Prints a line: one more step is done, or as many as `done` says."""
+        self._done += done
+        spent = time.perf_counter() - self._began
+        left = spent / self._done * (self._steps - self._done)
+        rest = f", about {duration(left)} left" if left > 0 else ""
+        self.say(f"[{self._done}/{self._steps}] {text} ({duration(spent)}{rest})")
+
+
+def counted(items: Iterable[Item], what: str, total: int, seconds: float) -> Iterator[Item]:
+    """Yields the items, with a line every `EVERY` seconds that says how many are done."""
+    progress, told, before = Progress(what, total, seconds), time.perf_counter(), 0
+    for done, item in enumerate(items, 1):
+        yield item
+        if done == total or time.perf_counter() - told >= EVERY:
+            progress.step(what, done - before)
+            told, before = time.perf_counter(), done
+
+
+def in_process(module: str, *arguments: str, **variables: str) -> str:
+    """What a module of this package prints, run in a process of its own with these environment variables.
+
+    Raises:
+        RuntimeError: the process failed; the message is what it printed.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | variables)
+    if finished.returncode:
+        given = " ".join((*(f"{name}={value}" for name, value in variables.items()), *command))
+        raise RuntimeError(f"{given} failed: {finished.stderr}")
+    return finished.stdout
+
+
+def commit() -> str | None:
+    """The commit that this checkout is at, "+" if files differ from it; None outside of one."""
+    git = ("git", "-C", str(ROOT))
+    try:
+        head, changes = (
+            subprocess.run((*git, *what), capture_output=True, text=True, check=True).stdout.strip()
+            for what in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + "+" * bool(changes)
+
+
+def facts() -> dict[str, Any]:
+    """What a number needs beside it to mean something: commit, date, machine and versions."""
+    return {
+        "commit": commit(),
+        "date": date.today().isoformat(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "isa": library.load().isa if library.unavailable_reason() is None else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fermt_kernels": fk.__version__,
+    }
+
+
+def headline(values: dict[str, Any]) -> str:
+    """The facts in one line."""
+    isa = values["isa"] or "no compiled library"
+    return (
+        f"{values['cpu']}, {values['cores']} cores, {values['threads']} threads, ISA {isa}; torch {values['torch']}, "
+        f"Python {values['python']}, {values['date']}"
+    )
+
+
+def append(out: Path | None, lines: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """Appends the lines to a file of JSON lines, `about` in each; does nothing without a file."""
+    if out is not None:
+        with out.open("a") as file:
+            file.writelines(json.dumps({**line, **about}) + "\n" for line in lines)
+
+
+def table(title: str, headings: Iterable[str], rows: Iterable[Sequence[str]] = (), left: int = 1) -> Table:
+    """A table for a console: the first `left` columns aligned left, the others right."""
+    made = Table(title=title, box=box.SIMPLE, padding=(0, 0), pad_edge=False)
+    for i, heading in enumerate(headings):
+        made.add_column(heading, justify="left" if i < left else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    headings = tuple(headings)
+    lines = (headings, ("---",) * len(headings), *rows)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def names_among(option: str, text: str, known: Iterable[str]) -> list[str]:
+    """Names with commas between them; typer.BadParameter for one that is not known, or for none."""
+    names, known = [name.strip() for name in text.split(",") if name.strip()], list(known)
+    for name in names or [text]:
+        if name not in known:
+            raise typer.BadParameter(f"{option} takes some of {', '.join(known)}, with commas between; got {name!r}")
+    return names

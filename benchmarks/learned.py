@@ -1,73 +1,64 @@
-"""Does training help? Average overlap on made-up videos that nobody trained on: trained, untrained, and no motion.
-
-python -m benchmarks.learned demo/weights.safetensors
-"""
+"""Does training help? Accuracy on synthetic videos that nobody trained on: trained, untrained, and no motion."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import fermt
-from fermt.boxes import xywh_to_xyxy
 from fermt.data import synthetic_config, synthetic_video
-from fermt.losses import iou_and_giou
 
-from .progress import counted
+from .accuracy_data import Scores, score
+from .harness import Out, append, counted, facts, headline, table
 
 FIRST_SEED = 1_000_000  # far from those of training runs
-QUICK_VIDEOS, FRAME_SECONDS = 3, 0.03  # a frame by both trackers
+QUICK_VIDEOS, FRAME_SECONDS = 3, 0.1  # a frame by both trackers
+UNMOVED = "the first box, unmoved"
 
 
-def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """IoU of each frame after the first in which the target is within the frame's edges."""
-    there = truth[1:, 2:].min(axis=1) > 0
-    pairs = (xywh_to_xyxy(torch.from_numpy(np.asarray(each[1:][there], np.float64))) for each in (boxes, truth))
-    return iou_and_giou(*pairs)[0].numpy()
-
-
-def follow(tracker: fermt.Tracker, frames: np.ndarray, first: np.ndarray) -> Iterator[np.ndarray]:
-    """The boxes of a video, xywh, the first as given."""
+def follow(tracker: fermt.Tracker, frames: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The boxes of a video, (N, 4) xywh, the first as given."""
     tracker.init(frames[0], first.tolist())
-    yield first
-    for image in frames[1:]:
-        yield np.array(tracker.update(image).box)
+    return np.array([first, *(tracker.update(image).box for image in frames[1:])], np.float64)
 
 
 def main(
     weights: Annotated[Path, typer.Argument(help="Written by `fermt train`.")],
-    videos: Annotated[int, typer.Option(min=1, help="Made-up videos.")] = 20,
+    videos: Annotated[int, typer.Option(min=1, help="Synthetic videos.")] = 20,
     frames: Annotated[int, typer.Option(min=2, help="Of each.")] = 60,
-    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_VIDEOS} videos.")] = False,
     synthetic: Annotated[str, typer.Option(help="Their setting: easy, standard, hard.")] = "easy",
+    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_VIDEOS} videos: under a minute.")] = False,
+    out: Out = None,
 ) -> None:
-    """Average overlap over made-up videos that were not trained on, each as long as the others."""
-    console, videos = Console(), min(videos, QUICK_VIDEOS) if quick else videos
+    """Average overlap, success rate and AUC on synthetic videos that were not trained on, the mean over videos.
+
+    Scores are those of benchmarks.accuracy, over frames in which the target is in view.
+
+    Example: python -m benchmarks.learned demo/weights.safetensors --quick
+    """
+    console, about = Console(), facts()
+    console.print(headline(about), highlight=False, soft_wrap=True)
+    videos = min(videos, QUICK_VIDEOS) if quick else videos
     trained = fermt.load(weights)
     torch.manual_seed(0)
     trackers = {"trained": fermt.Tracker(trained), "untrained": fermt.Tracker(fermt.build_model(trained.config))}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in (*trackers, "the first box, unmoved")}
+    found: dict[str, list[Scores]] = {name: [] for name in (*trackers, UNMOVED)}
     seeds = range(FIRST_SEED, FIRST_SEED + videos)
     for seed in counted(seeds, "videos tracked", videos, videos * frames * FRAME_SECONDS):
         video, truth = synthetic_video(seed, frames, config=synthetic_config(synthetic))
         for name, tracker in trackers.items():
-            found[name].append(overlaps(np.stack(list(follow(tracker, video, truth[0]))), truth))
-        found["the first box, unmoved"].append(overlaps(np.broadcast_to(truth[0], truth.shape), truth))
-    table = Table(title=f"{videos} videos of {frames} frames, {synthetic}", box=box.SIMPLE)
-    for heading in ("", "average overlap", "frames above 0.5"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, values in found.items():
-        every = np.concatenate(values)
-        table.add_row(name, f"{every.mean():.3f}", f"{(every > 0.5).mean():.0%}")
-    console.print(table)
+            found[name].append(score(follow(tracker, video, truth[0]), truth))
+        found[UNMOVED].append(score(np.broadcast_to(truth[0], truth.shape), truth))
+    means = {name: Scores.mean(scores) for name, scores in found.items()}
+    rows = [(name, *(f"{value:.3f}" for value in scores[:3])) for name, scores in means.items()]
+    console.print(table(f"{videos} videos of {frames} frames, {synthetic}", ("", "AO", "SR0.5", "AUC"), rows))
+    shared = {"benchmark": "learned", "weights": weights.name, "videos": videos, "setting": synthetic}
+    append(out, (shared | {"runner": name} | scores._asdict() for name, scores in means.items()), about)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""Peak memory of one computation, in a process of its own, for what a process has held it rarely gives back."""
+"""Peak memory of attention's forward and backward pass at several lengths, each measured in a process of its own.
+
+A process rarely gives back what it has held, so that a second measurement in it would show less.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from torch import Tensor
+import typer
+from rich.console import Console
 
-from .cases import AttentionCase
-from .peers_ops import ATTENTION, Attention
+from .cases import ATTENTION, LONG_CASES, AttentionCase
+from .harness import Out, Progress, append, facts, headline, in_process, table
 
-ROOT = Path(__file__).parents[1]
+STATUS = Path("/proc/self/status")
+LENGTH_SECONDS = 40.0  # of all runners at one length
 
 
 def peak_megabytes(runner: str, case: AttentionCase) -> float:
@@ -24,42 +27,75 @@ def peak_megabytes(runner: str, case: AttentionCase) -> float:
     Raises:
         RuntimeError: the process failed; the message is what it printed.
     """
-    command = [sys.executable, "-m", "benchmarks.memory", runner, json.dumps(case)]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if finished.returncode:
-        raise RuntimeError(f"measuring the memory of {runner!r} failed: {finished.stderr}")
-    return float(finished.stdout)
+    return float(in_process("benchmarks.memory", "--runner", runner, "--case", json.dumps(case)))
 
 
-def _status(field: str) -> float:
-    """A field of this process's status, in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def resident(field: str) -> int:
+    """Bytes of this process: VmRSS now, or VmHWM at its highest; Linux only.
+
+    Raises:
+        RuntimeError: the system does not say.
+    """
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    for line in lines:
         if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"memory is read from {STATUS}, which Linux has; found no {field} there")
 
 
 def peak_above(run: Callable[[], object]) -> float:
     """MB that this process needs for a call, at its peak, above what it holds before; Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     run()
-    return _status("VmHWM") - before
+    return (resident("VmHWM") - before) / 2**20
 
 
-def main(runner: str, case: AttentionCase) -> None:
-    run = ATTENTION[runner]
+def _peak_here(runner: str, case: AttentionCase) -> float:
+    run, peak = ATTENTION[runner], 0.0
     small = AttentionCase(case.pattern, 1, n=4, tokens=8)
     for warm in (small, case):  # the first call loads libraries and starts threads
         qkv = warm.qkv().requires_grad_()
         grad = torch.randn(warm.batch, warm.tokens, qkv.shape[2] // 3)
-        peak = peak_above(partial(_both_passes, run, qkv, warm, grad))
-    print(peak)
+
+        def both_passes(x: torch.Tensor = qkv, case: AttentionCase = warm, grad: torch.Tensor = grad) -> None:
+            torch.autograd.grad(run(x, case), x, grad)
+
+        peak = peak_above(both_passes)
+    return peak
 
 
-def _both_passes(run: Attention, qkv: Tensor, case: AttentionCase, grad: Tensor) -> None:
-    torch.autograd.grad(run(qkv, case), qkv, grad)
+def main(
+    only: Annotated[str, typer.Option(help="Only the runners whose name contains this.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="The shortest length alone: under a minute.")] = False,
+    out: Out = None,
+    runner: Annotated[str, typer.Option(hidden=True)] = "",
+    case: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Peak memory of attention above its inputs, forward and backward in float32, beside PyTorch's forms of it; Linux.
+
+    Each length has four times the scores of the one before: what keeps them all needs four times the memory.
+    """
+    if runner:
+        print(_peak_here(runner, AttentionCase(*json.loads(case))))
+        return
+    console, about = Console(), facts()
+    console.print(headline(about), highlight=False, soft_wrap=True)
+    lengths, names = LONG_CASES[: 1 if quick else None], [name for name in ATTENTION if only in name]
+    progress = Progress("peak memory", len(lengths) * len(names), LENGTH_SECONDS / 4 * len(lengths) * len(names))
+    lines = []
+    made = table("Peak memory above the inputs, forward and backward, float32, MB", ("case", *names))
+    for each in lengths:
+        peaks = {}
+        for name in names:
+            peaks[name] = peak_megabytes(name, each)
+            progress.step(f"{each.name}: {name} {peaks[name]:.1f} MB")
+        made.add_row(each.name, *(f"{peak:.1f}" for peak in peaks.values()))
+        shared = {"benchmark": "ops/memory", "case": each.name}
+        lines += [shared | {"runner": name, "peak_megabytes": peak} for name, peak in peaks.items()]
+    console.print(made)
+    append(out, lines, about)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], AttentionCase(*json.loads(sys.argv[2])))
+    typer.run(main)

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import copy
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn as nn
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import fermt
+from fermt.export import plain_model
 from fermt.losses import loss_of
 
-from . import machine
-from .gpu_timing import peak_megabytes
-from .harness import Case, interleave
-from .latency import EAGER, ours
-from .memory import ROOT, peak_above
-from .peers import plain_model
-from .progress import Progress
+from .gpu.clocks import peak_megabytes
+from .harness import (
+    Case,
+    Out,
+    Progress,
+    Threads,
+    append,
+    facts,
+    headline,
+    in_process,
+    interleave,
+    names_among,
+    table,
+)
+from .memory import peak_above
+from .peers import on_backend
 
+EAGER = "eager PyTorch"
 OURS, COMPILED = "fermt, auto", "torch.compile"
 RUNNERS: dict[str, Callable[[fermt.FERMT], nn.Module]] = {
     EAGER: plain_model,
-    "fermt, reference ops": lambda model: ours(model, "reference"),
+    "fermt, reference ops": lambda model: on_backend(model, "reference"),
     OURS: copy.deepcopy,
     COMPILED: lambda model: _compiled(plain_model(model)),
     f"{OURS}, {COMPILED}": lambda model: _compiled(copy.deepcopy(model)),
@@ -78,11 +83,7 @@ def _compiled(model: nn.Module) -> nn.Module:
 def peak(name: str, config: str, batch: int, dtype: str, device: str) -> float:
     """MB of a step at its peak, on a CPU above what the process holds before it; in a process of its own."""
     values = (("--only", name), ("--config", config), ("--batch", str(batch)), ("--peak", dtype), ("--device", device))
-    command = [sys.executable, "-m", "benchmarks.training", *(text for pair in values for text in pair)]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if finished.returncode:
-        raise RuntimeError(f"measuring the memory of {name!r} failed: {finished.stderr}")
-    return float(finished.stdout)
+    return float(in_process("benchmarks.training", *(text for pair in values for text in pair)))
 
 
 def main(
@@ -91,7 +92,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     steps: Annotated[int, typer.Option(min=1, help="Steps over which the losses are compared.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each runner.")] = 20.0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")] = 0,
+    threads: Threads = 0,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile, which compiles for minutes.")] = True,
     memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own; Linux, or a GPU.")] = True,
     dtypes: Annotated[str, typer.Option(help="Which of float32,bfloat16 (autocast) to measure.")] = ",".join(DTYPES),
@@ -99,30 +100,30 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: two pairs, two steps, nothing compiled, no memory.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")] = None,
+    out: Out = None,
     peak_of: Annotated[str, typer.Option("--peak", hidden=True)] = "",
 ) -> None:
     """Time and memory of a training step (forward, loss, backward, SGD) in float32 and under bfloat16 autocast.
 
     All start from the same weights and see the same data, which lies on the device already; the table shows how far
     their losses are apart after the last step.
+
+    Example: python -m benchmarks.training --quick
     """
     if threads:
         torch.set_num_threads(threads)
     if peak_of:
         print(_peak_here(only, config, batch, peak_of, device))
         return
-    console, facts = Console(), machine.facts()
+    chosen = names_among("--dtypes", dtypes, DTYPES)
+    console, about = Console(), facts()
     if device != "cpu":
-        facts["gpu"] = torch.cuda.get_device_name()
-    console.print(machine.headline(facts), highlight=False)
+        about["gpu"] = torch.cuda.get_device_name()
+    console.print(headline(about), highlight=False)
     if quick:
         batch, steps, seconds = min(batch, QUICK_BATCH), min(steps, QUICK_STEPS), min(seconds, QUICK_SECONDS)
         compiled = memory = False
     names = [name for name in RUNNERS if name == EAGER or (only in name and (compiled or COMPILED not in name))]
-    chosen = dtypes.split(",")
-    if unknown := [each for each in chosen if each not in DTYPES]:
-        raise typer.BadParameter(f"--dtypes takes some of {', '.join(DTYPES)}, with commas between; got {unknown[0]!r}")
     progress = Progress(
         f"training of {config}, batch {batch}: {steps} steps of {len(names)} runners, then their time"
         + (" and memory" if memory else ""),
@@ -147,29 +148,27 @@ def main(
             progress=progress,
         )
         del runners
-        table = Table(title=f"Training step of {config}, batch {batch}, {dtype}, {device}", box=box.SIMPLE)
-        for heading in ("runner", "median ms", "p20-p80 ms", "against eager", "peak MB", f"loss after {steps} steps"):
-            table.add_column(heading, justify="left" if heading == "runner" else "right")
+        made = table(
+            f"Training step of {config}, batch {batch}, {dtype}, {device}",
+            ("runner", "median ms", "p20-p80 ms", "against eager", "peak MB", f"loss after {steps} steps"),
+        )
         for name, timing in timings.items():
             measurable = memory and (device != "cpu" or COMPILED not in name)  # compiling itself takes more on a CPU
             megabytes = peak(name, config, batch, dtype, device) if measurable else None
             if megabytes is not None:
                 progress.say(f"{name}, {dtype}: peak {megabytes:.0f} MB")
-            table.add_row(
+            made.add_row(
                 name,
-                f"{timing.median * 1e3:.0f}",
-                f"{timing.p20 * 1e3:.0f}-{timing.p80 * 1e3:.0f}",
-                f"{timings[EAGER].median / timing.median:.2f}x",
+                *timing.cells(0),
+                f"{timings.ratio(EAGER, name):.2f}x",
                 "" if megabytes is None else f"{megabytes:.0f}",
                 f"{losses[name]:.4f}",
             )
             line = {"benchmark": "training", "config": config, "dtype": dtype, "batch": batch, "device": device}
             line |= {"runner": name, "loss": losses[name], "megabytes": megabytes}
-            lines.append(line | timing._asdict() | facts)
-        console.print(table)
-    if out is not None:
-        with out.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+            lines.append(line | timing._asdict())
+        console.print(made)
+    append(out, lines, about)
 
 
 def _peak_here(name: str, config: str, batch: int, dtype: str, device: str) -> float:

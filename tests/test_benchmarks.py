@@ -9,17 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 import fermt
-from benchmarks import agreement, cases, flops, harness, latency, ops, progress, training
-from benchmarks.harness import Case, Timing, interleave
+from benchmarks import agreement, cases, flops, harness, learned, memory, ops, training
+from benchmarks.accuracy_data import score
+from benchmarks.harness import Case, Timing, Timings, interleave
 from benchmarks.memory import peak_megabytes
-from benchmarks.peers import plain_model
+from fermt.data import synthetic_config, synthetic_video
+from fermt.export import plain_model
 from fermt.flops import count_flops
+from fermt_kernels import cpp
+from fermt_kernels.cpp import library
 
 from .support.lanes import slow
 
@@ -64,23 +70,54 @@ def test_agreement_command() -> None:
     assert "exceeds" not in printed
 
 
-def test_latency_command(tmp_path: Path) -> None:
-    printed = run(latency, "--quick", "--seconds", "0.1", "--out", str(tmp_path / "results.jsonl"))
-    for expected in ("eager PyTorch", "fermt, auto", "threads", "ISA", "float32", "tracking"):
-        assert expected in printed
-    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert {line["benchmark"] for line in lines} == {"latency/model", "latency/tracking"}
-    assert all(line["median"] > 0 and line["cpu"] and line["torch"] for line in lines)
-
-
 def test_ops_command(tmp_path: Path) -> None:
-    options = ("--only", "DAU 128x128 B=1", "--seconds", "0.01", "--no-memory", "--out", str(tmp_path / "r.jsonl"))
+    options = ("--only", "DAU 128x128 B=1", "--seconds", "0.01", "--no-auto", "--out", str(tmp_path / "r.jsonl"))
     printed = run(ops, *options)
     assert "DAU 128x128 B=1" in printed
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert {(line["dtype"], line["pass"]) for line in lines} == {
         (dtype, what) for dtype in ("float32", "bfloat16") for what in ("forward", "both")
     }
+    assert all(line["commit"] is None or len(line["commit"].rstrip("+")) == 40 for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(library.unavailable_reason() is not None, reason="rows are the compiled library's")
+def test_what_auto_takes_is_shown_for_each_instruction_set(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    printed = run(ops, "--quick", "--only", "linear 768-192 GELU B=1", "--seconds", "0.01", "--out", str(out))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    rows = {line["isa"]: line for line in lines if line["benchmark"] == "ops/auto"}
+    assert list(rows) == library.supported_isas()
+    for isa, row in rows.items():
+        slower = "linear" in cpp.SLOWER_THAN_PYTORCH.get(isa, ())
+        assert (row["takes"], row["ratio"] > 0) == ("reference" if slower else "cpp", True)
+        assert isa in printed
+
+
+def test_a_kernel_that_is_slower_is_marked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"case": "c", "isa": "avx2", "dtype": "float32", "pass": "forward", "best": "eager"}
+    found = [
+        row | {"takes": takes, "ratio": ratio} for takes, ratio in (("cpp", 0.5), ("cpp", 2.0), ("reference", 0.9))
+    ]
+    monkeypatch.setattr(ops, "in_process", lambda *_, **__: "\n".join(map(json.dumps, found)))
+    monkeypatch.setattr(library, "supported_isas", lambda: ["avx2"])
+    ops.report_auto([], Console(width=200), harness.Progress("auto", 1, 1.0))
+    ratios = [line.split("eager")[1].split() for line in capsys.readouterr().out.splitlines() if "eager" in line]
+    assert ratios == [["0.50x", "slower"], ["2.00x"], ["0.90x"]]
+
+
+def test_learned_scores_as_accuracy_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights, out = tmp_path / "small.safetensors", tmp_path / "r.jsonl"
+    fermt.save(fermt.build_model("fermt", patterns=("mixed",), dim=48, num_heads=3), weights)
+    printed = run(learned, str(weights), "--videos", "1", "--frames", "4", "--out", str(out))
+    lines = {line["runner"]: line for line in map(json.loads, out.read_text().splitlines())}
+    assert lines.keys() == {"trained", "untrained", learned.UNMOVED}
+    _, truth = synthetic_video(learned.FIRST_SEED, 4, config=synthetic_config("easy"))
+    expected = score(np.broadcast_to(truth[0], truth.shape), truth)
+    assert (lines[learned.UNMOVED]["ao"], lines[learned.UNMOVED]["auc"]) == (expected.ao, expected.auc)
+    assert f"{expected.ao:.3f}" in printed
 
 
 @pytest.mark.parametrize(
@@ -108,26 +145,18 @@ def test_training_command(more: tuple[str, ...], dtypes: list[str], tmp_path: Pa
 
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="peak memory is read from Linux's /proc")
+def test_memory_command(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    assert "N=1280" in run(memory, "--quick", "--only", "fermt", "--out", str(out))
+    (line,) = map(json.loads, out.read_text().splitlines())
+    assert (line["benchmark"], line["runner"], line["peak_megabytes"] > 0) == ("ops/memory", "fermt", True)
+
+
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_square_of_the_tokens() -> None:
-    short, long = (peak_megabytes("fermt", case) for case in (cases.LONG[0], cases.LONG[2]))
+    short, long = (peak_megabytes("fermt", case) for case in (cases.LONG_CASES[0], cases.LONG_CASES[2]))
     assert long < 8 * short  # four times the tokens, sixteen times the scores
-    assert long < peak_megabytes("eager", cases.LONG[0])
-
-
-def test_a_wrong_result_gets_no_number(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    model = fermt.build_model("fermt", patterns=("mixed",), dim=48, num_heads=3).eval()
-    eager = plain_model(model)
-    images = (torch.randn(1, 3, 128, 128), torch.randn(1, 3, 256, 256))
-
-    def broken(template: torch.Tensor, search: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {key: value * 1.001 for key, value in eager(template, search).items()}
-
-    with torch.inference_mode():
-        passed = latency.accurate({latency.EAGER: eager, "broken": broken}, model, images, Console(width=300))
-    assert list(passed) == [latency.EAGER]
-    assert "broken: no number, its result is wrong" in capsys.readouterr().out
+    assert long < peak_megabytes("eager", cases.LONG_CASES[0])
 
 
 class Clock:
@@ -167,17 +196,24 @@ def test_the_harness_interleaves_and_prepares(monkeypatch: pytest.MonkeyPatch) -
     assert Timing(0.5, 0.4, 0.6).per_second() == 2
 
 
+def test_ratios_are_taken_within_a_round() -> None:
+    """Medians over all rounds would tell another ratio where one case was disturbed in one round."""
+    timings = Timings({"a": [[1.0], [20.0], [3.0]], "b": [[1.0], [2.0], [3.0]]})
+    assert timings.ratio("a", "b") == 1
+    assert timings["a"].median / timings["b"].median == 1.5
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that benchmarks.progress sees, in its one element."""
+    """The time that benchmarks.harness sees, in its one element."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
     return now
 
 
 def test_progress_says_how_long_it_takes_and_what_is_left(clock: list[float]) -> None:
     stream = io.StringIO()
-    told = progress.Progress("ops", 3, 130.0, stream)
+    told = harness.Progress("ops", 3, 130.0, stream)
     clock[0] = 9.0
     told.now("too soon for a line")
     told.step("mixed")
@@ -194,7 +230,7 @@ def test_progress_says_how_long_it_takes_and_what_is_left(clock: list[float]) ->
 
 
 def test_counted_items_have_a_line_every_ten_seconds(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    for item in progress.counted(range(25), "frames", 25, 30.0):
+    for item in harness.counted(range(25), "frames", 25, 30.0):
         clock[0] = item + 1.0
     assert capsys.readouterr().err.splitlines() == [
         "frames: 25 steps, about 30 s on two cores with AVX2",
@@ -205,7 +241,7 @@ def test_counted_items_have_a_line_every_ten_seconds(clock: list[float], capsys:
 
 
 def test_the_harness_tells_medians(capsys: pytest.CaptureFixture[str]) -> None:
-    told = progress.Progress("two", 1, 1.0)
+    told = harness.Progress("two", 1, 1.0)
     timings = interleave({"nothing": Case(lambda: None)}, seconds=0.01, name="a case", progress=told)
     assert f"[1/1] a case: nothing {timings['nothing'].median * 1e3:.4g} ms (1 s)" in capsys.readouterr().err
 

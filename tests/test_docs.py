@@ -107,6 +107,9 @@ def check_python(words: list[str]) -> None:
     elif words[0] == "-m" and words[1].split(".")[0] in ("benchmarks", "tools", "fermt"):
         spec = importlib.util.find_spec(words[1])
         assert spec is not None, f"there is no module {words[1]}"
+        if spec.submodule_search_locations is not None:  # a package, which runs its __main__
+            spec = importlib.util.find_spec(f"{words[1]}.__main__")
+            assert spec is not None, f"the package {words[1]} cannot be run"
         source = Path(spec.origin or "").read_text()
         for word in words[2:]:
             name = word.split("=")[0].removeprefix("--")

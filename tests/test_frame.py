@@ -14,8 +14,8 @@ from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
-from benchmarks.peers import plain_model
 from fermt.data import normalize
+from fermt.export import plain_model
 from fermt.tracking.network import ModuleNetwork, PackedNetwork
 from fermt_kernels.cpp import abi, library
 from fermt_kernels.cpp import frame as compiled

@@ -17,9 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import fermt
 from benchmarks.frame_report import TITLES, Bench, Judge, Runner, Scene, in_dtype
 from benchmarks.harness import Case
-from benchmarks.peers import plain_model
-from benchmarks.peers_frame import EAGER, PEERS, Maps, cached_frame, whole_frame
-from fermt.export import MAPS, FrameGraph, TemplateGraph, WholeGraph
+from benchmarks.peers import EAGER, PEERS, Maps, cached_frame, whole_frame
+from fermt.export import MAPS, FrameGraph, TemplateGraph, WholeGraph, plain_model
 from fermt.flops import count_flops, frame_macs
 from fermt_kernels.cpp import library
 

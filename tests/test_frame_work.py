@@ -14,8 +14,8 @@ import torch
 
 import fermt
 import fermt_kernels as fk
-from benchmarks import gpu_frame_plan
-from benchmarks.frame_work import Counted, joined, total
+from benchmarks.gpu import plan
+from benchmarks.gpu.work import Counted, joined, total
 from fermt.flops import frame_macs
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.frame.fold import fold
@@ -114,7 +114,7 @@ def test_repeated_work_is_apart() -> None:
 
 
 def test_the_printed_plan() -> None:
-    text = gpu_frame_plan.estimate()
+    text = plan.estimate()
     assert "B = 1: 46 launches" in text
     assert "B = 128: 58 launches" in text
     for kernel in ("proj_mlp_kernel", "mlp_kernel", "center_box_kernel", "depthwise_kernel"):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
-from benchmarks.peers import plain_model
 from fermt.data import crop_target, normalize
+from fermt.export import plain_model
 from fermt.tracking.network import ModuleNetwork, hann_window
 
 from .support.packed import small_model

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import fermt_kernels.triton as triton_backend
-from benchmarks import triton_aot
+from benchmarks.gpu import triton_aot
 
 ROOT = Path(__file__).parents[1]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed here")

@@ -28,8 +28,8 @@ class Blocks(NamedTuple):
 
 
 # By bytes of an element and padded head dim. Sizes divide the model's 64 and 256 tokens, so that no block is partly
-# empty, and are the largest that spill on no architecture (python -m benchmarks.triton_aot). In 16 bits at head dim 16
-# half as many keys take half the registers, so that more warps run and hide the latency of exponentials.
+# empty, and are the largest that spill on no architecture (python -m benchmarks.gpu.triton_aot). In 16 bits at head
+# dim 16 half as many keys take half the registers, so that more warps run and hide the latency of exponentials.
 FORWARD = {
     (2, 16): Blocks(64, 32, Tuning(4, 2)),
     (2, 32): Blocks(64, 64, Tuning(4, 2)),

@@ -2,8 +2,8 @@
 
 The key is the element size of the products in bytes. With few rows a frame is limited by loading weights and by
 launches, so that tiles have few rows and programs share a row's work; with many, tiles are the largest that spill on no
-architecture (python -m benchmarks.triton_aot). In float32, which has no tensor cores, a program fits no more than one
-linear layer.
+architecture (python -m benchmarks.gpu.triton_aot). In float32, which has no tensor cores, a program fits no more than
+one linear layer.
 """
 
 from __future__ import annotations

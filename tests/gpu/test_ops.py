@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import gpu_checks
+from benchmarks.gpu import checks
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_results_and_gradients_are_accurate(dtype: torch.dtype) -> None:
-    compared, found = gpu_checks.wrong("cuda", (dtype,))
+    compared, found = checks.wrong("cuda", (dtype,))
     assert compared
     assert not found
 
 
 def test_crops_are_the_references() -> None:
-    assert not gpu_checks.wrong_crops("cuda")
+    assert not checks.wrong_crops("cuda")
 
 
 def test_runs_give_the_same_bits() -> None:
-    assert not gpu_checks.differs("cuda")
+    assert not checks.differs("cuda")
 
 
 def test_opcheck() -> None:
-    assert not gpu_checks.opcheck("cuda")
+    assert not checks.opcheck("cuda")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import typer
-from rich.console import Console
 
-from benchmarks import gpu, gpu_checks, gpu_frame, gpu_frame_checks, gpu_runners, triton_tune, triton_tune_frame
-from benchmarks.peers_ops import OURS
+from benchmarks.cases import OURS
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import checks, clocks, frame, frame_checks, triton_tune, tune_frame
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton import frame_head, frame_tiles
 from fermt_kernels.triton.attention import FORWARD
@@ -45,8 +45,8 @@ def test_the_dry_run_checks_measures_and_writes(tmp_path: Path) -> None:
         assert {line["runner"] for line in lines} == runners
         assert all(line["seconds"] > 0 and line["gpu"] == "dry-run" for line in lines)
     assert (tmp_path / "gpu-dry-run-ops.md").read_text().count("|\n") == 6
-    frame = (tmp_path / "gpu-dry-run-frame.md").read_text()
-    assert "| frame | float32 | 1 | fermt, launches alone | - | - | " in frame
+    printed = (tmp_path / "gpu-dry-run-frame.md").read_text()
+    assert "| frame | float32 | 1 | fermt, launches alone | - | - | " in printed
     kernels = written(tmp_path, "kernels")
     assert {"embedding_kernel", "maps_kernel", "center_box_kernel"} <= {line["kernel"] for line in kernels}
     assert all(line["seconds"] > line["floor"] for line in kernels)
@@ -67,7 +67,7 @@ def test_a_stopped_part_leaves_what_it_had(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        gpu._write(tmp_path / "gpu-x", gpu.Part(stopped, str), {"gpu": "x"}, "head")
+        gpu._write(tmp_path / "gpu-x", gpu.Part(stopped, str, 1.0), {"gpu": "x"}, "head")
     (file,) = tmp_path.iterdir()
     assert (file.name, file.read_text()) == ("gpu-x.jsonl.part", '{"seconds": 1.0, "gpu": "x"}\n')
 
@@ -75,34 +75,38 @@ def test_a_stopped_part_leaves_what_it_had(tmp_path: Path) -> None:
 def test_a_peer_that_fails_says_why_and_ours_raises() -> None:
     tries = []
 
-    def broken() -> gpu_runners.Run:
+    def broken() -> clocks.Run:
         tries.append(1)
         raise ValueError("too wide")
 
     shared = {"benchmark": "frame", "dtype": "float32", "batch": 4}
     runners = {
-        OURS: gpu_runners.Runner(lambda: list, tuple(gpu_runners.CLOCKS)),
-        "a peer": gpu_runners.Runner(broken, gpu_runners.BY_THE_WALL),
+        OURS: clocks.Runner.of(list, clocks.FRAME_CLOCKS),
+        "a peer": clocks.Runner(broken, clocks.BY_THE_WALL),
     }
-    lines = list(gpu_runners.timed(runners, shared, "cpu", Console()))
-    assert [line.get("failed") for line in lines] == [None] * 4 + ["ValueError: too wide"] * 2
+    machine = clocks.Machine("cpu", print)
+    lines = list(clocks.timed("frame", runners, shared, machine))
+    failed = [line.get("failed") for line in lines if line["runner"] == "a peer"]
+    assert failed == ["ValueError: too wide"] * 2
+    ours = [line for line in lines if line["runner"] == OURS]
+    assert [(line["timing"], line["against_ours"]) for line in ours] == [(clock, 1.0) for clock in clocks.FRAME_CLOCKS]
     assert len(tries) == 1
-    text = gpu_runners.table(lines)
+    text = clocks.table(lines)
     assert "| a peer | failed | failed | - | - | 0 | 0 |" in text
     assert "a peer failed: ValueError: too wide" in text
     with pytest.raises(ValueError, match="too wide"):
-        list(gpu_runners.timed({OURS: runners["a peer"]}, shared, "cpu", Console()))
+        list(clocks.timed("frame", {OURS: runners["a peer"]}, shared, machine))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_programs")
 def test_a_peer_of_another_function_fails() -> None:
     with torch.no_grad():
-        subject = gpu_frame.Subject.of(torch.float32, 1, "cpu")
-        frame = gpu_frame.MAKE["whole"](subject.model, *subject.images())
-        gpu_frame._checked(subject, frame, frame.module)
+        subject = frame.Subject.of(torch.float32, 1, "cpu")
+        whole = frame.MAKE["whole"](subject.model, *subject.images())
+        frame._checked(subject, whole, whole.module)
         with pytest.raises(ValueError, match="_map is .* from ours"):
-            gpu_frame._checked(subject, frame, lambda *images: [1 - x for x in frame.module(*images)])
+            frame._checked(subject, whole, lambda *images: [1 - x for x in whole.module(*images)])
 
 
 @pytest.mark.slow
@@ -117,16 +121,16 @@ def test_wrong_frames_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         self.boxes.mul_(1 + 1e-6 * len(runs))
 
     monkeypatch.setattr(frame_head.Head, "run", wrong)
-    monkeypatch.setattr(gpu_frame_checks, "SMALL", gpu_frame_checks.SMALL._replace(models=("center",)))
-    _, found = gpu_frame_checks.wrong("cpu", triton_backend.DTYPES[:1], print, small=True)
+    monkeypatch.setattr(frame_checks, "SMALL", frame_checks.SMALL._replace(models=("center",)))
+    _, found = frame_checks.wrong("cpu", triton_backend.DTYPES[:1], print, small=True)
     assert len(found) == 5
     assert found[0].startswith("frame, center, float32, B = 3, score_map: largest error 0.001")
     assert found[-1].startswith("frame, center, float32, B = 3, boxes by its own maps")
-    assert gpu_frame_checks.differs("cpu", triton_backend.DTYPES[:1], print, runs=1, small=True) == [
+    assert frame_checks.differs("cpu", triton_backend.DTYPES[:1], print, runs=1, small=True) == [
         "frame, float32, B = 3, captured"
     ]
-    monkeypatch.setattr(gpu_frame_checks, "TF32_OF_BFLOAT16", 0.0)
-    assert any("score_map" in fault for fault in gpu_frame_checks.wrong_in_tf32("cpu", print, small=True))
+    monkeypatch.setattr(frame_checks, "TF32_OF_BFLOAT16", 0.0)
+    assert any("score_map" in fault for fault in frame_checks.wrong_in_tf32("cpu", print, small=True))
     assert torch.get_float32_matmul_precision() == "highest"
 
 
@@ -139,7 +143,7 @@ def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         out.mul_(1.001)
 
     monkeypatch.setattr(triton_backend, "dual_attention_unit_forward", wrong)
-    _, found = gpu_checks.wrong("cpu", triton_backend.DTYPES[:1], small=True)
+    _, found = checks.wrong("cpu", triton_backend.DTYPES[:1], small=True)
     assert found
     assert all("unit" in fault for fault in found)
 
@@ -165,8 +169,8 @@ def test_the_frames_tuner_finds_the_best_and_leaves_the_table(
     def rows() -> int:
         return frame_tiles.FEW[4].convolution.m * frame_tiles.FEW[4].attention.get(16, FORWARD[4, 16]).n
 
-    monkeypatch.setattr(triton_tune_frame, "_seconds", seconds)
-    monkeypatch.setattr(triton_tune_frame, "_others", partial(every_other, triton_tune_frame._others))
+    monkeypatch.setattr(tune_frame, "_seconds", seconds)
+    monkeypatch.setattr(tune_frame, "_others", partial(every_other, tune_frame._others))
     triton_tune.main(frame=True, dtype="float32", entries="convolution,attention", dry_run=True)
     lines = capsys.readouterr().out.splitlines()
     assert "convolution: Tiles(32, 32, 32, Tuning(4, 1)): left out, OutOfResources: shared memory" in lines
@@ -192,10 +196,10 @@ def test_the_frames_tuner_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_a_table_that_computes_something_else_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = triton_tune_frame._subject("cpu", torch.float32, 1, small=True)
-    assert isinstance(triton_tune_frame._seconds(subject, on_gpu=False), float)
+    subject = tune_frame._subject("cpu", torch.float32, 1, small=True)
+    assert isinstance(tune_frame._seconds(subject, on_gpu=False), float)
     subject.maps.add_(1)
-    assert str(triton_tune_frame._seconds(subject, on_gpu=False)).startswith("maps are 1 apart")
+    assert str(tune_frame._seconds(subject, on_gpu=False)).startswith("maps are 1 apart")
 
 
 def test_a_wrong_crop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +209,7 @@ def test_a_wrong_crop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         right(image, squares, out)
         out[0, 0, 0, 0] += 1
 
-    monkeypatch.setattr(gpu_checks, "CROP_SIZES", (5,))
-    assert gpu_checks.wrong_crops("cpu") == []
+    monkeypatch.setattr(checks, "CROP_SIZES", (5,))
+    assert checks.wrong_crops("cpu") == []
     monkeypatch.setattr(triton_backend, "crop_forward", wrong)
-    assert gpu_checks.wrong_crops("cpu") == ["crop 5x5: 1 of 300 bytes differ"]
+    assert checks.wrong_crops("cpu") == ["crop 5x5: 1 of 300 bytes differ"]

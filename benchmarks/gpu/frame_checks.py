@@ -13,10 +13,10 @@ import fermt
 import fermt_kernels as fk
 from fermt_kernels.testing import errors, inaccuracy
 
-from . import gpu_frame_cases
-from .frame_report import Scene, dtype_name, in_dtype
-from .gpu_frame_cases import CHECKED
-from .peers_frame import Maps, whole_frame
+from ..frame_report import Scene, dtype_name, in_dtype
+from ..peers import Maps, whole_frame
+from . import cases
+from .cases import CHECKED
 
 RUNS = 100
 # TF32 keeps 11 bits of a factor and cuts the rest: off by at most 2^-10, a quarter of what bfloat16's rounding, 2^-8,
@@ -90,8 +90,8 @@ def wrong(device: str, dtypes: tuple[torch.dtype, ...], say: Say, small: bool = 
     """How many maps and boxes were compared by the accuracy rule, and those that broke it."""
     compared, found, plan = 0, [], _plan(small)
     for name in plan.models:
-        model = gpu_frame_cases.model(small, **CHECKED[name])
-        scene = gpu_frame_cases.scene(model.config, plan.targets)
+        model = cases.model(small, **CHECKED[name])
+        scene = cases.scene(model.config, plan.targets)
         for dtype in dtypes:
             packed = _packed(model, dtype, device)
             window = _window(packed)
@@ -126,8 +126,8 @@ def wrong_in_tf32(device: str, say: Say, small: bool = False) -> list[str]:
     """Maps and boxes of float32 frames, TF32 allowed, that are further from float64 than TF32 explains."""
     found, roundoff, plan = [], torch.finfo(torch.float32).eps / 2, _plan(small)
     for name in plan.models:
-        model = gpu_frame_cases.model(small, **CHECKED[name])
-        scene = gpu_frame_cases.scene(model.config, plan.targets)
+        model = cases.model(small, **CHECKED[name])
+        scene = cases.scene(model.config, plan.targets)
         packed = _packed(model, torch.float32, device)
         window = _window(packed)
         truth, eager = (_by_the_model(model, scene, window, each) for each in (torch.float64, torch.bfloat16))
@@ -156,13 +156,13 @@ def wrong_in_tf32(device: str, say: Say, small: bool = False) -> list[str]:
 def differs(device: str, dtypes: tuple[torch.dtype, ...], say: Say, runs: int = RUNS, small: bool = False) -> list[str]:
     """Frames that change a bit where they may not: captured, repeated, from the CPU, targets exchanged and back."""
     found, plan = [], _plan(small)
-    model = gpu_frame_cases.model(small)
+    model = cases.model(small)
     for dtype in dtypes:
         packed = _packed(model, dtype, device)
         for batch in plan.batches:
             case = f"frame, {dtype_name(dtype)}, B = {batch}"
             say(f"{case}, {runs} runs")
-            scene = gpu_frame_cases.scene(model.config, batch)
+            scene = cases.scene(model.config, batch)
             template, search = (crops.to(device) for crops in scene)
             caches = fk.frame.encode_template(packed, template)
             space, exchanged = fk.frame.Workspace(), list(caches.flip(0))

@@ -9,20 +9,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
 from fermt_kernels import triton as triton_backend
 
-from . import gpu_frame_cases, gpu_runners
-from .frame_report import Scene, dtype_name, in_dtype
-from .frame_work import joined, total
-from .gpu_frame_plan import launches
-from .gpu_runners import BY_THE_WALL, CLOCKS, Run, Runner, timed
-from .peers_frame import Frame, cached_frame, whole_frame
-from .peers_ops import OURS
+from ..cases import OURS
+from ..frame_report import Scene, dtype_name, in_dtype
+from ..peers import Frame, cached_frame, whole_frame
+from . import cases, clocks
+from .clocks import BY_THE_WALL, FRAME_CLOCKS, Machine, Run, Runner, timed
+from .plan import launches
+from .work import joined, total
 
 SIZES = (  # dtype, batch; what matters most comes first
     *((torch.bfloat16, batch) for batch in (1, 128, 8, 32)),
@@ -47,10 +46,10 @@ class Subject(NamedTuple):
 
     @classmethod
     def of(cls, dtype: torch.dtype, batch: int, device: str) -> Subject:
-        exact = gpu_frame_cases.model(small=device != "cuda").to(device)
+        exact = cases.model(small=device != "cuda").to(device)
         packed = fk.frame.pack(exact, dtype, backend="triton")
         assert isinstance(packed, fk.frame.CudaPackedModel)
-        return cls(in_dtype(exact, dtype), packed, gpu_frame_cases.scene(exact.config, batch))
+        return cls(in_dtype(exact, dtype), packed, cases.scene(exact.config, batch))
 
     def images(self) -> Iterator[Tensor]:
         """Template and search images, normalised, on the device."""
@@ -78,10 +77,10 @@ def _ours(subject: Subject) -> dict[str, Runner]:
         frame.track()
 
     return {
-        OURS: Runner(lambda: partial(track, search), BY_THE_WALL),
-        f"{OURS}, from the CPU": Runner(lambda: lambda: track(pinned)["boxes"].cpu(), ("waited",)),
-        f"{OURS}, no graph": Runner(lambda: launched, BY_THE_WALL),
-        f"{OURS}, launches alone": Runner(lambda: frame.track, ("graph", "cold graph")),
+        OURS: Runner.of(partial(track, search), BY_THE_WALL),
+        f"{OURS}, from the CPU": Runner.of(lambda: track(pinned)["boxes"].cpu(), ("waited",)),
+        f"{OURS}, no graph": Runner.of(launched, BY_THE_WALL),
+        f"{OURS}, launches alone": Runner.of(frame.track, ("graph", "cold graph")),
     }
 
 
@@ -115,7 +114,7 @@ def _compiled(subject: Subject, kind: str) -> Run:
 
 def _eager_peers(subject: Subject) -> dict[str, Runner]:
     return {
-        f"eager, {kind}{', channels last' if last else ''}": Runner(partial(_eager, subject, kind, last), tuple(CLOCKS))
+        f"eager, {kind}{', channels last' if last else ''}": Runner(partial(_eager, subject, kind, last), FRAME_CLOCKS)
         for kind in MAKE
         for last in (False, True)
     }
@@ -125,35 +124,34 @@ def _compiled_peers(subject: Subject) -> dict[str, Runner]:
     return {f"torch.compile, {kind}": Runner(partial(_compiled, subject, kind), BY_THE_WALL) for kind in MAKE}
 
 
-def _shared(dtype: torch.dtype, batch: int, small: bool) -> dict[str, Any]:
-    """What the lines of a dtype and batch have in common; the work is that of our launches."""
-    work = total(joined(launches(batch, dtype, small)))
-    return {"benchmark": "frame", "dtype": dtype_name(dtype), "batch": batch, **work._asdict()}
+def _timed(runners: dict[str, Runner], dtype: torch.dtype, batch: int, machine: Machine) -> Iterator[dict[str, Any]]:
+    """The lines of a dtype and batch; the work in them is that of our launches."""
+    work = total(joined(launches(batch, dtype, not machine.on_gpu)))
+    shared = {"benchmark": "frame", "dtype": dtype_name(dtype), "batch": batch, **work._asdict()}
+    return timed(f"frame, {dtype_name(dtype)}, B = {batch}", runners, shared, machine)
 
 
 @torch.no_grad()
-def measure(device: str, console: Console) -> Iterator[dict[str, Any]]:
+def measure(machine: Machine, quick: bool) -> Iterator[dict[str, Any]]:
     """Ours and eager peers, at every dtype and batch."""
-    small = device != "cuda"
-    for dtype, batch in SMALL_SIZES if small else SIZES:
-        subject = Subject.of(dtype, batch, device)
-        yield from timed(_ours(subject) | _eager_peers(subject), _shared(dtype, batch, small), device, console)
+    for dtype, batch in (SIZES if machine.on_gpu else SMALL_SIZES)[: 1 if quick else None]:
+        subject = Subject.of(dtype, batch, machine.device)
+        yield from _timed(_ours(subject) | _eager_peers(subject), dtype, batch, machine)
 
 
 @torch.no_grad()
-def measure_compiled(device: str, console: Console, minutes: float) -> Iterator[dict[str, Any]]:
+def measure_compiled(machine: Machine, minutes: float) -> Iterator[dict[str, Any]]:
     """torch.compile beside ours. Nothing more is compiled once the minutes are over: what was left out is said."""
-    small, began = device != "cuda", time.monotonic()
-    for dtype, batch in SMALL_SIZES if small else SIZES:
+    began = time.monotonic()
+    for dtype, batch in SIZES if machine.on_gpu else SMALL_SIZES:
         if time.monotonic() - began > 60 * minutes:
-            console.print(f"torch.compile, {dtype_name(dtype)}, B = {batch}: left out, {minutes:g} minutes are over")
+            machine.say(f"torch.compile, {dtype_name(dtype)}, B = {batch}: left out, {minutes:g} minutes are over")
             continue
-        subject = Subject.of(dtype, batch, device)
-        ours = {name: runner for name, runner in _ours(subject).items() if name == OURS}
-        peers = {} if small else _compiled_peers(subject)
-        yield from timed(ours | peers, _shared(dtype, batch, small), device, console)
+        subject = Subject.of(dtype, batch, machine.device)
+        peers = _compiled_peers(subject) if machine.on_gpu else {}
+        yield from _timed({OURS: _ours(subject)[OURS]} | peers, dtype, batch, machine)
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     """The lines as markdown, and what the runners are given."""
-    return f"{gpu_runners.table(lines)}\n\n{CAPTION}"
+    return f"{clocks.table(lines)}\n\n{CAPTION}"

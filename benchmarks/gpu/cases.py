@@ -11,7 +11,7 @@ import torch
 import fermt
 from fermt.model import layers
 
-from .frame_report import Scene
+from ..frame_report import Scene
 
 CHECKED: dict[str, dict[str, Any]] = {
     "center": {"dau": True},

@@ -8,30 +8,30 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from datetime import date
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
 from fermt_kernels import triton as triton_backend
+from fermt_kernels.files import atomic_write
 from fermt_kernels.frame.fold import Folded, fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.launch import Launch, recording
 
-from . import cases
-from .progress import counted
+from .. import cases
+from ..harness import ROOT, commit, counted, table
 
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 INTEGERS = {torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64"}
-RESULTS = Path(__file__).parent / "results" / "triton_aot.json"
+RESULTS = ROOT / "benchmarks" / "results" / "triton_aot.json"
 KERNEL_SECONDS = 1.0  # of compiling one, with two at work
 
 FRAMES = (("fermt", False, 1), ("fermt", False, 128), ("fermt-corner", True, 1))  # name, reweighted, targets
@@ -242,24 +242,19 @@ def main(
     """Registers, spilled bytes, shared memory and occupancy of every Triton kernel, compiled without a GPU."""
     import triton
 
-    console = Console()
     chosen, every = [int(arch) for arch in archs.split(",")], sources()
     if quick:
         chosen, every = chosen[:1], one_each(every)
     total = len(every) * len(chosen)
     rows = list(counted(compile_all(every, chosen), "kernels compiled", total, total * KERNEL_SECONDS))
-    table = Table(title="Triton kernels, ahead of time", box=box.SIMPLE, padding=(0, 0), pad_edge=False)
-    for heading in ("kernel", "case", "sm", "regs", "spilled", "shared", "warps", "occupancy"):
-        table.add_column(heading, justify="left" if heading in ("kernel", "case") else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(f"{value:.0%}" if isinstance(value, float) else str(value) for value in row))
-    console.print(table)
+    headings = ("kernel", "case", "sm", "regs", "spilled", "shared", "warps", "occupancy")
+    cells = ([f"{value:.0%}" if isinstance(value, float) else str(value) for value in row] for row in rows)
+    Console().print(table("Triton kernels, ahead of time", headings, cells, left=2))
     if quick:
         return
     facts = {"triton": triton.__version__, "torch": torch.__version__}
-    part = out.with_suffix(".part")
-    part.write_text(json.dumps({"versions": facts, "kernels": [row._asdict() for row in rows]}, indent=1) + "\n")
-    part.replace(out)
+    about = {"commit": commit(), "date": date.today().isoformat(), "versions": facts}
+    atomic_write(out, json.dumps(about | {"kernels": [row._asdict() for row in rows]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

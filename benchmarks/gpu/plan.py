@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Console
 
 import fermt_kernels as fk
 from fermt_kernels import triton as triton_backend
@@ -16,9 +15,11 @@ from fermt_kernels.frame.fold import fold
 from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.launch import Launch, launch, recording
 
-from . import gpu_frame_cases, gpu_timing, roofline
-from .frame_report import dtype_name
-from .frame_work import Counted, counted, joined, total
+from ..frame_report import dtype_name
+from ..harness import markdown
+from . import cases
+from .clocks import Machine, seconds_of
+from .work import H200, Ceilings, Counted, Work, counted, joined, total
 
 BATCHES = (1, 128)
 DTYPE = torch.bfloat16
@@ -27,7 +28,21 @@ HEADINGS = ("kernel", "sizes", "launches", "MB", "GFLOP", "1e9 exp", "floor us",
 
 def packed_model(device: str, dtype: torch.dtype, small: bool) -> fk.frame.CudaPackedModel:
     """The default model for the Triton kernels, whether they can run on that device or not."""
-    return for_device(fold(gpu_frame_cases.model(small)), dtype, torch.device(device))
+    return for_device(fold(cases.model(small)), dtype, torch.device(device))
+
+
+def tracked_frame(
+    device: str, dtype: torch.dtype, batch: int, small: bool
+) -> tuple[fk.frame.CudaPackedModel, triton_backend.Frame]:
+    """The model, and a frame of it that has run once, so that every launch finds what it reads."""
+    packed = packed_model(device, dtype, small)
+    frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
+    template, search = cases.scene(cases.model(small).config, batch)
+    frame.templates.copy_(template)
+    frame.searches.copy_(search)
+    frame.encode()
+    frame.track()
+    return packed, frame
 
 
 def launches(batch: int, dtype: torch.dtype = DTYPE, small: bool = False) -> list[Launch]:
@@ -39,25 +54,20 @@ def launches(batch: int, dtype: torch.dtype = DTYPE, small: bool = False) -> lis
     return recorded
 
 
-def _markdown(headings: tuple[str, ...], rows: list[list[str]]) -> str:
-    lines = [headings, ("---",) * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _numbers(work: roofline.Work, seconds: float) -> list[str]:
+def _numbers(work: Work, seconds: float) -> list[str]:
     return [f"{number:.3g}" for number in (work.bytes / 1e6, work.flops / 1e9, work.exponentials / 1e9, seconds * 1e6)]
 
 
-def table(kinds: Counter[Counted], ceilings: roofline.Ceilings) -> str:
+def table(kinds: Counter[Counted], ceilings: Ceilings) -> str:
     """A line a kernel and size, of all of its launches together; and all of the frame, its floors added up."""
     rows, floors = [], 0.0
     for kind, count in kinds.items():
         floor, by = ceilings.floor(kind.work)
         floors += count * floor
-        together = roofline.Work(*(count * number for number in kind.work))
+        together = Work(*(count * number for number in kind.work))
         rows.append([kind.kernel, kind.shape, str(count), *_numbers(together, count * floor), by])
     rows.append(["all", "", str(kinds.total()), *_numbers(total(kinds), floors), ""])
-    return _markdown(HEADINGS, rows)
+    return markdown(HEADINGS, rows)
 
 
 def estimate() -> str:
@@ -68,28 +78,22 @@ def estimate() -> str:
         repeated = sum(count * kind.repeated for kind, count in kinds.items())
         text += [
             f"A frame in {dtype_name(DTYPE)}, B = {batch}: {kinds.total()} launches; floors by the "
-            f"{roofline.H200.origin}. Programs that share rows repeat {repeated / 1e9:.3g} GFLOP besides.",
-            table(kinds, roofline.H200),
+            f"{H200.origin}. Programs that share rows repeat {repeated / 1e9:.3g} GFLOP besides.",
+            table(kinds, H200),
         ]
     return "\n\n".join(text)
 
 
 @torch.no_grad()
-def measure(device: str, ceilings: roofline.Ceilings, console: Console) -> Iterator[dict[str, Any]]:
+def measure(machine: Machine, ceilings: Ceilings, quick: bool) -> Iterator[dict[str, Any]]:
     """One line a batch, kernel and size: seconds of one launch, replayed over and over, beside its floor.
 
     What a launch reads and writes stays in the L2 cache where it fits, so that it may take less than a floor by memory.
     """
-    small = device != "cuda"
-    dtype, batches = (torch.float32, (1,)) if small else (DTYPE, BATCHES)
+    small = not machine.on_gpu
+    dtype, batches = (torch.float32, (1,)) if small else (DTYPE, BATCHES[: 1 if quick else None])
     for batch in batches:
-        packed = packed_model(device, dtype, small)
-        frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
-        template, search = gpu_frame_cases.scene(gpu_frame_cases.model(small).config, batch)
-        frame.templates.copy_(template)
-        frame.searches.copy_(search)
-        frame.encode()
-        frame.track()  # so that every launch finds what it reads
+        _, frame = tracked_frame(machine.device, dtype, batch, small)
         with recording() as recorded:
             frame.track()
         kinds = joined(recorded)
@@ -101,9 +105,9 @@ def measure(device: str, ceilings: roofline.Ceilings, console: Console) -> Itera
                 "benchmark": "frame/kernels", "dtype": dtype_name(dtype), "batch": batch, "kernel": kind.kernel,
                 "sizes": kind.shape, "launches": count, "floor": floor, "by": by, **kind.work._asdict(),
             }  # fmt: skip
-            line["seconds"] = gpu_timing.clocked(run, calls=1) if small else gpu_timing.graphed(run)
+            line["seconds"] = seconds_of(run, machine.device, samples=10)
             times = f"{line['seconds'] * 1e6:.1f} us, floor {floor * 1e6:.1f} us"
-            console.print(f"B = {batch}, {kind.kernel}, {kind.shape}: {times}", highlight=False, soft_wrap=True)
+            machine.say(f"B = {batch}, {kind.kernel}, {kind.shape}: {times}")
             yield line
 
 
@@ -122,4 +126,4 @@ def report(lines: list[dict[str, Any]]) -> str:
         count = sum(line["launches"] for line in chosen)
         rows.append([chosen[0]["dtype"], str(batch), "all", "", str(count), ""])
         rows[-1] += [f"{us:.1f}", f"{floor:.1f}", "", f"{floor / us:.0%}"]
-    return _markdown(headings, rows)
+    return markdown(headings, rows)

@@ -20,8 +20,8 @@ from fermt_kernels.triton.frame_tiles import FEW, FEW_ROWS, MANY, Mode, Tiles
 from fermt_kernels.triton.frame_weights import FrameSizes, FrameWeights
 from fermt_kernels.triton.launch import Tuning
 
-from . import gpu_frame_cases, gpu_timing
-from .gpu_frame_plan import packed_model
+from .clocks import seconds_of
+from .plan import tracked_frame
 
 Numbers = dict[str, tuple[int, ...]]
 NEAR = 0.1  # how far maps may be from the first table's: what a wrong sum exceeds, and another order of it does not
@@ -58,13 +58,7 @@ class _Subject(NamedTuple):
 
 
 def _subject(device: str, dtype: torch.dtype, batch: int, small: bool) -> _Subject:
-    packed = packed_model(device, dtype, small)
-    frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
-    template, search = gpu_frame_cases.scene(gpu_frame_cases.model(small).config, batch)
-    frame.templates.copy_(template)
-    frame.searches.copy_(search)
-    frame.encode()
-    frame.track()
+    packed, frame = tracked_frame(device, dtype, batch, small)
     return _Subject(packed.weights, packed.sizes, frame.caches(), frame.searches, frame.head.maps)
 
 
@@ -79,8 +73,7 @@ def _seconds(subject: _Subject, on_gpu: bool) -> float | str:
         frame.track()
         if not (apart := (frame.head.maps - subject.maps).abs().max().item()) <= NEAR:
             return f"maps are {apart:.3g} apart"
-        clock = gpu_timing.graphed if on_gpu else gpu_timing.clocked
-        return clock(frame.track, calls=5 if on_gpu else 1)
+        return seconds_of(frame.track, "cuda" if on_gpu else "cpu")
     except (TritonError, RuntimeError) as error:  # too many registers, too much shared memory, or no way to compile it
         if on_gpu:
             torch.cuda.synchronize()  # raises again if it was worse

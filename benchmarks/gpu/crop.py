@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 import fermt_kernels as fk
 from fermt.boxes import Box
 from fermt.data import crop_target, target_square
 
-from .gpu_runners import BY_THE_WALL, CLOCKS, Run, Runner, timed
-from .peers_ops import OURS
+from ..cases import OURS
+from .clocks import BY_THE_WALL, FRAME_CLOCKS, Machine, Run, Runner, timed
 
 FACTOR = 4.0  # side of a square over the square root of its target's area
 BATCHES, SMALL_BATCHES = (1, 32, 128), (1, 3)
@@ -30,9 +29,9 @@ def _boxes(height: int, width: int, count: int) -> list[Box]:
     return [(x * 0.8 * width, y * 0.8 * height, (1 + w) * 0.1 * height, (1 + h) * 0.1 * height) for x, y, w, h in drawn]
 
 
-def measure(device: str, console: Console) -> Iterator[dict[str, Any]]:
-    """One line a number of targets, runner and clock."""
-    small = device != "cuda"
+def measure(machine: Machine) -> Iterator[dict[str, Any]]:
+    """A line a number of targets, runner and clock."""
+    small, device = not machine.on_gpu, machine.device
     (height, width), size = (SMALL_FRAME, SMALL_SIZE) if small else (FRAME, SIZE)
     image = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     there, pixels = image.to(device), image.numpy()
@@ -43,17 +42,14 @@ def measure(device: str, console: Console) -> Iterator[dict[str, Any]]:
         ours = partial(_ours, squares, torch.empty(batch, size, size, 3, dtype=torch.uint8, device=device))
         theirs = partial(_by_opencv, pixels, boxes, size)
         calls: dict[str, tuple[Run, tuple[str, ...]]] = {
-            OURS: (partial(ours, there), tuple(CLOCKS)),
+            OURS: (partial(ours, there), FRAME_CLOCKS),
             f"{OURS}, with the image's copy": (partial(ours, waiting), BY_THE_WALL),
             "OpenCV on the CPU": (theirs, ("waited",)),
             "OpenCV on the CPU, with the crops' copy": (partial(theirs, device), ("waited",)),
         }
-        runners = {name: Runner(partial(_as_it_is, run), clocks) for name, (run, clocks) in calls.items()}
-        yield from timed(runners, {"benchmark": "crop", "dtype": "uint8", "batch": batch}, device, console)
-
-
-def _as_it_is(run: Run) -> Run:
-    return run
+        runners = {name: Runner.of(*call) for name, call in calls.items()}
+        shared = {"benchmark": "crop", "dtype": "uint8", "batch": batch}
+        yield from timed(f"crop, B = {batch}", runners, shared, machine)
 
 
 def _ours(squares: Tensor, out: Tensor, image: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from rich.progress import track
 
 from fermt_kernels import triton as triton_backend
 
-from . import gpu_timing, triton_tune_frame
+from . import tune_frame
+from .clocks import seconds_of
 
 Table = dict[tuple[int, int], Any]
 Run = Callable[[], None]
@@ -57,7 +58,7 @@ def _seconds(run: Run, device: str) -> float | None:
     from triton.runtime.errors import OutOfResources
 
     try:
-        return gpu_timing.graphed(run, calls=5, repeats=5) if device == "cuda" else gpu_timing.clocked(run, calls=1)
+        return seconds_of(run, device)
     except OutOfResources:
         return None
 
@@ -103,10 +104,10 @@ def main(
     if frame:
         named = {str(each).removeprefix("torch."): each for each in triton_backend.DTYPES}
         only = tuple(filter(None, entries.split(",")))
-        if dtype not in named or not set(only) <= triton_tune_frame.TRIED.keys():
-            known = f"--dtype {', '.join(named)}; --entries {', '.join(triton_tune_frame.TRIED)}"
+        if dtype not in named or not set(only) <= tune_frame.TRIED.keys():
+            known = f"--dtype {', '.join(named)}; --entries {', '.join(tune_frame.TRIED)}"
             raise typer.BadParameter(f"there are {known}; got {dtype!r}, {entries!r}")
-        triton_tune_frame.tune(device, named[dtype], batch, only, minutes, sweeps, console)
+        tune_frame.tune(device, named[dtype], batch, only, minutes, sweeps, console)
         return
     _tune_attention(dims, batch, device, console)
 

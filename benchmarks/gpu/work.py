@@ -1,7 +1,7 @@
-"""What each launch of a frame on a GPU must move and compute, counted from its arguments.
+"""What ops and launches of a frame must move and compute, counted, and the time that this takes a GPU at least.
 
-Bytes are those of the plan: each region of a tensor that a launch reads or writes, once. Operations are those of the
-model: what programs compute again because they share rows is counted apart.
+The work of a launch is counted from its arguments. Bytes are those of each region of a tensor that it reads or writes,
+once. Operations are those of the model: what programs compute again because they share rows is counted apart.
 """
 
 from __future__ import annotations
@@ -11,15 +11,80 @@ from collections.abc import Callable, Iterable
 from math import prod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
-from triton import cdiv
 
+from fermt_kernels.patterns import score_pairs
 from fermt_kernels.triton.launch import Launch
 
-from .roofline import Work
+from ..cases import DIM, AttentionCase, OpCase, UnitCase
 
 FLOAT = 4  # bytes of the residual stream, biases, maps and boxes
 BOX = 5  # numbers of a result
+
+
+class Work(NamedTuple):
+    """Bytes to and from memory, each tensor once; floating-point operations of matrix products; exponentials."""
+
+    bytes: float
+    flops: float
+    exponentials: float
+
+
+class Ceilings(NamedTuple):
+    """What a machine does in a second at best, and where the numbers are from."""
+
+    bytes: float
+    flops: float
+    exponentials: float
+    origin: str
+
+    def floor(self, work: Work) -> tuple[float, str]:
+        """Seconds that the tightest of the three takes, and its name."""
+        times = {
+            "memory": work.bytes / self.bytes,
+            "products": work.flops / self.flops,
+            "exponentials": work.exponentials / self.exponentials,
+        }
+        name = max(times, key=lambda key: times[key])
+        return times[name], name
+
+
+# NVIDIA's data sheet of the H200 SXM: 4.8 TB/s, 989 TFLOP/s dense bfloat16; 132 multiprocessors with 16 exponentials a
+# clock each at 1.83 GHz.
+H200 = Ceilings(4.8e12, 989e12, 132 * 16 * 1.83e9, "data sheet of the H200")
+
+
+def attention_work(case: AttentionCase, dtype: torch.dtype, both: bool) -> Work:
+    """Forward: Q K^T and P V. Backward recomputes the first, and has four products more."""
+    pairs = score_pairs(case.pattern, case.n, case.tokens) * case.batch * case.heads
+    tokens, size = case.batch * case.tokens, dtype.itemsize
+    lse = 4 * tokens * case.heads
+    forward = Work(4 * tokens * DIM * size + lse, 4 * pairs * (DIM // case.heads), pairs)
+    if not both:
+        return forward
+    backward = Work(8 * tokens * DIM * size + lse, 10 * pairs * (DIM // case.heads), pairs)
+    return Work(*(a + b for a, b in zip(forward, backward, strict=True)))
+
+
+def unit_work(case: UnitCase, dtype: torch.dtype, both: bool) -> Work:
+    """Reads x, writes the output. Backward reads x and the gradient, writes one, recomputes, has twice the products.
+
+    The exponentials are GELU's, and in backward its derivative's too.
+    """
+    values = 3 * case.batch * case.size**2
+    forward = Work(2 * values * dtype.itemsize, 2 * values * (3 * 3 + 2 * 25), values)
+    backward = Work(3 * values * dtype.itemsize, 3 * forward.flops, 2 * values)
+    return Work(*(a + b for a, b in zip(forward, backward, strict=True))) if both else forward
+
+
+def op_work(case: OpCase, dtype: torch.dtype, both: bool) -> Work:
+    """The work of an op's forward pass, or of both passes."""
+    if isinstance(case, AttentionCase):
+        return attention_work(case, dtype, both)
+    if isinstance(case, UnitCase):
+        return unit_work(case, dtype, both)
+    raise TypeError(f"work is counted of attention and the Dual Attention Unit, got {case!r}")
 
 
 class Counted(NamedTuple):
@@ -125,14 +190,14 @@ def _linear(r: _Reader) -> Count:
 
 def _mlp(r: _Reader) -> Count:
     rows, dim, hidden, share = r.numbers("rows", "DIM", "HIDDEN", "SHARE")
-    parts = cdiv(hidden, share)
+    parts = -(-hidden // share)
     moved = FLOAT * rows * dim * (1 + parts) + r.parameters()
     return f"{_rows(rows, dim, hidden, 1)} and back", Work(moved, 4 * rows * dim * hidden, rows * hidden), 0
 
 
 def _proj_mlp(r: _Reader) -> Count:
     (shape, work, _), (rows, dim, hidden, share) = _mlp(r), r.numbers("rows", "DIM", "HIDDEN", "SHARE")
-    proj, parts = 2 * rows * dim**2, cdiv(hidden, share)
+    proj, parts = 2 * rows * dim**2, -(-hidden // share)
     moved = work.bytes + rows * dim * r.size("heads")
     return f"{shape}, {parts} parts", Work(moved, work.flops + proj, work.exponentials), (parts - 1) * proj
 
