@@ -255,10 +255,10 @@ def headline(values: dict[str, Any]) -> str:
 
 
 def append(out: Path | None, lines: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-    """Appends the lines to a file of JSON lines, `about` in each; does nothing without a file."""
+    """Appends the lines to a file of JSON lines, each with what `about` has beside; does nothing without a file."""
     if out is not None:
         with out.open("a") as file:
-            file.writelines(json.dumps({**line, **about}) + "\n" for line in lines)
+            file.writelines(json.dumps({**about, **line}) + "\n" for line in lines)
 
 
 def table(title: str, headings: Iterable[str], rows: Iterable[Sequence[str]] = (), left: int = 1) -> Table:

@@ -95,6 +95,11 @@ def test_what_auto_takes_is_shown_for_each_instruction_set(tmp_path: Path) -> No
         assert isa in printed
 
 
+def test_a_line_keeps_what_it_says_itself(tmp_path: Path) -> None:
+    harness.append(tmp_path / "r.jsonl", [{"isa": "avx2"}], {"isa": "generic", "commit": "c"})
+    assert json.loads((tmp_path / "r.jsonl").read_text()) == {"isa": "avx2", "commit": "c"}
+
+
 def test_a_kernel_that_is_slower_is_marked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"case": "c", "isa": "avx2", "dtype": "float32", "pass": "forward", "best": "eager"}
     found = [
