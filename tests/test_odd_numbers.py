@@ -45,7 +45,7 @@ def test_equal_inputs_give_themselves(isa: str, dtype: torch.dtype, value: float
 
 @every_isa
 def test_infinite_scores(isa: str) -> None:
-    """Keys whose scores are -inf get nothing, even in a whole chunk; where all are, the mean is NaN."""
+    """Keys whose scores are -inf get nothing, though a chunk of them comes first; where all are, NaN."""
     q, k, v = torch.ones(1, 1, 4, 16), torch.zeros(1, 1, 300, 16), torch.randn(1, 1, 300, 16)
     k[:, :, :140] = -INF
     q = torch.cat((q, torch.ones(1, 1, 296, 16)), 2)
