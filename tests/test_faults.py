@@ -184,7 +184,7 @@ def test_sigterm_while_tracking(given: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda number: number.name)
 @pytest.mark.parametrize("name", CASES)
 def test_signals_at_drawn_moments(name: str, number: signal.Signals, given: Path, tmp_path: Path) -> None:
     draw = random.Random(f"{name} {number}")

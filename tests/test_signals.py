@@ -22,7 +22,7 @@ def ask(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", STOPPING, ids=str)
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
 def test_a_signal_is_raised_and_the_handlers_come_back(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in STOPPING]
     with pytest.raises(Stopped) as raised, raising():
@@ -67,7 +67,9 @@ def test_other_threads_set_no_handlers() -> None:
         assert pool.submit(inside).result() == (None, signal.getsignal(signal.SIGTERM))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)], ids=lambda number: number.name
+)
 def test_every_command_ends_with_the_signals_status(number: signal.Signals) -> None:
     """Here one without files, and in the middle of its work."""
     code = f"""
