@@ -38,8 +38,13 @@ text = st.lists(st.one_of(st.sampled_from(MARKS), st.binary(max_size=12)), max_s
 
 
 @cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is deleted when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="fermt-fuzz-")
+
+
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fermt-fuzz-"))
+    return Path(_temporary().name)
 
 
 @cache
