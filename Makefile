@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.py csrc/*/*.h csrc/*/*.cpp)
 
 PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: install demo test test-all lint bench sanitize sanitize-all fuzz aarch64 toolkits clean
+.PHONY: install demo test test-all lint bench sanitize sanitize-all fuzz aarch64 toolkits timm clean
 
 install: $(VENV)/.installed
 
@@ -85,8 +85,17 @@ toolkits:
 	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(VENV)-toolkits/bin/python -m pytest tests/test_adapters.py tests/test_adapter_vot.py \
 		tests/test_scores_got10k.py
 
+# fk.swap on every family of timm's models with attention, in an environment of its own. Without dependencies, because
+# torchvision would bring another torch: the tests stand in for it.
+timm:
+	$(PYTHON) -m venv $(VENV)-timm
+	$(VENV)-timm/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(VENV)-timm/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' huggingface_hub pyyaml safetensors
+	$(VENV)-timm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps timm
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(VENV)-timm/bin/python -m pytest -q -rA --show-capture=no tests/test_timm.py
+
 clean:
-	rm -rf $(VENV) $(VENV)-toolkits build dist demo *.egg-info
+	rm -rf $(VENV) $(VENV)-toolkits $(VENV)-timm build dist demo *.egg-info
 	rm -f .ninja_deps .ninja_log
 	find fermt_kernels \( -name "*.so" -o -name fermt.h \) -delete
 
