@@ -297,7 +297,7 @@ def test_weights_and_an_untrained_model(tmp_path: Path, call: Callable[..., Any]
     trackers = json.loads(out.read_text())["trackers"]
     assert set(trackers) == {"small, model", "untrained, model", "still"}
     assert trackers["small, model"]["weights"] == "small.safetensors"
-    missing = call(*options, "--weights", tmp_path / "none.safetensors")
+    missing = call("--sequences", tmp_path, "--dtypes", "model", "--weights", tmp_path / "none.safetensors")
     assert missing.exit_code == 1
     assert "none.safetensors" in missing.output
 

@@ -11,7 +11,7 @@ import pytest
 import fermt
 from fermt_kernels.files import MARK, atomic_path, atomic_write, delete_leftovers
 
-from .support.packed import small_model
+from .support.packed import CONFIGS
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_modes_are_those_of_the_umask_or_of_the_replaced_file(tmp_path: Path) ->
     try:
         for name, content in (("text", "a"), ("writer", private)):
             atomic_write(tmp_path / name, content)
-        fermt.save(small_model("center"), tmp_path / "small.safetensors")
+        fermt.save(fermt.build_model(CONFIGS["center"]), tmp_path / "small.safetensors")
         for path in tmp_path.iterdir():
             assert stat.S_IMODE(path.stat().st_mode) == 0o640, path
         for name, content in (("text", "a"), ("writer", private)):

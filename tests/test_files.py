@@ -24,13 +24,14 @@ def test_bytes_and_writers(tmp_path: Path) -> None:
 
 def test_the_umask_decides_the_mode(tmp_path: Path) -> None:
     for mask in (0o022, 0o077, 0o002):
+        path = tmp_path / f"{mask:o}"
         before = os.umask(mask)
         try:
-            atomic_write(tmp_path / "file", b"")
+            atomic_write(path, b"")
             assert os.umask(mask) == mask
         finally:
             os.umask(before)
-        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:

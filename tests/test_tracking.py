@@ -18,7 +18,6 @@ import fermt
 import fermt_kernels as fk
 from fermt import boxes
 from fermt.cli import app
-from fermt.cli.common import UNTRAINED
 from fermt.data import crop_target, normalize
 from fermt.tracking.sources import open_source
 from fermt.tracking.video import VideoWriter, annotate
@@ -275,7 +274,7 @@ def test_track_command(tmp_path: Path, folder: Path, model: fermt.FERMT) -> None
         "--out", tmp_path / "boxes.csv", "--video", tmp_path / "out.mp4",
     )  # fmt: skip
     assert code == 0, printed
-    assert UNTRAINED not in printed
+    assert "untrained" not in printed
     with (tmp_path / "boxes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
@@ -286,10 +285,12 @@ def test_track_command(tmp_path: Path, folder: Path, model: fermt.FERMT) -> None
 def test_without_weights_it_says_so(tmp_path: Path, folder: Path) -> None:
     for file in sorted(folder.iterdir())[2:]:
         file.unlink()
-    code, printed = invoke("track", folder, "--box", "30,20,25,22", "--out", tmp_path / "boxes.txt")
-    assert code == 0, printed
-    assert printed.count(UNTRAINED) == 1
-    assert len((tmp_path / "boxes.txt").read_text().splitlines()) == 2
+    for config, said in (("fermt", "Weights: free-images"), ("fermt-corner", "the network is untrained")):
+        out = tmp_path / f"{config}.txt"
+        code, printed = invoke("track", folder, "--box", "30,20,25,22", "--out", out, "--config", config)
+        assert code == 0, printed
+        assert printed.count(said) == 1
+        assert len(out.read_text().splitlines()) == 2
 
 
 BAD_COMMANDS: list[tuple[Callable[[Path], list[object]], str]] = [
