@@ -22,6 +22,7 @@ from fermt.evaluation.record import digest
 from fermt.export import ExportError, export_onnx
 from fermt.tracking.network import ModuleNetwork, Network, PackedNetwork, hann_window
 from fermt.tracking.target import Options, Target, advance
+from fermt.weights import located
 
 from .accuracy_data import find_sequences, labelled
 from .harness import ROOT
@@ -214,7 +215,7 @@ def entries(
     for name, model, form in asked:
         console.print(f"preparing {name}", highlight=False, markup=False)
         file = files.get(model)
-        facts = {"weights": file.name, "sha256": digest(file)} if file else {"weights": None}
+        facts = {"weights": file.name, "sha256": digest(located(file))} if file else {"weights": None}
         add(name, partial(_form, models[model], form), form=form, **facts)
     for name in peers:
         add(name, partial(PEERS[name], nano), peer=name)
