@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,7 @@ from .submissions import SUBMISSIONS, Submission
 LARGEST = 1 << 26  # bytes of one file; sequences have thousands of frames, not millions
 NEAR = 0.01  # pixels between a first box and its truth that rounding to two decimals explains
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
-NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+|nan|inf|infinity)(e[-+]?\d+)?\s*", re.IGNORECASE)
-SEPARATORS = {"\t": "a tab", " ": "a space", ";": "a semicolon"}
+SHOWN = 40  # characters of a wrong line that a finding has
 
 
 class Finding(NamedTuple):
@@ -27,13 +25,6 @@ class Finding(NamedTuple):
     kind: str
     where: str  # the file and its content
     fault: bool  # the server may refuse or misread the archive; else a warning
-
-
-class Lines(NamedTuple):
-    """The rows of a file of numbers, if all are valid, and the findings."""
-
-    rows: np.ndarray | None  # (N, columns) float64
-    findings: list[Finding]
 
 
 def check_archive(path: Path, benchmark_name: str, benchmark: Benchmark | None = None) -> list[Finding]:
@@ -151,9 +142,9 @@ def _sequence(
     wanted = len(sequence.frames) if sequence is not None else None
     for repetition in repetitions:
         file = parts[repetition].filename
-        rows, findings = _read(archive, parts[repetition], (4,))
-        yield from findings
-        if rows is None:
+        rows = _read(archive, parts[repetition], (4,))
+        if isinstance(rows, Finding):
+            yield rows
             continue
         if wanted is not None and len(rows) != wanted:
             yield Finding("number of rows", f"{file} has {len(rows)}, and the sequence {wanted} frames", True)
@@ -164,14 +155,15 @@ def _sequence(
     if 0 not in parts:
         yield Finding("missing file of times", form.times.format(name), True)
         return
-    rows, findings = _read(archive, parts[0], tuple(sorted({1, len(repetitions)})))
-    yield from findings
-    if rows is not None:
-        file = parts[0].filename
-        if wanted is not None and len(rows) != wanted:
-            yield Finding("number of rows", f"{file} has {len(rows)} times for {wanted} frames", True)
-        if (rows < 0).any():
-            yield Finding("negative time", f"{file}, line {_first(rows < 0)}", True)
+    rows = _read(archive, parts[0], (1, len(repetitions)))
+    if isinstance(rows, Finding):
+        yield rows
+        return
+    file = parts[0].filename
+    if wanted is not None and len(rows) != wanted:
+        yield Finding("number of rows", f"{file} has {len(rows)} times for {wanted} frames", True)
+    if (rows < 0).any():
+        yield Finding("negative time", f"{file}, line {_first(rows < 0)}", True)
 
 
 def _boxes(file: str, rows: np.ndarray, sequence: TestSequence | None) -> Iterator[Finding]:
@@ -186,46 +178,36 @@ def _boxes(file: str, rows: np.ndarray, sequence: TestSequence | None) -> Iterat
         yield Finding("first box is not the given one", f"{file} has {got}, given is {given}", False)
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, columns: tuple[int, ...]) -> Lines:
-    """Reads comma-separated numbers whose count in every line is the same and one of `columns`."""
+def _read(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, columns: tuple[int, int] | tuple[int]
+) -> np.ndarray | Finding:
+    """Reads a table of numbers, (N, one of `columns`) float64; the finding if a file or a line is something else."""
     file = info.filename
     if info.file_size > LARGEST:
-        return Lines(None, [Finding("damaged file", f"{file} has {info.file_size:,} bytes, which no result has", True)])
+        return Finding("damaged file", f"{file} has {info.file_size:,} bytes, which no result has", True)
     try:
         lines = archive.read(info).decode("utf-8").rstrip().splitlines()
     except DAMAGE as error:
-        return Lines(None, [Finding("damaged file", f"{file}: {error}", True)])
-    faults: dict[str, list[int]] = {}
-    rows = []
-    for number, line in enumerate(lines, 1):
-        kind, row = _row(line, columns)
-        if kind:
-            faults.setdefault(kind, []).append(number)
-        rows.append(row)
+        return Finding("damaged file", f"{file}: {error}", True)
     if not lines:
-        faults["empty file"] = [1]
-    if len({len(row) for row in rows}) > 1 and not faults:
-        faults["wrong number of columns"] = [1]
-    findings = [
-        Finding(kind, f"{file}, line {numbers[0]}" + (f" and {len(numbers) - 1} more" if numbers[1:] else ""), True)
-        for kind, numbers in faults.items()
-    ]
-    return Lines(None if findings else np.array(rows, np.float64), findings)
+        return Finding("empty file", file, True)
+    rows = [_numbers(line) for line in lines]
+    count = len(rows[0]) if len(rows[0]) in columns else columns[-1]
+    wrong = [number for number, row in enumerate(rows, 1) if len(row) != count]
+    if not wrong:
+        return np.array(rows, np.float64)
+    more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
+    expected = f"not {count} finite number{'s with commas between' if count > 1 else ''}"
+    return Finding(expected, f"{file}, line {wrong[0]}: {lines[wrong[0] - 1][:SHOWN]!r}{more}", True)
 
 
-def _row(line: str, columns: tuple[int, ...]) -> tuple[str, list[float]]:
-    """Returns the fault of a line, or "", and its numbers."""
-    words = line.split(",")
-    if len(words) in columns and all(NUMBER.fullmatch(word) for word in words):
-        row = [float(word) for word in words]
-        return ("" if np.isfinite(row).all() else "NaN or infinity"), row
-    for separator, name in SEPARATORS.items():
-        parts = line.split(separator)
-        if len(parts) > 1 and len(list(filter(None, parts))) in columns and "," not in line:
-            return f"wrong separator, {name} for a comma", []
-    if len(words) not in columns or not line.strip():
-        return f"wrong number of columns, not {' or '.join(map(str, columns))}", []
-    return "not a number", []
+def _numbers(line: str) -> list[float]:
+    """The finite numbers of a line between commas; empty if it has anything else."""
+    try:
+        row = [float(word) for word in line.split(",")]
+    except ValueError:
+        return []
+    return row if np.isfinite(row).all() and "_" not in line else []
 
 
 def _first(wrong: np.ndarray) -> int:
