@@ -103,6 +103,7 @@ def test_what_auto_takes_is_shown_for_each_instruction_set(tmp_path: Path) -> No
         slower = "linear" in cpp.SLOWER_THAN_PYTORCH.get(isa, ())
         assert (row["takes"], row["ratio"] > 0) == ("reference" if slower else "cpp", True)
         assert isa in printed
+        assert row["pytorch"] == {"generic": "DEFAULT", "avx2": "AVX2"}.get(isa, "AVX512")
 
 
 def test_a_line_keeps_what_it_says_itself(tmp_path: Path) -> None:
@@ -115,11 +116,14 @@ def test_a_kernel_that_is_slower_is_marked(monkeypatch: pytest.MonkeyPatch, caps
     found = [
         row | {"takes": takes, "ratio": ratio} for takes, ratio in (("cpp", 0.5), ("cpp", 2.0), ("reference", 0.9))
     ]
-    monkeypatch.setattr(ops, "in_process", lambda *_, **__: "\n".join(map(json.dumps, found)))
+    given: dict[str, str] = {}
+    printed = "\n".join(map(json.dumps, found))
+    monkeypatch.setattr(ops, "in_process", lambda *_, **variables: given.update(variables) or printed)
     monkeypatch.setattr(library, "supported_isas", lambda: ["avx2"])
     ops.report_auto([], Console(width=200), harness.Progress("auto", 1, 1.0))
     ratios = [line.split("eager")[1].split() for line in capsys.readouterr().out.splitlines() if "eager" in line]
     assert ratios == [["0.50x", "slower"], ["2.00x"], ["0.90x"]]
+    assert (given["FERMT_ISA"], given["ATEN_CPU_CAPABILITY"]) == ("avx2", "avx2")  # PyTorch has no more either
 
 
 def test_learned_scores_as_accuracy_does(tmp_path: Path) -> None:
