@@ -184,10 +184,10 @@ def main(
     Each tracker gets the true box of the first frame and follows the target by itself to the end.
 
     A sequence is a folder with images and groundtruth.txt, a line x,y,w,h for each frame, nan,nan,nan,nan where the
-    target is absent; or with groundtruth.csv: the line frame,x,y,w,h, then those numbers for each labelled frame;
+    target is absent; or with groundtruth.csv: the line frame,x,y,w,h, then those numbers for each labeled frame;
     or a video clip.mp4 with such a file beside it, clip_groundtruth.csv. Boxes are in pixels, frames count from 0.
 
-    Forms: float32, bfloat16 and int8 are the packed frame in that precision, int8 calibrated on the labelled frames of
+    Forms: float32, bfloat16 and int8 are the packed frame in that precision, int8 calibrated on the labeled frames of
     the clips in examples/; onnx is the float32 export in ONNX Runtime, which takes a minute to make; model is PyTorch.
 
     A sequence that cannot be read is named and left out, and the exit status is then 1. Ctrl-C prints what is done, and
@@ -230,9 +230,9 @@ def main(
         raise failed(error) from error
     if results:
         averages = means(results, groups)
-        for table in tables(results, averages):
-            needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-            Console(width=max(console.width, needed)).print(table)  # wrapped rather than cut where that is too wide
+        for made in tables(results, averages):
+            needed = console.measure(made, options=console.options.update(max_width=1000)).maximum
+            Console(width=max(console.width, needed)).print(made)  # wrapped rather than cut where that is too wide
         if left_out := [sequence.name for sequence in todo if sequence.name not in results]:
             console.print(f"Not in the means: {', '.join(left_out)}", style="bold yellow", highlight=False)
         console.print(LEGEND, highlight=False)

@@ -77,6 +77,8 @@ def main(
 
     A result passes if its largest and its rms error are at most twice eager's, plus one rounding. The exit status is 1
     if one does not. Takes a few seconds.
+
+    Example: python -m benchmarks.agreement
     """
     console, about = Console(), facts()
     console.print(headline(about), highlight=False, soft_wrap=True)

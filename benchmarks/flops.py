@@ -104,7 +104,9 @@ def main(
     "MACs less attention" leaves out the two products inside the attention, as module-hook counters and the paper do;
     "as torch counts" is torch.utils.flop_counter on the built model, with the formulas that our ops register. Pairs are
     query-key pairs of a head, the mean over layers; "fewer" compares them as Eq. 7 of the paper does. Position tables
-    (61 440 parameters) are left out of the parameters. Nothing is timed.
+    (61 440 parameters) are left out of the parameters. All of it takes ten seconds.
+
+    Example: python -m benchmarks.flops --config fermt-corner
     """
     todo = [(name, dau) for name in fermt.CONFIGS for dau in ((True, False) if name == "fermt" else (True,))]
     todo = [(name, dau) for name, dau in todo if not quick or name == config]

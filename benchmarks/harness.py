@@ -66,9 +66,6 @@ class Timing(NamedTuple):
     p20: float
     p80: float
 
-    def per_second(self) -> float:
-        return 1.0 / self.median
-
     def cells(self, digits: int = 2) -> list[str]:
         """Median and percentiles in milliseconds, for a table."""
         return [f"{self.median * 1e3:.{digits}f}", f"{self.p20 * 1e3:.{digits}f}-{self.p80 * 1e3:.{digits}f}"]

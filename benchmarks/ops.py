@@ -36,7 +36,12 @@ from .harness import (
 QUICK = ("mixed B=1 D=16", "cross B=1 D=16", "DAU 128x128 B=1", "linear 768-192 GELU B=1")  # what --quick keeps
 QUICK_SECONDS = 0.1
 PASSES = ("forward", "both")
-RUNNERS = ("fermt", "eager", "SDPA a group", "SDPA, mask", "compiled")  # columns of the tables
+# What holds PyTorch, and the libraries that it calls, to the instructions of a CPU that has no more than the named set.
+PYTORCH_HELD_TO = {
+    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "generic": {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+}
 ROW_SECONDS, ISA_SECONDS = 8.0, 15.0  # of a case in a dtype, checks included, and of an instruction set's rows
 
 
@@ -107,26 +112,32 @@ def auto_lines(dtypes: list[str], passes: tuple[str, ...], only: str, seconds: f
                 best = _best(timings)
                 takes = resolve(op, "auto", "cpu", DTYPES[dtype], what == "both")
                 yield {
-                    "benchmark": "ops/auto", "op": op, "case": case.name, "isa": library.load().isa, "dtype": dtype,
+                    "benchmark": "ops/auto", "op": op, "case": case.name, "isa": library.load().isa,
+                    "pytorch": torch.backends.cpu.get_cpu_capability(), "dtype": dtype,
                     "pass": what, "takes": takes, "best": best, "ratio": timings.ratio(best, OURS),
                 }  # fmt: skip
 
 
+def auto_row(line: dict[str, Any]) -> list[str]:
+    """A row of the table; a kernel that is slower than PyTorch is marked, which auto should not have taken."""
+    slower = " slower" if line["ratio"] < 1 and line["takes"] != "reference" else ""
+    words = [str(line[key]) for key in ("case", "isa", "dtype", "pass", "takes", "best")]
+    return [*words, f"{line['ratio']:.2f}x{slower}"]
+
+
 def report_auto(options: list[str], console: Console, progress: Progress) -> list[dict[str, Any]]:
-    """Prints a row for each op and instruction set, each set in a process of its own; the lines."""
-    lines = []
+    """Prints a row for each op and instruction set, and returns the lines.
+
+    Each set is measured in a process of its own, in which PyTorch has no more instructions either, as on such a CPU.
+    """
+    lines: list[dict[str, Any]] = []
     for isa in library.supported_isas():
-        printed = in_process("benchmarks.ops", "--isa-rows", *options, **{library.ISA_VARIABLE: isa})
+        variables = {library.ISA_VARIABLE: isa, **PYTORCH_HELD_TO.get(isa, {})}
+        printed = in_process("benchmarks.ops", "--isa-rows", *options, **variables)
         lines += [json.loads(line) for line in printed.splitlines()]
         progress.step(f"what auto takes on {isa}")
-    made = table("What auto takes, and PyTorch's time over its", ("case", "ISA", "dtype", "pass", "auto takes"), left=5)
-    for heading in ("best of PyTorch", "ratio"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for line in lines:
-        words = (line[key] for key in ("case", "isa", "dtype", "pass", "takes", "best"))
-        slower = " slower" if line["ratio"] < 1 and line["takes"] != "reference" else ""
-        made.add_row(*words, f"{line['ratio']:.2f}x{slower}")
-    console.print(made)
+    headings = ("case", "ISA", "dtype", "pass", "auto takes", "best of PyTorch", "ratio")
+    console.print(table("What auto takes, and PyTorch's time over its", headings, map(auto_row, lines), left=6))
     return lines
 
 
@@ -142,12 +153,13 @@ def main(
     out: Out = None,
     isa_rows: Annotated[bool, typer.Option("--isa-rows", hidden=True)] = False,
 ) -> None:
-    """Milliseconds of attention, the Dual Attention Unit and linear layers, beside every form that PyTorch has.
+    """Times of attention, the Dual Attention Unit and linear layers, beside every form that PyTorch has of them.
 
     The runners of a row take turns; medians are shown. "both" is forward and backward. "eager" and "SDPA a group"
     attend once for each query group, "SDPA, mask" over all tokens with a mask. The last column compares with the
     fastest of the others. The last table shows, for each instruction set of this CPU, which backend auto takes and how
-    many times as fast as the best of PyTorch it is: auto should never take a kernel that is slower.
+    many times as fast as the best of PyTorch it is. PyTorch is held to the same set there, as on a CPU that has no
+    more. auto should take none that is slower.
 
     Example: python -m benchmarks.ops --quick
     """
@@ -174,7 +186,7 @@ def main(
     )
     lines = []
     for op, todo in wanted.items():
-        names = [name for name in RUNNERS if compiled or name != "compiled"]
+        names = [*cases.OPS[op][1].runners(), *["compiled"] * compiled]
         made = table(f"{op}, milliseconds", ("case", "dtype", "pass", *names, "ours is"), left=3)
         for case in todo:
             runs = case.runners()

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import fermt
-from benchmarks import agreement, cases, flops, harness, learned, memory, ops, training
+from benchmarks import agreement, cases, endurance, flops, harness, learned, memory, ops, training
 from benchmarks.accuracy_data import score
 from benchmarks.harness import Case, Timing, Timings, interleave
 from benchmarks.memory import peak_megabytes
@@ -64,17 +65,26 @@ def test_flops_command() -> None:
     assert len(records[0]["layers"]) == 12
 
 
-def test_agreement_command() -> None:
-    printed = run(agreement)
+def written(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of results, each of which says where it is from."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        assert {"commit", "date", "cpu", "threads", "isa", "torch", "python", "fermt_kernels"} <= line.keys()
+    return lines
+
+
+def test_agreement_command(tmp_path: Path) -> None:
+    printed = run(agreement, "--out", str(tmp_path / "r.jsonl"))
     assert "model, tokens" in printed
     assert "exceeds" not in printed
+    assert all(line["passes"] and line["error"] >= 0 for line in written(tmp_path / "r.jsonl"))
 
 
 def test_ops_command(tmp_path: Path) -> None:
     options = ("--only", "DAU 128x128 B=1", "--seconds", "0.01", "--no-auto", "--out", str(tmp_path / "r.jsonl"))
     printed = run(ops, *options)
     assert "DAU 128x128 B=1" in printed
-    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    lines = written(tmp_path / "r.jsonl")
     assert {(line["dtype"], line["pass"]) for line in lines} == {
         (dtype, what) for dtype in ("float32", "bfloat16") for what in ("forward", "both")
     }
@@ -86,13 +96,14 @@ def test_ops_command(tmp_path: Path) -> None:
 def test_what_auto_takes_is_shown_for_each_instruction_set(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     printed = run(ops, "--quick", "--only", "linear 768-192 GELU B=1", "--seconds", "0.01", "--out", str(out))
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    lines = written(out)
     rows = {line["isa"]: line for line in lines if line["benchmark"] == "ops/auto"}
     assert list(rows) == library.supported_isas()
     for isa, row in rows.items():
         slower = "linear" in cpp.SLOWER_THAN_PYTORCH.get(isa, ())
         assert (row["takes"], row["ratio"] > 0) == ("reference" if slower else "cpp", True)
         assert isa in printed
+        assert row["pytorch"] == {"generic": "DEFAULT", "avx2": "AVX2"}.get(isa, "AVX512")
 
 
 def test_a_line_keeps_what_it_says_itself(tmp_path: Path) -> None:
@@ -105,11 +116,14 @@ def test_a_kernel_that_is_slower_is_marked(monkeypatch: pytest.MonkeyPatch, caps
     found = [
         row | {"takes": takes, "ratio": ratio} for takes, ratio in (("cpp", 0.5), ("cpp", 2.0), ("reference", 0.9))
     ]
-    monkeypatch.setattr(ops, "in_process", lambda *_, **__: "\n".join(map(json.dumps, found)))
+    given: dict[str, str] = {}
+    printed = "\n".join(map(json.dumps, found))
+    monkeypatch.setattr(ops, "in_process", lambda *_, **variables: given.update(variables) or printed)
     monkeypatch.setattr(library, "supported_isas", lambda: ["avx2"])
     ops.report_auto([], Console(width=200), harness.Progress("auto", 1, 1.0))
     ratios = [line.split("eager")[1].split() for line in capsys.readouterr().out.splitlines() if "eager" in line]
     assert ratios == [["0.50x", "slower"], ["2.00x"], ["0.90x"]]
+    assert (given["FERMT_ISA"], given["ATEN_CPU_CAPABILITY"]) == ("avx2", "avx2")  # PyTorch has no more either
 
 
 def test_learned_scores_as_accuracy_does(tmp_path: Path) -> None:
@@ -117,7 +131,7 @@ def test_learned_scores_as_accuracy_does(tmp_path: Path) -> None:
     weights, out = tmp_path / "small.safetensors", tmp_path / "r.jsonl"
     fermt.save(fermt.build_model("fermt", patterns=("mixed",), dim=48, num_heads=3), weights)
     printed = run(learned, str(weights), "--videos", "1", "--frames", "4", "--out", str(out))
-    lines = {line["runner"]: line for line in map(json.loads, out.read_text().splitlines())}
+    lines = {line["runner"]: line for line in written(out)}
     assert lines.keys() == {"trained", "untrained", learned.UNMOVED}
     _, truth = synthetic_video(learned.FIRST_SEED, 4, config=synthetic_config("easy"))
     expected = score(np.broadcast_to(truth[0], truth.shape), truth)
@@ -141,7 +155,7 @@ def test_training_command(more: tuple[str, ...], dtypes: list[str], tmp_path: Pa
     out = tmp_path / "r.jsonl"
     printed = run(training, "--batch", "1", "--only", "fermt, auto", "--out", str(out), *more)
     assert dtypes[-1] in printed
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    lines = written(out)
     assert [line["dtype"] for line in lines] == [dtype for dtype in dtypes for _ in range(2)]
     assert {line["runner"] for line in lines} == {"eager PyTorch", "fermt, auto"}
     for ours, eager in zip(lines[::2], lines[1::2], strict=True):
@@ -153,8 +167,29 @@ def test_training_command(more: tuple[str, ...], dtypes: list[str], tmp_path: Pa
 def test_memory_command(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     assert "N=1280" in run(memory, "--quick", "--only", "fermt", "--out", str(out))
-    (line,) = map(json.loads, out.read_text().splitlines())
+    (line,) = written(out)
     assert (line["benchmark"], line["runner"], line["peak_megabytes"] > 0) == ("ops/memory", "fermt", True)
+
+
+def test_a_wrong_result_of_ours_gets_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer's gets one all the same."""
+    wrong = {name: lambda x, *weights: cases.eager_unit(x, *weights) * 1.001 for name in (cases.OURS, "a peer")}
+    monkeypatch.setattr(cases, "UNIT", cases.UNIT | wrong)
+    options = ("--only", "DAU 128x128 B=1", "--dtypes", "float32", "--seconds", "0.01", "--no-auto")
+    printed = run(ops, *options, "--out", str(tmp_path / "r.jsonl"))
+    assert "fermt breaks the accuracy rule, no number" in printed
+    assert "a peer breaks the accuracy rule, timed all the same" in printed
+    assert {line["runner"] for line in written(tmp_path / "r.jsonl")} == {"eager", "a peer"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="memory is read from Linux's /proc")
+def test_endurance_command(tmp_path: Path) -> None:
+    assert "median frame" in run(endurance, "--frames", "400", "--out", str(tmp_path / "r.jsonl"))
+    (line,) = written(tmp_path / "r.jsonl")
+    assert line["frames"] == 400
+    assert line["first_tenth"] > 0
+    assert line["peak_bytes"] > line["growth_bytes"]
 
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="peak memory is read from Linux's /proc")
@@ -198,7 +233,7 @@ def test_the_harness_interleaves_and_prepares(monkeypatch: pytest.MonkeyPatch) -
     assert 0.4 <= clock.now < 0.5  # of seconds for each case
     turns = [name for name, before in zip(order[2:], order[1:], strict=False) if name != before]
     assert len(turns) >= 5
-    assert Timing(0.5, 0.4, 0.6).per_second() == 2
+    assert Timing(0.5, 0.4, 0.6).cells() == ["500.00", "400.00-600.00"]
 
 
 def test_ratios_are_taken_within_a_round() -> None:

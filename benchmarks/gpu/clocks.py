@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..cases import OURS
-from ..harness import Case, Clock, Sample, markdown, take_turns, wall_clock
+from ..harness import Case, Clock, Sample, Timings, markdown, take_turns, wall_clock
 from .work import Ceilings
 
 L2_BYTES = 256 << 20  # more than any L2
@@ -205,20 +205,24 @@ def timed(
             failed[name] = reason
     for clock, of_gpu in CLOCKS.items():
         samplers: dict[str, Sample] = {}
+        firsts: dict[str, list[list[float]]] = {}
 
-        def prepare(name: str, clock: Clock = of_gpu, samplers: dict[str, Sample] = samplers) -> None:
-            samplers[name] = (clock if machine.on_gpu else wall_clock)(Case(runs[name]))
-            samplers[name]()
+        def prepare(
+            name: str,
+            clock: Clock = of_gpu,
+            samplers: dict[str, Sample] = samplers,
+            firsts: dict[str, list[list[float]]] = firsts,
+        ) -> None:
+            sample = (clock if machine.on_gpu else wall_clock)(Case(runs[name]))
+            firsts[name], samplers[name] = [[sample()]], sample
 
         for name in (name for name, runner in runners.items() if clock in runner.clocks):
             if reason := failed.get(name) or tried(name, lambda name=name: prepare(name)):  # type: ignore[misc]
-                samplers.pop(name, None)
                 machine.say(f"{title}, {name}, {clock}: {reason}")
                 yield {**shared, "runner": name, "timing": clock, "failed": reason}
         if not samplers:
             continue
-        least = 5 if machine.on_gpu else 1
-        timings = take_turns(samplers, seconds=machine.seconds * machine.on_gpu, repeats=1, least_rounds=least)
+        timings = take_turns(samplers, seconds=machine.seconds, repeats=1) if machine.on_gpu else Timings(firsts)
         ours = next(name for name in samplers if name.startswith(OURS))
         for name, timing in timings.items():
             ratio = timings.ratio(name, ours)
