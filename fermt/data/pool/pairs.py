@@ -21,10 +21,10 @@ from .sets import BoxedObjects, PhotoParts, Tracks
 
 SHARES = {"scenes": 0.35, "boxes": 0.25, "photos": 0.4}
 STILL = Augmentation(  # for one image used twice: replaces the changes over time in a video
-    template_center=0.2, template_scale=0.1, rotation=0.12, stretch=0.15, contrast=0.25, color=0.12, blur=0.3,
-    noise=6.0, hidden=0.15,
+    template_center=0.2, template_scale=0.1, gray=0.15, brightness=0.35, rotation=0.12, stretch=0.15, contrast=0.35,
+    color=0.15, blur=0.3, noise=6.0, hidden=0.15,
 )  # fmt: skip
-MOVING = Augmentation(rotation=0.05, stretch=0.05, contrast=0.15, color=0.05, blur=0.15, noise=4.0)
+MOVING = Augmentation(gray=0.15, rotation=0.05, stretch=0.05, contrast=0.2, color=0.05, blur=0.15, noise=4.0)
 _SETS: dict[str, tuple[Callable[[Path, str], SequenceSet], Augmentation]] = {
     "boxes": (BoxedObjects, STILL),
     "photos": (PhotoParts, STILL),
