@@ -58,7 +58,7 @@ def test_each_instruction_set_multiplies_accurately(other_isa: str, sizes: tuple
 
 
 def test_amx_leaves_pytorchs_own_products_alone(loaded: library.Library) -> None:
-    """oneDNN sets up a thread's tiles and remembers that it has."""
+    """Both set up the same thread's tiles, in other shapes."""
     if not loaded.isas().get("avx512_amx", False):
         pytest.skip("this CPU or this build has no avx512_amx")
     before = loaded.isa
