@@ -16,8 +16,10 @@ from rich.table import Table
 from fermt_kernels.files import atomic_write
 
 from .. import checkpoints
+from ..images import SUFFIXES
 from ..machine import facts, headline, pick_device
 from ..model import FERMT, build_model
+from ..overwrites import Files
 from ..tracking.speed import PROTOCOL, WARM_UP, Clip, Speed, measure, open_clip, ways
 from .common import Config, Device, JsonOut, Threads, check_inputs_kept, check_output, console, failed, say
 
@@ -39,7 +41,7 @@ def bench(
     to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them.
     """
     check_output(json_out, (".json",))
-    check_inputs_kept({"--json": json_out}, {"--weights": weights, "--video": video})
+    check_inputs_kept({"--json": json_out}, {"--weights": weights, "--video": video and Files(video, SUFFIXES, all_read=True)})
     if threads:
         torch.set_num_threads(threads)
     try:
