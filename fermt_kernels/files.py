@@ -68,7 +68,9 @@ def _create(target: Path, ending: str) -> tuple[Path, BinaryIO]:
     """Creates a temporary file beside `target`, and locks it."""
     while True:
         temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{ending}")
-        file = os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666), "r+b")
+        with named(target):
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        file = os.fdopen(descriptor, "r+b")
         # Before it is locked, another process may take it for a leftover and delete it.
         if _lock(file) is not False and temporary.exists():
             return temporary, file
@@ -110,12 +112,18 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes | memoryview
     Raises:
         OSError: the file, which is named, cannot be written; also whatever `content` raises.
     """
+    with named(path), atomic_path(path, keep_suffix=callable(content)) as temporary:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Gives errors of the system the name of a file, where they have none or that of a temporary file."""
     try:
-        with atomic_path(path, keep_suffix=callable(content)) as temporary:
-            if callable(content):
-                content(temporary)
-            else:
-                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield
     except OSError as error:
         if error.errno is not None:  # else it has a text of its own
             error.filename = os.fspath(path)

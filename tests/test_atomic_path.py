@@ -168,5 +168,5 @@ def test_modes_are_those_of_the_umask_or_of_the_replaced_file(tmp_path: Path) ->
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_out_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(OSError), atomic_path(tmp_path / "none" / "a.txt"):
+    with pytest.raises(OSError, match=r"none/a\.txt'"), atomic_path(tmp_path / "none" / "a.txt"):
         pytest.fail("the work began")

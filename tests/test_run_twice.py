@@ -91,9 +91,7 @@ COMMANDS = {
         ("eval", *GOT10K, "--weights", "WEIGHTS", "--workers", "1", "--out", "DATA/run", "--plot", "DATA/a.svg"),
         ("run/run.json", "a.svg"),
     ),
-    "pack": Command(
-        ("pack", *GOT10K, "--results", "DATA/results", "--out", "DATA/a.zip"), ("a.zip",), write=withheld
-    ),
+    "pack": Command(("pack", *GOT10K, "--results", "DATA/results", "--out", "DATA/a.zip"), ("a.zip",), write=withheld),
     "preview": Command(
         ("data", "preview", *GOT10K, "--no-cache", "--pairs", "2", "--out", "DATA/a.png"),
         ("a.png",),

@@ -1,4 +1,4 @@
-"""A swap under wrappers, adapters, parametrizations, hooks on weights, and sharding: right, or refused in a sentence."""
+"""A swap under wrappers, adapters, parametrizations, hooks on weights, and sharding: right, or refused in words."""
 
 from __future__ import annotations
 

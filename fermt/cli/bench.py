@@ -41,7 +41,9 @@ def bench(
     to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them.
     """
     check_output(json_out, (".json",))
-    check_inputs_kept({"--json": json_out}, {"--weights": weights, "--video": video and Files(video, SUFFIXES, all_read=True)})
+    check_inputs_kept(
+        {"--json": json_out}, {"--weights": weights, "--video": video and Files(video, SUFFIXES, all_read=True)}
+    )
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -62,7 +64,10 @@ def bench(
     if json_out is not None:
         about = {"batch": 1, "warm_up": WARM_UP, "clip": clip.name, "decode": clip.decode, "protocol": PROTOCOL}
         rows = [speed._asdict() for speed in speeds]
-        atomic_write(json_out, json.dumps(machine | about | {"rows": rows}, indent=1) + "\n")
+        try:
+            atomic_write(json_out, json.dumps(machine | about | {"rows": rows}, indent=1) + "\n")
+        except OSError as error:
+            raise failed(error) from error
 
 
 def measure_all(model: FERMT, clip: Clip, seconds: float) -> list[Speed]:

@@ -3,9 +3,9 @@
     python -m tools.fuzz --seconds 300            all targets
     python -m tools.fuzz --case packed:7:1234     one case again, in this process
 
-A case is TARGET:SEED:NUMBER and always draws the same input. A crash, a case that takes longer than five minutes, an error
-that is not one of the expected ones and a wrong result are faults: each is named with its case, and the exit status is
-1. `make fuzz` runs this on a library built with AddressSanitizer.
+A case is TARGET:SEED:NUMBER and always draws the same input. A crash, a case that takes longer than five minutes, an
+error that is not one of the expected ones and a wrong result are faults: each is named with its case, and the exit
+status is 1. `make fuzz` runs this on a library built with AddressSanitizer.
 """
 
 from __future__ import annotations
