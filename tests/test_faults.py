@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,12 +152,22 @@ def started(case: Case, given: Path, out: Path, limit: int = 0) -> subprocess.Po
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
+def signs(case: Case, out: Path) -> set[tuple[str, int]]:
+    """The files that show that the command is at work, and when each was written."""
+    found = set()
+    for path in out.glob(case.begun):
+        with suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
 def stopped(name: str, given: Path, out: Path, number: signal.Signals, delay: float) -> int:
     """The exit status of a command to which a signal is sent `delay` seconds after it is seen at work."""
     case = CASES[name]
+    before = signs(case, out)  # of a run before
     process = started(case, given, out)
     deadline = time.monotonic() + 90
-    while not list(out.glob(case.begun)) and process.poll() is None:
+    while not signs(case, out) - before and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(delay)
