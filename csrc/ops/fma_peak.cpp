@@ -7,6 +7,14 @@
 
 namespace {
 
+#if defined(__AVX512BF16__)
+using NarrowOperand = VecInt;  // pairs of bfloat16
+constexpr int64_t kNarrowWork = 4;
+#else
+using NarrowOperand = Vec;  // products of bfloat16 are products of floats
+constexpr int64_t kNarrowWork = 2;
+#endif
+
 // Each sum is a factor of its next product and starts from its own value, so that the compiler cannot merge them.
 template <class Operand>
 inline void multiply_add_rounds(int64_t iterations, Operand factor, float* result) {
@@ -25,19 +33,19 @@ inline void multiply_add_rounds(int64_t iterations, Operand factor, float* resul
 }  // namespace
 
 fermt_status fermt::FERMT_ISA::fma_peak(fermt_fma_peak_args* args) {
-  const bool pairs = args->dtype == FERMT_BFLOAT16;
+  const bool is_narrow = args->dtype == FERMT_BFLOAT16;
   auto chunk = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       volatile float seed = 0.0f;  // hides the operands' values from the compiler
       float result;
       const Vec value = splat(seed);
-      if (pairs)
-        multiply_add_rounds(args->iterations, (VecInt)value, &result);
+      if (is_narrow)
+        multiply_add_rounds(args->iterations, (NarrowOperand)value, &result);
       else
         multiply_add_rounds(args->iterations, value, &result);
       seed = result;
     }
   };
-  args->operations = args->threads * args->iterations * kAccumulators * kLanes * (pairs ? 4 : 2);
+  args->operations = args->threads * args->iterations * kAccumulators * kLanes * (is_narrow ? kNarrowWork : 2);
   return fermt::parallel_for(args->parallel_for, args->threads, chunk);
 }
