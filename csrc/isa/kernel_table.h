@@ -1,7 +1,8 @@
 // The kernels of each instruction set, and which of them this CPU runs: one table row an instruction set, chosen once.
 //
 // Every file of csrc/ops and csrc/frame is compiled once a row, with the row's name as FERMT_ISA and its flags. The
-// build passes the rows it compiles, best first, as FERMT_ROWS(ROW, HAS): ROW(name, HAS(feature) HAS(feature) ...).
+// build passes the rows it compiles, best first, as FERMT_ROWS(ROW, HAS): ROW(name, base, HAS(feature) HAS(feature)
+// ...). A row whose base is another row differs from it in products of int8 alone.
 
 #pragma once
 
@@ -9,7 +10,7 @@
 #include "abi/packed_model.h"
 
 #ifndef FERMT_ROWS
-#define FERMT_ROWS(ROW, HAS) ROW(generic, )
+#define FERMT_ROWS(ROW, HAS) ROW(generic, generic, )
 #endif
 
 namespace fermt {
@@ -37,7 +38,7 @@ struct KernelTable {
 };
 
 #define FERMT_NOTHING(feature)
-#define FERMT_DECLARE_KERNELS(name, features)                                                \
+#define FERMT_DECLARE_KERNELS(name, base, features)                                          \
   namespace name {                                                                           \
   fermt_status attention_forward(const fermt_attention_forward_args&);                       \
   fermt_status attention_backward(const fermt_attention_backward_args&);                     \
