@@ -21,7 +21,10 @@ from .harness import Case, Timing, Timings, interleave, table
 from .peers import Maps
 
 JUDGED_AS = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
-PAIRS_OF_BFLOAT16 = ("avx512_bf16",)  # instruction sets that multiply bfloat16 itself, without Winograd's transforms
+PAIRS_OF_BFLOAT16 = (
+    "avx512_amx",
+    "avx512_bf16",
+)  # instruction sets that multiply bfloat16 itself, without Winograd's transforms
 TITLES = {
     "cached": "template cached",
     "whole": "template encoded in every frame",

@@ -92,11 +92,13 @@ def attempt(compiler: Compiler, flags: Sequence[str], program: str = _SMALL_PROG
         return (tried.stderr or tried.stdout).strip() or f"exit status {tried.returncode}, no message"
 
 
-def unknown_features(compiler: Compiler, flags: Sequence[str], features: Sequence[str]) -> set[str]:
-    """Features of CPUs that the compiler cannot compile for (-m), or whose presence it cannot ask the CPU for."""
+def unknown_features(
+    compiler: Compiler, flags: Sequence[str], features: Sequence[str], *, not_asked: Sequence[str] = ()
+) -> set[str]:
+    """Features that the compiler cannot compile for (-m) or, but for `not_asked`, cannot ask a CPU for."""
 
     def fails(some: Sequence[str]) -> bool:
-        asked = "".join(f' && __builtin_cpu_supports("{feature}")' for feature in some)
+        asked = "".join(f' && __builtin_cpu_supports("{feature}")' for feature in some if feature not in not_asked)
         program = f'extern "C" int fermt_probe() {{ return 1{asked}; }}\n'
         return attempt(compiler, [*flags, *(f"-m{feature}" for feature in some), "-c"], program) is not None
 

@@ -11,6 +11,7 @@
 #include "gemm/pack.h"
 #include "gemm/product.h"
 #include "gemm/strip.h"
+#include "gemm/tiles.h"
 #include "simd/vector.h"
 
 namespace {
@@ -109,10 +110,11 @@ inline void gemm_rows(const Packed* a, int64_t stride, int64_t rows, const Packe
 
 // epilogue(row, column, sum over k of a[row][k] * panel[k][column]), a vector of columns at a time, for all of a panel.
 // `packed_k` counts operands. `after` is what will be read next, as many bytes as the panel has; `strip` is room for
-// strip_size(packed_k) operands.
+// strip_size(packed_k) operands. Needs a TileScope around it.
 template <class Packed, class Stored, class Epilogue>
 inline void gemm_panel(const Packed* a, int64_t stride, int64_t rows, const Stored* panel, int64_t width,
                        int64_t packed_k, const Stored* after, Packed* strip, Epilogue epilogue) {
+  if constexpr (kTiled<Packed>) return tile_panel(a, stride, rows, panel, width, packed_k, after, epilogue);
   constexpr int64_t kLine = 64 / sizeof(Stored);
   const int64_t stored_k = packed_k / kWidening<Stored, Packed>;
   NextLines next = {reinterpret_cast<const char*>(after), 64, stored_k * width / kLine};

@@ -16,6 +16,7 @@
 #include "abi/parallel.h"
 #include "gemm/pack.h"
 #include "gemm/product.h"
+#include "gemm/tiles.h"
 #include "simd/dtypes.h"
 #include "simd/math.h"
 #include "simd/vector.h"
@@ -188,4 +189,7 @@ inline QueryGroup query_group(const fermt_attention_shape& shape, bool is_templa
 
 #if defined(__AVX512BF16__)
 #include "ops/attention_bfloat16.h"
+#endif
+#if defined(__AMX_TILE__)
+#include "ops/attention_tiles.h"
 #endif

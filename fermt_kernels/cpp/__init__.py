@@ -23,6 +23,7 @@ SLOWER_THAN_PYTORCH = {
     "generic": ("linear",),
     "avx2": ("linear",),
     "avx2_vnni": ("linear",),
+    "avx512_amx": ("linear",),
 }  # by instruction set
 
 
