@@ -31,6 +31,15 @@ constexpr int64_t kScoreStep = 32;  // dimensions of a partial score
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
+// Whether attention with a head dim is made by AMX: its products are whole tiles, or half as deep.
+template <class Packed>
+inline bool attends_by_tiles(int64_t dim) {
+  return kTiled<Packed> && (dim == kLanes || dim % (2 * kLanes) == 0);
+}
+
+// The TileScope that such a head dim needs.
+inline int64_t attention_depth(int64_t dim) { return dim == kLanes ? kLanes / 2 : kLanes; }
+
 // product_tile for any `count` of rows: epilogue(row, c, sum).
 template <int Vectors, int Chains, class Packed, class Epilogue>
 inline void product(const Packed* rows, int64_t count, int64_t row_stride, int64_t inner_stride, const Packed* columns,

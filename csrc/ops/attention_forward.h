@@ -3,61 +3,11 @@
 
 #pragma once
 
-#include "ops/attention.h"
+#include "ops/attention_keys.h"
 
 namespace {
 
 constexpr int64_t kQueryBlock = 256;  // queries of a work item: enough to amortize packing its keys
-
-// Whether attention with a head dim is made by AMX: its products are whole tiles, or half as deep.
-template <class Packed>
-inline bool attends_by_tiles(int64_t dim) {
-  return kTiled<Packed> && (dim == kLanes || dim % (2 * kLanes) == 0);
-}
-
-// The TileScope that such a head dim needs.
-inline int64_t attention_depth(int64_t dim) { return dim == kLanes ? kLanes / 2 : kLanes; }
-
-// How keys and values of one head are packed. Keys: a row each. Values: a row of `dim` for each packed element of keys,
-// or for tiles a row of keys for each dimension.
-template <class Packed>
-struct KeyLayout {
-  bool tiled;
-  int64_t keys, dim, value_stride;  // the last: between the rows of tiles
-
-  KeyLayout(int64_t of_keys, int64_t head_dim)
-      : tiled(attends_by_tiles<Packed>(head_dim)),
-        keys(of_keys),
-        dim(head_dim),
-        value_stride(round_up(packed_count<Packed>(of_keys), kLanes)) {}
-  int64_t key_at(int64_t key) const { return key * packed_count<Packed>(dim); }
-  int64_t key_count() const { return key_at(keys); }
-  int64_t padding() const { return tiled ? key_at(kLanes) : 0; }  // behind the last head: tiles of keys are read
-  int64_t value_at(int64_t key) const { return packed_count<Packed>(key) * (tiled ? 1 : dim); }  // of an even key
-  int64_t value_count() const { return (tiled ? value_stride : packed_count<Packed>(keys)) * dim; }
-
-  // Packs `count` keys and values; in tiles the values are filled up with 0 to whole tiles.
-  template <class T>
-  void pack(const T* k, int64_t k_stride, const T* v, int64_t v_stride, int64_t count, Packed* to_k,
-            Packed* to_v) const {
-    pack_rows(k, k_stride, count, dim, to_k);
-    if constexpr (kTiled<Packed>)
-      if (tiled) return pack_transposed_pairs(v, v_stride, count, dim, to_v, value_stride);
-    pack_row_pairs(v, v_stride, count, dim, dim, to_v);
-  }
-};
-
-// Packed keys and values of one head.
-template <class Packed>
-struct PackedKeys {
-  const Packed *k, *v;
-  int64_t count, value_stride;
-
-  PackedKeys from(int64_t start, int64_t dim, int64_t new_count) const {
-    const KeyLayout<Packed> layout(count, dim);
-    return {k + layout.key_at(start), v + layout.value_at(start), new_count, value_stride};
-  }
-};
 
 // Buffers of one query tile: Q^T, scores, probabilities (in place of the scores if packed as floats), and the output of
 // all segments so far and of one more.
@@ -97,33 +47,6 @@ struct SoftmaxState {
   Vec maximum[kQueryVectors], sum[kQueryVectors];
 };
 
-// The scores of `count` keys from `k` on, and the largest of each query so far.
-template <int Dim, class Packed>
-inline void compute_scores(const TileScratch<Packed>& s, const Packed* k, int64_t count, int64_t dim,
-                           Vec (&larger)[kQueryVectors]) {
-  if constexpr (kTiled<Packed>)
-    if (attends_by_tiles<Packed>(dim)) {
-      scores_by_tiles(k, count, s.qt, packed_count<Packed>(dim), s.scores);
-      for (int64_t j = 0; j < count; ++j)
-        for (int c = 0; c < kQueryVectors; ++c)
-          larger[c] = max(larger[c], load(s.scores + j * kQueryTile + c * kLanes));
-      return;
-    }
-  product_over_dims<Dim>(k, count, s.qt, packed_count<Packed>(dim), s.scores,
-                         [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
-}
-
-// acc += the values of `count` keys from `start` on, weighted by their probabilities.
-template <int Dim, class Packed>
-inline void add_values(const TileScratch<Packed>& s, const PackedKeys<Packed>& keys, int64_t start, int64_t count,
-                       int64_t dim, float* acc) {
-  const int64_t packed_keys = packed_count<Packed>(count), first = packed_count<Packed>(start);
-  if constexpr (kTiled<Packed>)
-    if (attends_by_tiles<Packed>(dim))
-      return add_product_by_tiles(keys.v + first, keys.value_stride, dim, s.p, packed_keys, acc);
-  add_product_over_keys(keys.v + first * dim, dim, s.p, packed_keys, acc);
-}
-
 // Runs the tile over packed keys, a chunk at a time; leaves the output before the division in `acc`. Not inlined: one
 // copy serves all dtypes.
 template <int Dim, class Packed>
@@ -131,6 +54,7 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
                                                                  const PackedKeys<Packed>& keys, int64_t dim,
                                                                  Vec factor, float* acc) {
   const int64_t dim_numbers = packed_count<Packed>(dim);
+  const KeyLayout<Packed> layout = keys.layout(dim);
   SoftmaxState state = {};
   for (int c = 0; c < kQueryVectors; ++c) state.maximum[c] = splat(-INFINITY);
   memset(acc, 0, sizeof(float) * dim * kQueryTile);
@@ -138,7 +62,8 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
     const int64_t chunk = keys.count - start < kKeyChunk ? keys.count - start : kKeyChunk;
     Vec larger[kQueryVectors], offset[kQueryVectors], pivot[kQueryVectors];
     for (int c = 0; c < kQueryVectors; ++c) larger[c] = state.maximum[c];
-    compute_scores<Dim>(s, keys.k + start * dim_numbers, chunk, dim, larger);
+    compute_scores<Dim>(keys.k + start * dim_numbers, chunk, s.qt, dim, s.scores,
+                        [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
     for (int c = 0; c < kQueryVectors; ++c) {
       offset[c] = larger[c] * factor;
       pivot[c] = pivot_of(larger[c]);
@@ -159,7 +84,7 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
       return exp2_of_score(load(s.scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
     };
     store_probabilities(chunk, probability, s.p, state.sum);
-    add_values<Dim>(s, keys, start, chunk, dim, acc);
+    layout.add_product(keys.v + layout.value_at(start), s.p, chunk, acc);
   }
   return state;
 }

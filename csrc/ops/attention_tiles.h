@@ -75,4 +75,20 @@ inline void add_product_by_tiles(const BFloat16Pair* values, int64_t stride, int
   }
 }
 
+// out[j][:] += scores[j] @ rows for `keys` rows of `width` floats, a multiple of 16 of each, summed over a query tile.
+inline void add_product_over_queries_by_tiles(const BFloat16Pair* scores, int64_t keys, const BFloat16Pair* rows,
+                                              int64_t width, float* out) {
+  const int64_t row_bytes = width * sizeof(float);
+  for (int64_t column = 0; column < width; column += kTileSide) {
+    tile_load<0>(rows + column, row_bytes);
+    for (int64_t j = 0; j < keys; j += kTileSide) {
+      float* to = out + j * width + column;
+      tile_load<5>(to, row_bytes);
+      tile_load<7>(scores + j * kTilePairs, kTilePairs * sizeof(BFloat16Pair));
+      tile_multiply_add<5, 7, 0>(BFloat16Pair{});
+      tile_store<5>(to, row_bytes);
+    }
+  }
+}
+
 }  // namespace

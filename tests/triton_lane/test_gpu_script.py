@@ -160,7 +160,7 @@ def test_the_tuner_prints_each_table(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_frames_tuner_finds_the_best_and_leaves_the_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By a made-up time that falls with rows of the convolution's tile; other rows do not fit the chip."""
+    """By an assumed time that falls with rows of the convolution's tile; other rows do not fit the chip."""
     before = frame_tiles.FEW[4]
 
     def seconds(subject: object, on_gpu: bool) -> float | str:
