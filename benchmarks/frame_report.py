@@ -14,13 +14,17 @@ import fermt
 from fermt.data import normalize
 from fermt.export import WholeGraph
 from fermt.flops import frame_macs
+from fermt_kernels.cpp import library
 from fermt_kernels.testing import errors, inaccuracy
 
 from .harness import Case, Timing, Timings, interleave, table
 from .peers import Maps
 
 JUDGED_AS = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
-WINOGRAD = (torch.float32,)  # packed models of these dtypes have the head's convolutions in that form
+PAIRS_OF_BFLOAT16 = (
+    "avx512_amx",
+    "avx512_bf16",
+)  # instruction sets that multiply bfloat16 itself, without Winograd's transforms
 TITLES = {
     "cached": "template cached",
     "whole": "template encoded in every frame",
@@ -87,7 +91,7 @@ class Row(NamedTuple):
         if not (self.runner.macs and self.peak):
             return "-"
         left = 1.0
-        if self.runner.dtype in WINOGRAD:
+        if self.runner.dtype == torch.float32 or library.load().isa not in PAIRS_OF_BFLOAT16:
             saved = frame_macs(self.config) - frame_macs(self.config, winograd=True)
             left = (self.runner.macs - saved) / self.runner.macs
         return f"{self.rate() / self.peak:.0%} / {self.rate() * left / self.peak:.0%}"

@@ -37,9 +37,12 @@ QUICK = ("mixed B=1 D=16", "cross B=1 D=16", "DAU 128x128 B=1", "linear 768-192 
 QUICK_SECONDS = 0.1
 PASSES = ("forward", "both")
 # What holds PyTorch, and the libraries that it calls, to the instructions of a CPU that has no more than the named set.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 PYTORCH_HELD_TO = {
+    "avx512_vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "avx2_vnni": {**AVX2, "ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"},
+    "avx2": {**AVX2, "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "generic": {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 }
 ROW_SECONDS, ISA_SECONDS = 8.0, 15.0  # of a case in a dtype, checks included, and of an instruction set's rows

@@ -25,7 +25,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from toolchain import BuildError, Compiler, attempt, check_compiler, described, find_compiler, find_ninja, flags_of, say
+from toolchain import (
+    BuildError,
+    Compiler,
+    attempt,
+    check_compiler,
+    described,
+    find_compiler,
+    find_ninja,
+    flags_of,
+    say,
+    unknown_features,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fermt_kernels/cpp"  # where the library and its header are installed
@@ -44,13 +55,19 @@ STATIC_RUNTIME = "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL"
 AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma")
 AVX512_BF16 = (*AVX512, "avx512bf16", "avx512vnni")
 TILES = ("amx-tile", "amx-bf16", "amx-int8")  # isa/kernel_table.cpp asks the CPU and the kernel for these
+AVX2 = ("avx2", "fma")
 ISAS: dict[str, tuple[str, ...]] = {
     "avx512_amx": (*AVX512_BF16, *TILES),
     "avx512_bf16": AVX512_BF16,
+    "avx512_vnni": (*AVX512, "avx512vnni"),
     "avx512": AVX512,
-    "avx2": ("avx2", "fma"),
+    "avx2_vnni": (*AVX2, "avxvnni"),
+    "avx2": AVX2,
     "generic": (),
 }
+# Rows that differ from another in products of int8 alone: that row, from which they take all kernels but those.
+BASES = {"avx512_vnni": "avx512", "avx2_vnni": "avx2"}
+INT8_FILE = "int8"  # the file that such a row has of its own
 ONCE = ("abi", "isa")  # folders of csrc/ whose files are compiled once
 EACH_ISA = ("ops", "frame")  # folders whose files are compiled for each instruction set
 GO_ON = "To install without the compiled kernels (slower, same results), set FERMT_KERNELS_NO_CPP=1 and try again."
@@ -69,13 +86,27 @@ def is_x86(target: str) -> bool:
 
 
 def chosen_isas(target: str, environment: Mapping[str, str] = os.environ) -> dict[str, tuple[str, ...]]:
-    """The rows of ISAS to build: those of the target, or of these the ones that FERMT_BUILD_ISAS names."""
+    """The rows of ISAS to build: those of the target, or of these the ones that FERMT_BUILD_ISAS names, with bases."""
     generic = list(ISAS)[-1]
     possible = ISAS if is_x86(target) else {generic: ISAS[generic]}
     wanted = [name.strip() for name in environment.get("FERMT_BUILD_ISAS", "").split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in possible]:
         raise BuildError(f"FERMT_BUILD_ISAS={','.join(unknown)}: expected some of {', '.join(possible)} for {target}.")
-    return {name: features for name, features in possible.items() if not wanted or name in (*wanted, generic)}
+    needed = {generic, *wanted, *(BASES[name] for name in wanted if name in BASES)}
+    return {name: features for name, features in possible.items() if not wanted or name in needed}
+
+
+def known_isas(
+    compiler: Compiler, flags: Sequence[str], isas: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """The rows that the compiler can build; says which it cannot, and why."""
+    features = sorted({feature for row in isas.values() for feature in row})
+    unknown = unknown_features(compiler, flags, features, not_asked=TILES)
+    known = {name: row for name, row in isas.items() if not unknown & {*row}}
+    for name in isas.keys() - known.keys():
+        missing = ", ".join(sorted(unknown & {*isas[name]}))
+        say(f"without the row {name}: {described(compiler)} does not know {missing}; CPUs that have it use another row")
+    return known
 
 
 def sources(folders: Sequence[str]) -> list[str]:
@@ -97,6 +128,7 @@ def units(target: str, isas: Mapping[str, tuple[str, ...]]) -> list[Unit]:
         Unit(source, f"{isa}.{Path(source).stem}", own_flags(isa, features))
         for isa, features in isas.items()
         for source in sources(EACH_ISA)
+        if isa not in BASES or Path(source).stem == INT8_FILE
     ]
     return [*each, *(Unit(source, Path(source).stem, ()) for source in sources(ONCE))]
 
@@ -108,7 +140,7 @@ def rows_define(isas: Mapping[str, tuple[str, ...]]) -> str:
         tiles = ["TILES"] if set(TILES) & set(features) else []
         return " ".join([*(f"HAS({feature})" for feature in features if feature not in TILES), *tiles])
 
-    rows = (f"ROW({name}, {needs(features)})" for name, features in isas.items())
+    rows = (f"ROW({name}, {BASES.get(name, name)}, {needs(features)})" for name, features in isas.items())
     return f"-DFERMT_ROWS(ROW, HAS, TILES)={' '.join(rows)}"
 
 
@@ -193,6 +225,7 @@ def build(
     isas = chosen_isas(compiler.target, environment)
     flags = [*compile_flags(environment), *extra_flags]
     check_compiler(compiler, flags)
+    isas = known_isas(compiler, flags, isas)
     own = link_flags(compiler, environment) if shared else flags_of("LDFLAGS", environment)
     linking = [*(["-shared"] if shared else []), *extra_flags, *own]
     todo = [*extra_units, *units(compiler.target, isas)]

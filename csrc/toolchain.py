@@ -80,16 +80,29 @@ extern "C" void* fermt_probe(Vec* v) { if constexpr (sizeof(Vec) == 16) *v += 1.
 """
 
 
-def attempt(compiler: Compiler, flags: Sequence[str]) -> str | None:
-    """None if the compiler makes something of the small program with these flags, else what it says."""
+def attempt(compiler: Compiler, flags: Sequence[str], program: str = _SMALL_PROGRAM) -> str | None:
+    """None if the compiler makes something of a small program with these flags, else what it says."""
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "small.cpp", Path(folder) / "small"
-        source.write_text(_SMALL_PROGRAM)
+        source.write_text(program)
         command = [*compiler.command, *flags, str(source), "-o", str(out)]
         tried = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if tried.returncode == 0 and out.exists():
             return None
         return (tried.stderr or tried.stdout).strip() or f"exit status {tried.returncode}, no message"
+
+
+def unknown_features(
+    compiler: Compiler, flags: Sequence[str], features: Sequence[str], *, not_asked: Sequence[str] = ()
+) -> set[str]:
+    """Features that the compiler cannot compile for (-m) or, but for `not_asked`, cannot ask a CPU for."""
+
+    def fails(some: Sequence[str]) -> bool:
+        asked = "".join(f' && __builtin_cpu_supports("{feature}")' for feature in some if feature not in not_asked)
+        program = f'extern "C" int fermt_probe() {{ return 1{asked}; }}\n'
+        return attempt(compiler, [*flags, *(f"-m{feature}" for feature in some), "-c"], program) is not None
+
+    return {feature for feature in features if fails([feature])} if features and fails(features) else set()
 
 
 def described(compiler: Compiler) -> str:

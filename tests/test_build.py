@@ -255,6 +255,37 @@ def test_a_compiler_that_fails_is_named_with_its_reason(
     assert "oldest" not in str(raised.value)
 
 
+def test_rows_that_the_compiler_does_not_know_are_left_out(
+    small: ModuleType,
+    wrapper: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    old = 'for a in "$@"; do [ "$a" = -mavxvnni ] && echo "error: unrecognized option -mavxvnni" >&2 && exit 1; done'
+    monkeypatch.setenv("CXX", wrapper(old))
+    compiler = small.find_compiler()
+    if not small.is_x86(compiler.target):
+        pytest.skip(f"{compiler.target} has one row")
+    rows = {name: small.ISAS[name] for name in ("avx2_vnni", "avx2", "generic")}
+    assert list(small.known_isas(compiler, [], rows)) == ["avx2", "generic"]
+    printed = capfd.readouterr().out
+    assert "without the row avx2_vnni: " in printed
+    assert "does not know avxvnni; CPUs that have it use another row" in printed
+    assert small.unknown_features(compiler, [], ["avx2", "no_such_feature"]) == {"no_such_feature"}
+
+
+def test_a_row_with_a_base_is_one_file(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERMT_BUILD_ISAS", "avx2_vnni")
+    rows = small.chosen_isas("x86_64-linux-gnu")
+    assert list(rows) == ["avx2_vnni", "avx2", "generic"]  # with its base
+    monkeypatch.setattr(small, "sources", lambda folders: [f"csrc/{name}/int8.cpp" for name in folders])
+    monkeypatch.setattr(small, "INT8_FILE", "no such file")
+    names = [unit.name for unit in small.units("x86_64-linux-gnu", rows)]
+    assert "avx2.int8" in names
+    assert "avx2_vnni.int8" not in names
+    assert "ROW(avx2_vnni, avx2, HAS(avx2) HAS(fma) HAS(avxvnni))" in small.rows_define(rows)
+
+
 def test_another_architecture_builds_the_generic_row_alone(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FERMT_BUILD_ISAS")
     for target, rows in (("aarch64-linux-gnu", ISA_ROWS[-1:]), ("x86_64-linux-gnu", ISA_ROWS)):

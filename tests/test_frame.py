@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,48 @@ def test_bytes_stay_near(isa: str, name: str, loaded: library.Library) -> None:
     eager = by_module(model, images, torch.bfloat16)
     for key, value in actual.items():
         assert errors(value, truth[key])[1] <= 4 * errors(eager[key], truth[key])[1], key
+
+
+BYTE_ROWS = (("avx512_vnni", "avx512"), ("avx2_vnni", "avx2"))  # that differ in how they multiply bytes alone
+
+
+@pytest.mark.parametrize("rows", BYTE_ROWS, ids=str)
+@pytest.mark.parametrize("extreme", [False, True])
+def test_bytes_are_multiplied_exactly(rows: tuple[str, str], extreme: bool, loaded: library.Library) -> None:
+    """By dot products of bytes or by 16-bit integers and transforms: the same integers, so the same bits.
+
+    `extreme`: every weight of a convolution is as large as it can be, so that sums are the largest there are.
+    """
+    if not all(loaded.isas().get(row) for row in rows):
+        pytest.skip(f"this CPU or this build lacks one of {', '.join(rows)}")
+    model = lively(fermt.build_model("fermt", **SMALL, patterns=("mixed", "cross")))
+    if extreme:
+        for module in model.box_head.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.weight.data = module.weight.data.sign() * module.weight.data.abs().mean()
+    images = crops(model, 2)
+    before, results = loaded.isa, []
+    for row in rows:
+        loaded.select_isa(row)
+        try:
+            results.append(tracked_by(packed_in(model, torch.int8), images))
+        finally:
+            loaded.select_isa(before)
+    assert results[0]["score_map"].std() > 0
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
+
+
+@pytest.mark.parametrize("dtype", EVERY_DTYPE, ids=str)
+@pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
+def test_one_packed_file_serves_every_instruction_set(isa: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    model = lively(fermt.build_model("fermt", **SMALL, patterns=("mixed", "cross")))
+    packed, images = packed_in(model, dtype), crops(model, 1)
+    packed.save(tmp_path / "packed")
+    before = packed.blob.clone()
+    result = tracked_by(fk.frame.load(tmp_path / "packed"), images)
+    assert torch.equal(result["score_map"], tracked_by(packed, images)["score_map"])
+    assert torch.equal(packed.blob, before)
 
 
 def test_accuracy_says_what_a_dtype_costs() -> None:

@@ -18,6 +18,7 @@ from fermt.model import vit
 from fermt_kernels.frame import MEAN, STD
 from fermt_kernels.frame import packed as packed_module
 from fermt_kernels.frame.fold import fold_batch_norm, fold_norm
+from fermt_kernels.frame.format import MAX_INT8_CHANNELS
 from fermt_kernels.frame.pack import pattern_bits, winograd_filters
 from fermt_kernels.spec.normalization import BATCH_NORM_EPS, LAYER_NORM_EPS
 
@@ -155,6 +156,13 @@ def test_weights_that_are_refused(
 ) -> None:
     with pytest.raises(error, match=f"pack: .*{message}"):
         fk.frame.pack(changed(model, {key: value}))
+
+
+def test_int8_refuses_convolutions_whose_sums_may_not_fit() -> None:
+    crops_of_a_pair = tuple(torch.zeros(1, size, size, 3, dtype=torch.uint8) for size in (16, 32))
+    wide = packed.small_model("center", widths=(MAX_INT8_CHANNELS + 16, 16, 16, 16))
+    with pytest.raises(ValueError, match="pack: in int8 a convolution has at most 1840 channels, got 1856"):
+        fk.frame.pack(wide, torch.int8, calibration=crops_of_a_pair)
 
 
 def test_what_is_no_model_is_refused(model: fermt.FERMT) -> None:

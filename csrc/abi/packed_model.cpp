@@ -28,8 +28,10 @@ bool is_valid(const PackedHeader& h) {
   if (h.dau && (!in_range(h.dau_hidden, 1, 64) || !in_range(h.kernel, 1, 31) || !in_range(h.dilated_kernel, 1, 31) ||
                 h.kernel % 2 == 0 || h.dilated_kernel % 2 == 0))
     return false;
+  const int64_t max_channels = h.dtype == FERMT_INT8 ? kMaxByteChannels : kMaxSize;
+  if (h.dim > max_channels) return false;
   for (int64_t width : h.widths)
-    if (!is_multiple(width, 16)) return false;
+    if (!is_multiple(width, 16) || width > max_channels) return false;
   for (int64_t layer = 0; layer < h.depth; ++layer)
     if (!in_range(h.patterns[layer], 0, 15)) return false;
   return std::isfinite(h.eps) && h.eps > 0 && std::isfinite(h.scale) && std::isfinite(h.template_factor) &&

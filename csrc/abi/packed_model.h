@@ -13,6 +13,10 @@ constexpr int kHeadLayers = 4;
 constexpr int kMaxBranches = 3;
 constexpr int64_t kHeaderBytes = 1024;
 constexpr int64_t kPanel = 64;  // outputs of a panel of weights; the last may be narrower
+// Channels of an int8 convolution: four times the sum of 9 products of each, up to 255 * 127, fits 32 bits, as exact
+// transforms need.
+constexpr int64_t kMaxByteChannels = 1840;
+static_assert(4 * 9 * kMaxByteChannels * 255 * 127 < int64_t{1} << 31, "sums fit");
 
 struct PackedHeader {
   char magic[8];

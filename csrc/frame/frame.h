@@ -104,8 +104,9 @@ struct Frame {
           memset(row, 0, dim * sizeof(float));
       }
     const int64_t rows = (end_block - first_block - 1) * kBlockTokens + blocks.count(end_block - 1);
-    gemm_add(tile.operand(target.input.patches + blocks.first_token(first_block) * input.stride, rows, input.stride),
-             rows, weights, target.tokens.x + first_block * kBlockTokens * dim, dim);
+    gemm_add<typename P::Stored>(
+        tile.operand(target.input.patches + blocks.first_token(first_block) * input.stride, rows, input.stride), rows,
+        weights, tile.strip, target.tokens.x + first_block * kBlockTokens * dim, dim);
   }
 
   fermt_status encode(const fermt_encode_template_args& a) const;

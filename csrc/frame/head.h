@@ -2,8 +2,9 @@
 // convolution.
 //
 // Feature maps are (group, row, column, channel), a group for each branch, with zero padding, so that three neighboring
-// pixels are contiguous inputs. A work item is a panel of outputs and a block of rows: each weight is read by one core.
-// float32 uses Winograd's algorithm in two passes for each layer; bfloat16 and int8 direct convolution in one.
+// pixels are contiguous inputs. A work item is a strip of outputs and a block of rows: each weight is read by one core.
+// Products of floats and of 16-bit integers use Winograd's algorithm in two passes for each layer; those of pairs of
+// bfloat16 and of bytes direct convolution in one.
 
 #pragma once
 
@@ -30,17 +31,26 @@ template <class P>
 struct HeadMaps {
   typename MapOf<P>::type* maps[fermt::kHeadLayers];  // each layer's inputs
   typename P::Value* last;                            // the last layer's output
-  float* inputs;                                      // Winograd: transformed inputs (group, position, tile, channel)
-  char* items;                                        // each work item's sums
+  typename P::Operand* inputs;                        // Winograd: transformed inputs (group, position, tile, channel)
+  char* items;                                        // each work item's memory
   size_t item_bytes;
 };
 
+template <class Operand>
+constexpr bool kWinogradOf = false;
+template <>
+constexpr bool kWinogradOf<float> = true;
+template <>
+constexpr bool kWinogradOf<Int16Pair> = true;
+
 template <class P>
 struct Head {
-  static constexpr bool kWinograd = sizeof(typename P::Value) == sizeof(float);
   using Value = typename P::Value;
   using Map = typename MapOf<P>::type;
+  using Stored = typename P::Stored;
   using Operand = typename P::Operand;
+  static constexpr bool kWinograd = kWinogradOf<Operand>;
+  static constexpr bool kTransformed = kWidening<Stored, float> == 1;  // filters are transformed in the model
   const fermt::PackedModel& model;
   int64_t grid, tiles, pitch;  // tiles: along a side; pitch: pixels of a padded row
 
@@ -57,31 +67,46 @@ struct Head {
 
   // Rows of a layer (of tiles, or of pixels), and how many of them a work item takes.
   int64_t row_count() const { return kWinograd ? tiles : grid; }
-  int64_t panels(int layer) const { return (model.head[layer][0].outputs + fermt::kPanel - 1) / fermt::kPanel; }
+  int64_t strips(int layer) const { return (model.head[layer][0].outputs + kStrip - 1) / kStrip; }
   int64_t block_rows(int layer) const {
-    const int64_t items = model.head_groups(layer) * panels(layer);
+    constexpr int64_t kMaxRows = 4 * fermt::kPanel / kStrip;  // of direct convolution: their sums stay in the cache
+    const int64_t items = model.head_groups(layer) * strips(layer);
     const int64_t blocks = (kMinItems + items - 1) / items;
     const int64_t rows = (row_count() + blocks - 1) / blocks;
-    return kWinograd || rows <= 4 ? rows : 4;
+    return kWinograd || rows <= kMaxRows ? rows : kMaxRows;
   }
   int64_t blocks(int layer) const { return (row_count() + block_rows(layer) - 1) / block_rows(layer); }
-  int64_t items(int layer) const { return model.head_groups(layer) * panels(layer) * blocks(layer); }
+  int64_t items(int layer) const { return model.head_groups(layer) * strips(layer) * blocks(layer); }
+
+  // A work item's memory: the sums of its columns, and room for the columns' weights.
+  struct ItemMemory {
+    float* sums;
+    Operand* strip;
+    size_t bytes;
+  };
+  ItemMemory item_memory(int layer, char* base) const {
+    const int64_t inputs = packed_count<Operand>(channels(layer));
+    const int64_t pixels = kWinograd ? 16 * block_rows(layer) * tiles : block_rows(layer) * grid;
+    const int64_t strip = kTransformed || !kWinograd ? strip_size<Operand, Operand>(kWinograd ? inputs : 3 * inputs)
+                                                     : 4 * inputs * kStrip;
+    Arena arena{base};
+    float* sums = arena.floats(pixels * kStrip);
+    return {sums, ::allocate<Operand>(arena, strip), arena.used};
+  }
 
   HeadMaps<P> allocate(Arena& arena) const {
     HeadMaps<P> to{};
-    size_t inputs = 0;
-    int64_t max_items = 0;
+    int64_t inputs = 0, max_items = 0;
     to.last = reinterpret_cast<Value*>(arena.bytes(model.branches * map_size(fermt::kHeadLayers) * sizeof(Value)));
     for (int layer = 0; layer < fermt::kHeadLayers; ++layer) {
       to.maps[layer] = reinterpret_cast<Map*>(arena.bytes(groups(layer) * map_size(layer) * sizeof(Map)));
-      const size_t floats = groups(layer) * 16 * tiles * tiles * channels(layer);
-      if (floats > inputs) inputs = floats;
+      const int64_t count = groups(layer) * 16 * tiles * tiles * packed_count<Operand>(channels(layer));
+      if (count > inputs) inputs = count;
       if (items(layer) > max_items) max_items = items(layer);
-      const int64_t pixels = kWinograd ? 16 * block_rows(layer) * tiles : block_rows(layer) * grid;
-      const size_t bytes = pixels * fermt::kPanel * sizeof(float);
+      const size_t bytes = item_memory(layer, nullptr).bytes;
       if (bytes > to.item_bytes) to.item_bytes = bytes;
     }
-    if (kWinograd) to.inputs = arena.floats(inputs);
+    if (kWinograd) to.inputs = ::allocate<Operand>(arena, inputs);
     to.items = arena.bytes(max_items * to.item_bytes);
     return to;
   }
@@ -137,80 +162,123 @@ struct Head {
   }
 
   void transform_inputs(const HeadMaps<P>& maps, int layer, int64_t group, int64_t tile_row) const {
-    const int64_t width = channels(layer), position = tiles * tiles * width;
+    const int64_t width = channels(layer), packed = packed_count<Operand>(width), position = tiles * tiles * packed;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      const float* from = pixel(maps.maps[layer], layer, group, 2 * tile_row - 1, 2 * tile - 1);
-      float* to = maps.inputs + group * 16 * position + (tile_row * tiles + tile) * width;
-      for (int64_t c = 0; c < width; c += kLanes) winograd_input_tile(from + c, width, pitch * width, to + c, position);
+      const Map* from = pixel(maps.maps[layer], layer, group, 2 * tile_row - 1, 2 * tile - 1);
+      Operand* to = maps.inputs + group * 16 * position + (tile_row * tiles + tile) * packed;
+      for (int64_t c = 0; c < width; c += kChannelLanes<Map>)
+        winograd_input_tile(from + c, width, pitch * width, to + c / kPackFactor<Operand>, position);
     }
   }
 
-  void winograd_item(const HeadMaps<P>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
-                     float* sums) const {
-    const fermt::PackedMatrix& matrix = model.head[layer][group];
-    const int64_t inputs = channels(layer), count = (last - first) * tiles;
-    const int64_t start = panel * fermt::kPanel, width = panel_width(matrix.outputs, start);
-    const auto weights = [&](int64_t position, int64_t column) {
-      return reinterpret_cast<const float*>(matrix.panels) + (position * matrix.outputs + column) * inputs;
-    };
-    for (int64_t position = 0; position < 16; ++position) {
-      const float* a = maps.inputs + ((group * 16 + position) * tiles * tiles + first * tiles) * inputs;
-      const float* after = position < 15 ? weights(position + 1, start) : weights(0, start + width);
-      float* to = sums + position * count * width;
-      gemm_panel(a, inputs, count, weights(position, start), width, inputs, after,
-                 [=](int64_t row, int64_t column, Vec sum) { store(to + row * width + column, sum); });
+  // What a work item computes: columns [start, start + columns) of a layer's matrix, whose weights are `width` apart
+  // from one k to the next, in rows [first, last).
+  struct Item {
+    int layer;
+    int64_t group, start, columns, width, first, last;
+  };
+
+  // The first weight of an item's columns, in a panel set of `stored_k` elements of k.
+  const Stored* weights(const Item& item, int64_t stored_k) const {
+    const int64_t in_panel = item.start % fermt::kPanel;
+    return reinterpret_cast<const Stored*>(model.head[item.layer][item.group].panels) +
+           (item.start - in_panel) * stored_k + in_panel;
+  }
+
+  // Sums of the transformed inputs of one position, times `columns`.
+  void multiply_position(const HeadMaps<P>& maps, const Item& item, int64_t position, Columns<Operand> columns,
+                         const Operand* after, float* sums) const {
+    const int64_t inputs = packed_count<Operand>(channels(item.layer)), count = (item.last - item.first) * tiles;
+    const Operand* a = maps.inputs + ((item.group * 16 + position) * tiles * tiles + item.first * tiles) * inputs;
+    float* to = sums + position * count * item.columns;
+    gemm_panel(
+        a, inputs, count, columns.data, columns.width, inputs, after, static_cast<Operand*>(nullptr),
+        [to, width = item.columns](int64_t row, int64_t column, auto sum) { store(to + row * width + column, sum); });
+  }
+
+  template <int Row>
+  void multiply_row(const HeadMaps<P>& maps, const Item& item, const ItemMemory& memory) const {
+    const int64_t stored_k = packed_count<Stored>(channels(item.layer));
+    const int64_t strip = packed_count<Operand>(channels(item.layer)) * item.columns;
+    winograd_filter_strips<Row>(weights(item, 9 * stored_k), item.width, stored_k, item.columns, memory.strip);
+    for (int64_t x = 0; x < 4; ++x)
+      multiply_position(maps, item, 4 * Row + x, {memory.strip + x * strip, item.columns},
+                        memory.strip + (x < 3 ? x + 1 : 0) * strip, memory.sums);
+  }
+
+  void winograd_item(const HeadMaps<P>& maps, const Item& item, const ItemMemory& memory) const {
+    const fermt::PackedMatrix& matrix = model.head[item.layer][item.group];
+    const int64_t inputs = channels(item.layer), count = (item.last - item.first) * tiles;
+    if constexpr (kTransformed) {
+      const Stored* from = weights(item, inputs);
+      const int64_t position_stride = matrix.outputs * inputs;
+      for (int64_t position = 0; position < 16; ++position) {
+        const Stored* after = position < 15 ? from + (position + 1) * position_stride : from + inputs * item.width;
+        multiply_position(maps, item, position,
+                          columns_of(from + position * position_stride, item.width, inputs, memory.strip), after,
+                          memory.sums);
+      }
+    } else {
+      multiply_row<0>(maps, item, memory);
+      multiply_row<1>(maps, item, memory);
+      multiply_row<2>(maps, item, memory);
+      multiply_row<3>(maps, item, memory);
     }
     for (int64_t tile = 0; tile < count; ++tile)
-      for (int64_t column = 0; column < width; column += kLanes) {
-        Vec out[2][2];
-        winograd_output_tile(sums + tile * width + column, count * width, out);
+      for (int64_t column = 0; column < item.columns; column += kLanes) {
+        typename SumOf<Operand>::type out[2][2];
+        winograd_output_tile(memory.sums + tile * item.columns + column, count * item.columns, out);
         for (int64_t dy = 0; dy < 2; ++dy)
           for (int64_t dx = 0; dx < 2; ++dx) {
-            const int64_t y = 2 * (first + tile / tiles) + dy, x = 2 * (tile % tiles) + dx;
-            if (y < grid && x < grid) store_output(maps, layer, group, y, x, start + column, out[dy][dx]);
+            const int64_t y = 2 * (item.first + tile / tiles) + dy, x = 2 * (tile % tiles) + dx;
+            if (y < grid && x < grid)
+              store_output(maps, item.layer, item.group, y, x, item.start + column, out[dy][dx]);
           }
       }
   }
 
-  void direct_item(const HeadMaps<P>& maps, int layer, int64_t group, int64_t panel, int64_t first, int64_t last,
-                   float* sums) const {
-    const fermt::PackedMatrix& matrix = model.head[layer][group];
-    const int64_t inputs = channels(layer), packed_k = packed_count<Operand>(3 * inputs);
-    const int64_t start = panel * fermt::kPanel, width = panel_width(matrix.outputs, start);
-    const Operand* weights = reinterpret_cast<const Operand*>(matrix.panels) + start * 3 * packed_k;
-    for (int64_t ky = 0; ky < 3; ++ky)
-      for (int64_t y = first; y < last; ++y)
-        gemm_panel(reinterpret_cast<const Operand*>(pixel(maps.maps[layer], layer, group, y + ky - 1, -1)),
-                   packed_count<Operand>(inputs), grid, weights + ky * packed_k * width, width, packed_k,
-                   weights + (ky + 1) * packed_k * width, [&](int64_t x, int64_t column, auto sum) {
-                     float* partial = sums + ((y - first) * grid + x) * width + column;
-                     if (ky > 0) sum += load_as<decltype(sum)>(partial);
-                     if (ky < 2)
-                       store(partial, sum);
-                     else
-                       store_output(maps, layer, group, y, x, start + column, sum);
-                   });
+  void direct_item(const HeadMaps<P>& maps, const Item& item, const ItemMemory& memory) const {
+    const int64_t inputs = channels(item.layer), packed_k = packed_count<Operand>(3 * inputs);
+    const Operand* from = weights(item, 3 * packed_k);
+    for (int64_t ky = 0; ky < 3; ++ky, from += packed_k * item.width) {
+      const Columns<Operand> columns = columns_of(from, item.width, packed_k, memory.strip);
+      for (int64_t y = item.first; y < item.last; ++y)
+        gemm_panel(
+            reinterpret_cast<const Operand*>(pixel(maps.maps[item.layer], item.layer, item.group, y + ky - 1, -1)),
+            packed_count<Operand>(inputs), grid, columns.data, columns.width, packed_k, from + packed_k * item.width,
+            static_cast<Operand*>(nullptr), [&](int64_t x, int64_t column, auto sum) {
+              float* partial = memory.sums + ((y - item.first) * grid + x) * item.columns + column;
+              if (ky > 0) sum += load_as<decltype(sum)>(partial);
+              if (ky < 2)
+                store(partial, sum);
+              else
+                store_output(maps, item.layer, item.group, y, x, item.start + column, sum);
+            });
+    }
   }
 
-  void item(const HeadMaps<P>& maps, int layer, int64_t index, float* sums) const {
-    const int64_t block = index % blocks(layer), panel = index / blocks(layer) % panels(layer),
-                  group = index / blocks(layer) / panels(layer);
+  void item(const HeadMaps<P>& maps, int layer, int64_t index, char* memory) const {
+    const int64_t block = index % blocks(layer), strip = index / blocks(layer) % strips(layer),
+                  group = index / blocks(layer) / strips(layer);
+    const int64_t outputs = model.head[layer][group].outputs, start = strip * kStrip;
     const int64_t first = block * block_rows(layer);
     const int64_t last = first + block_rows(layer) < row_count() ? first + block_rows(layer) : row_count();
+    const int64_t columns = outputs - start < kStrip ? outputs - start : kStrip;
     if (block == 0 && layer + 1 < fermt::kHeadLayers) {
-      const int64_t width = channels(layer + 1), start = panel * fermt::kPanel;
-      const int64_t stop = start + panel_width(model.head[layer][group].outputs, start);
-      for (int64_t column = start; column < stop;) {
+      const int64_t width = channels(layer + 1);
+      for (int64_t column = start; column < start + columns;) {
         const int64_t branch = layer == 0 ? column / width : group, in_branch = layer == 0 ? column % width : column;
-        const int64_t count = stop - column < width - in_branch ? stop - column : width - in_branch;
+        const int64_t left = start + columns - column, count = left < width - in_branch ? left : width - in_branch;
         clear_padding(maps.maps[layer + 1], layer + 1, branch, in_branch, count);
         column += count;
       }
     }
+    const Item one = {layer, group, start, columns, panel_width(outputs, start / fermt::kPanel * fermt::kPanel),
+                      first, last};
     if constexpr (kWinograd)
-      winograd_item(maps, layer, group, panel, first, last, sums);
+      winograd_item(maps, one, item_memory(layer, memory));
     else
-      direct_item(maps, layer, group, panel, first, last, sums);
+      direct_item(maps, one, item_memory(layer, memory));
   }
 
   // All four layers of one target, from maps[0]. Targets are taken one at a time, so that their maps stay in the cache.
@@ -224,8 +292,8 @@ struct Head {
       }
       auto chunk = [&](int64_t begin, int64_t end) {
         const TileScope tile_scope;
-        float* sums = reinterpret_cast<float*>(maps.items + begin * maps.item_bytes);
-        for (int64_t i = begin; i < end; ++i) item(maps, layer, i, sums);
+        char* memory = maps.items + begin * maps.item_bytes;
+        for (int64_t i = begin; i < end; ++i) item(maps, layer, i, memory);
       };
       if (const fermt_status status = fermt::parallel_for(run, items(layer), chunk)) return status;
     }

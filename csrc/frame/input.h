@@ -23,7 +23,7 @@ struct Input {
   using Value = typename P::Value;
   const fermt::PackedModel& model;
   DauLayout layout;
-  int64_t size, patch, grid, inputs, stride;  // stride: between patches, in values; whole packed elements
+  int64_t size, patch, grid, inputs, stride;  // stride: between patches, in values; whole stored elements
 
   Input(const fermt::PackedModel& m, int64_t crop_size)
       : model(m),
@@ -32,7 +32,7 @@ struct Input {
         patch(m.header->patch),
         grid(size / patch),
         inputs(3 * patch * patch),
-        stride(round_up(inputs, kPackFactor<typename P::Operand>)) {
+        stride(round_up(inputs, kPackFactor<typename P::Stored>)) {
     // Strips are whole rows of patches, so that a patch is written at once.
     layout.strip_rows = patch * (1 + (layout.strip_rows - 1) / patch);
     layout.strips = (size + layout.strip_rows - 1) / layout.strip_rows;

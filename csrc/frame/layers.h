@@ -80,25 +80,33 @@ struct Tokens {
 template <class P>
 struct TileRows {
   using Value = typename P::Value;
-  Value *rows, *kv, *hidden;  // rows: attention's output, or normalized tokens
-  uint8_t* bytes;             // int8: one of these quantized
-  QuantParams* quant;         // of its rows
+  Value *rows, *kv, *hidden;   // rows: attention's output, or normalized tokens
+  Byte* bytes;                 // int8: one of these quantized
+  QuantParams* quant;          // of its rows
+  typename P::Operand* strip;  // columns of weights
   TileScratch<typename PackedOf<Value>::type> attention;
 
   TileRows(Arena& arena, const fermt::PackedModel& model, int64_t blocks)
       : rows(allocate<Value>(arena, blocks * model.header->dim)),
         kv(allocate<Value>(arena, blocks * 2 * model.header->dim)),
         hidden(allocate<Value>(arena, blocks * model.header->hidden)),
-        bytes(allocate<uint8_t>(arena, blocks * max_inputs(model))),
-        quant(allocate<QuantParams>(arena, blocks)),
+        bytes(allocate<Byte>(arena, kQuantized<P> ? blocks * max_inputs(model) : 0)),
+        quant(allocate<QuantParams>(arena, kQuantized<P> ? blocks : 0)),
+        strip(::allocate<typename P::Operand>(arena, strip_operands(model))),
         attention(arena, model.head_dim) {}
 
+  // Inputs of the widest product, in whole stored elements.
   static int64_t max_inputs(const fermt::PackedModel& model) {
-    if (!kQuantized<P>) return 0;
     const fermt::PackedHeader& h = *model.header;
-    int64_t max = round_up(model.patch_embed.inputs, 4);
+    int64_t max = round_up(model.patch_embed.inputs, kPackFactor<typename P::Stored>);
     max = h.dim > max ? h.dim : max;
     return h.hidden > max ? h.hidden : max;
+  }
+  static int64_t strip_operands(const fermt::PackedModel& model) {
+    using Operand = typename P::Operand;
+    const int64_t all = packed_count<Operand>(max_inputs(model)), dim = packed_count<Operand>(model.header->dim);
+    const int64_t in_blocks = dim > kBlockK ? dim : kBlockK;  // gemm takes all of K, gemm_add a block of it
+    return strip_size<typename P::Stored, Operand>(kWholeK<Operand> ? all : in_blocks);
   }
   template <class V>
   static V* allocate(Arena& arena, int64_t values) {
@@ -140,14 +148,21 @@ inline void layer_norm_row(const float* x, int64_t dim, float eps, T* to) {
   for (int64_t i = 0; i < dim; i += kLanes) store_vector((load(x + i) - mean) * factor, to + i);
 }
 
-inline void store_gelu(Vec v, float* to) { store(to, gelu(v)); }
-
-inline void store_gelu(Vec v, BFloat16* to) { store_vector(gelu_approx(v), to); }
+// GELU as accurate as the precision needs.
+template <class P>
+inline Vec gelu_for(Vec v) {
+  return gelu_approx(v);
+}
+template <>
+inline Vec gelu_for<Float32Precision>(Vec v) {
+  return gelu(v);
+}
 
 template <class P>
 struct Layers {
   using Value = typename P::Value;
   using Packed = typename PackedOf<Value>::type;
+  using Stored = typename P::Stored;
   using Operand = typename P::Operand;
   const fermt::PackedModel& model;
   const TokenBlocks& blocks;
@@ -216,10 +231,11 @@ struct Layers {
   }
 
   // to[row] = a[row] @ matrix + bias.
-  static void linear(const PackedRows<Operand>& a, int64_t rows, const fermt::PackedMatrix& matrix, Value* to) {
+  static void linear(const PackedRows<Operand>& a, int64_t rows, const fermt::PackedMatrix& matrix, Operand* strip,
+                     Value* to) {
     const int64_t stride = matrix.outputs;
     const float* bias = matrix.bias;
-    gemm(a, rows, matrix, [=](int64_t row, int64_t column, Vec sum) {
+    gemm<Stored>(a, rows, matrix, strip, [=](int64_t row, int64_t column, Vec sum) {
       store_vector(sum + load(bias + column), to + row * stride + column);
     });
   }
@@ -238,15 +254,16 @@ struct Layers {
     const fermt::PackedLayer& weights = model.layers[layer];
     const PackedRows<Operand> in = normalized(t, tile, first_block, end_block);
     for_groups(first_block, end_block, model.template_queries(layer), true, [&](int64_t first, int64_t last) {
-      linear(in.from_row((first - first_block) * kBlockTokens), (last - first) * kBlockTokens, weights.q,
+      linear(in.from_row((first - first_block) * kBlockTokens), (last - first) * kBlockTokens, weights.q, tile.strip,
              t.q + first * kBlockTokens * dim);
     });
-    for_groups(
-        first_block, end_block, model.template_keys(layer), model.search_keys(layer), [&](int64_t first, int64_t last) {
-          linear(in.from_row((first - first_block) * kBlockTokens), (last - first) * kBlockTokens, weights.kv, tile.kv);
-          for (int64_t block = first; block < last; ++block)
-            pack_keys(t, layer, block, tile.kv + (block - first) * kBlockTokens * 2 * dim);
-        });
+    for_groups(first_block, end_block, model.template_keys(layer), model.search_keys(layer),
+               [&](int64_t first, int64_t last) {
+                 linear(in.from_row((first - first_block) * kBlockTokens), (last - first) * kBlockTokens, weights.kv,
+                        tile.strip, tile.kv);
+                 for (int64_t block = first; block < last; ++block)
+                   pack_keys(t, layer, block, tile.kv + (block - first) * kBlockTokens * 2 * dim);
+               });
   }
 
   // One layer of blocks [first_block, end_block), and the next layer's projections.
@@ -255,13 +272,14 @@ struct Layers {
     const int64_t rows = (end_block - first_block) * kBlockTokens, stride = hidden;
     float* x = t.x + first_block * kBlockTokens * dim;
     attend(t, tile, layer, first_block, end_block);
-    gemm_add(tile.operand(tile.rows, rows, dim), rows, weights.proj, x, dim);
+    gemm_add<Stored>(tile.operand(tile.rows, rows, dim), rows, weights.proj, tile.strip, x, dim);
     const float* bias = weights.fc1.bias;
     Value* to = tile.hidden;
-    gemm(normalized(t, tile, first_block, end_block), rows, weights.fc1, [=](int64_t row, int64_t column, Vec sum) {
-      store_gelu(sum + load(bias + column), to + row * stride + column);
-    });
-    gemm_add(tile.operand(tile.hidden, rows, hidden), rows, weights.fc2, x, dim);
+    gemm<Stored>(normalized(t, tile, first_block, end_block), rows, weights.fc1, tile.strip,
+                 [=](int64_t row, int64_t column, Vec sum) {
+                   store_vector(gelu_for<P>(sum + load(bias + column)), to + row * stride + column);
+                 });
+    gemm_add<Stored>(tile.operand(tile.hidden, rows, hidden), rows, weights.fc2, tile.strip, x, dim);
     if (layer + 1 < model.header->depth) project(t, tile, layer + 1, first_block, end_block);
   }
 };

@@ -1,38 +1,45 @@
 // Matrix products with packed weights: rows of activations times panels of up to 64 outputs.
 //
-// Operands are packed along the reduction dimension K into 4-byte elements: one float, two bfloat16 or four int8. A
-// panel is K-major: for each packed k, one element for each of its outputs. A tile of a few rows by up to 64 outputs
-// keeps its sums in registers while it runs down a panel; the caller's `epilogue` takes the sums: bias, GELU, residual,
-// layout.
+// Operands are packed along the reduction dimension K into 4-byte elements: one float, two bfloat16, two int16 or four
+// int8. A panel is K-major: for each packed k, one element for each of its outputs. A tile of a few rows by up to 64
+// outputs keeps its sums in registers while it runs down a panel; the caller's `epilogue` takes the sums: bias, GELU,
+// residual, layout. Where the instruction set cannot multiply what the model stores, gemm/strip.h widens it first.
 
 #pragma once
 
 #include "abi/packed_model.h"
 #include "gemm/pack.h"
 #include "gemm/product.h"
+#include "gemm/strip.h"
 #include "gemm/tiles.h"
 #include "simd/vector.h"
 
 namespace {
 
-constexpr int kGemmVectors = kLanes == 16 ? 4 : 2;  // vectors of outputs in a tile
-constexpr int64_t kBlockK = 192;                    // packed k of a count_k: its part of a panel stays in L1
+constexpr int64_t kBlockK = 192;  // packed k of a count_k: its part of a panel stays in L1
 
 // Rows of a tile whose sums fit the registers beside Vectors weights and an activation. Remaining rows go by 4, 2
 // and 1.
 template <int Vectors>
 constexpr int kTileRows = kLanes == 16 ? (Vectors == 4 ? 6 : 8) : 6;
 
-// The precision of a frame: Value is the type of activations between products (and of attention's operands), Operand
-// the packed type that products multiply.
-template <class V, class O>
+// The precision of a frame: Value is the type of activations between products (and of attention's operands), Stored the
+// packed type of the model's weights, Operand the one that products multiply.
+template <class V, class S, class O>
 struct Precision {
   typedef V Value;
+  typedef S Stored;
   typedef O Operand;
 };
-using Float32Precision = Precision<float, float>;
-using BFloat16Precision = Precision<BFloat16, BFloat16Pair>;
-using Int8Precision = Precision<BFloat16, Int8Quad>;
+#if defined(__AVX512BF16__)
+using NarrowValue = BFloat16;
+using BFloat16Precision = Precision<BFloat16, BFloat16Pair, BFloat16Pair>;
+#else
+using NarrowValue = float;  // rounding activations would cost more than it saves
+using BFloat16Precision = Precision<float, BFloat16Pair, float>;
+#endif
+using Float32Precision = Precision<float, float, float>;
+using Int8Precision = Precision<NarrowValue, Int8Quad, ByteOperand>;
 
 template <class P>
 constexpr bool kQuantized = false;
@@ -54,7 +61,7 @@ template <class Packed>
 inline Vec dequantize(const PackedRows<Packed>&, const fermt::PackedMatrix&, int64_t, int64_t, Vec sum) {
   return sum;
 }
-inline Vec dequantize(const PackedRows<Int8Quad>& a, const fermt::PackedMatrix& matrix, int64_t row, int64_t column,
+inline Vec dequantize(const PackedRows<ByteOperand>& a, const fermt::PackedMatrix& matrix, int64_t row, int64_t column,
                       VecInt sum) {
   const QuantParams q = a.quant[row];
   return (to_floats(sum) - q.zero * load(matrix.sums + column)) * (q.scale * load(matrix.scales + column));
@@ -71,16 +78,17 @@ __attribute__((noinline)) void gemm_tile(const Packed* a, int64_t stride, const 
       [=](int64_t i) { __builtin_prefetch(line + i * line_step, 0, 2); });
 }
 
-// What will be read after a panel. The panel's first tiles prefetch it, a cache line for each k.
-struct NextPanel {
+// What will be read after some columns of a panel: cache lines, `step` bytes apart. The first tiles prefetch them, one
+// for each k.
+struct NextLines {
   const char* line;
-  int64_t bytes;
+  int64_t step, count;
 };
 
 // epilogue(row, column, sum) for all rows of Vectors vectors of a panel's columns.
 template <int Rows, int Vectors, class Packed, class Epilogue>
 inline void gemm_rows(const Packed* a, int64_t stride, int64_t rows, const Packed* panel, int64_t width,
-                      int64_t packed_k, NextPanel& next, const Epilogue& epilogue) {
+                      int64_t packed_k, NextLines& next, const Epilogue& epilogue) {
   typename SumOf<Packed>::type sums[Rows * Vectors];
   for (int64_t first = 0; first < rows;) {
     const int64_t left = rows - first;
@@ -89,10 +97,10 @@ inline void gemm_rows(const Packed* a, int64_t stride, int64_t rows, const Packe
                       : count == 4  ? gemm_tile<4, Vectors, Packed>
                       : count == 2  ? gemm_tile<2, Vectors, Packed>
                                     : gemm_tile<1, Vectors, Packed>;
-    const int64_t step = next.bytes > 0 ? 64 : 0;
+    const int64_t step = next.count > 0 ? next.step : 0;
     tile(a + first * stride, stride, panel, width, packed_k, next.line, step, sums);
     next.line += step * packed_k;
-    next.bytes -= step * packed_k;
+    next.count -= packed_k;
     FERMT_ROLLED
     for (int r = 0; r < count; ++r)
       for (int c = 0; c < Vectors; ++c) epilogue(first + r, c * kLanes, sums[r * Vectors + c]);
@@ -101,54 +109,81 @@ inline void gemm_rows(const Packed* a, int64_t stride, int64_t rows, const Packe
 }
 
 // epilogue(row, column, sum over k of a[row][k] * panel[k][column]), a vector of columns at a time, for all of a panel.
-// `after` is what will be read next: as many bytes as the panel has. Needs a TileScope around it.
-template <class Packed, class Epilogue>
-inline void gemm_panel(const Packed* a, int64_t stride, int64_t rows, const Packed* panel, int64_t width,
-                       int64_t packed_k, const Packed* after, Epilogue epilogue) {
+// `packed_k` counts operands. `after` is what will be read next, as many bytes as the panel has; `strip` is room for
+// strip_size(packed_k) operands. Needs a TileScope around it.
+template <class Packed, class Stored, class Epilogue>
+inline void gemm_panel(const Packed* a, int64_t stride, int64_t rows, const Stored* panel, int64_t width,
+                       int64_t packed_k, const Stored* after, Packed* strip, Epilogue epilogue) {
   if constexpr (kTiled<Packed>) return tile_panel(a, stride, rows, panel, width, packed_k, after, epilogue);
-  int64_t column = 0;
-  NextPanel next = {reinterpret_cast<const char*>(after), packed_k * width * static_cast<int64_t>(sizeof(Packed))};
-  const auto shifted = [&](int64_t first) {
-    return [&, first](int64_t row, int64_t c, auto sum) { epilogue(row, first + c, sum); };
+  constexpr int64_t kLine = 64 / sizeof(Stored);
+  const int64_t stored_k = packed_k / kWidening<Stored, Packed>;
+  NextLines next = {reinterpret_cast<const char*>(after), 64, stored_k * width / kLine};
+  const auto take = [&](auto vectors, int64_t column) {
+    constexpr int kVectors = decltype(vectors)::value;
+    constexpr int64_t kColumns = kVectors * kLanes;
+    const auto shifted = [&](int64_t row, int64_t c, auto sum) { epilogue(row, column + c, sum); };
+    if (is_in_place<Stored, Packed, kColumns>(width)) {
+      const Packed* columns = reinterpret_cast<const Packed*>(panel + column);
+      gemm_rows<kTileRows<kVectors>, kVectors>(a, stride, rows, columns, width, packed_k, next, shifted);
+      return;
+    }
+    pack_strip<kColumns>(panel + column, width, stored_k, strip);
+    if (kColumns < width)
+      next = {reinterpret_cast<const char*>(column + kColumns < width ? panel + column + kColumns : after),
+              width * static_cast<int64_t>(sizeof(Stored)), stored_k};
+    gemm_rows<kTileRows<kVectors>, kVectors>(a, stride, rows, strip, kColumns, packed_k, next, shifted);
   };
-  for (; column + kGemmVectors * kLanes <= width; column += kGemmVectors * kLanes)
-    gemm_rows<kTileRows<kGemmVectors>, kGemmVectors>(a, stride, rows, panel + column, width, packed_k, next,
-                                                     shifted(column));
+  int64_t column = 0;
+  for (; column + kStrip <= width; column += kStrip) take(Constant<kGemmVectors>{}, column);
   if constexpr (kLanes == 16)
-    for (; column < width; column += kLanes)
-      gemm_rows<kTileRows<1>, 1>(a, stride, rows, panel + column, width, packed_k, next, shifted(column));
+    for (; column < width; column += kLanes) take(Constant<1>{}, column);
 }
 
 inline int64_t panel_width(int64_t outputs, int64_t start) {
   return outputs - start < fermt::kPanel ? outputs - start : fermt::kPanel;
 }
 
+// Operands of a row that a matrix is multiplied by.
+template <class Stored, class Packed>
+inline int64_t operand_count(const fermt::PackedMatrix& matrix) {
+  return packed_count<Stored>(matrix.inputs) * kWidening<Stored, Packed>;
+}
+
 // epilogue(row, column, a[row] @ matrix[:, column]) for a whole matrix, without its bias. A model's matrices are stored
 // in the order in which they are used, so what follows in memory is prefetched.
-template <class Packed, class Epilogue>
-inline void gemm(const PackedRows<Packed>& a, int64_t rows, const fermt::PackedMatrix& matrix, Epilogue epilogue) {
-  const int64_t packed_k = packed_count<Packed>(matrix.inputs);
+template <class Stored, class Packed, class Epilogue>
+inline void gemm(const PackedRows<Packed>& a, int64_t rows, const fermt::PackedMatrix& matrix, Packed* strip,
+                 Epilogue epilogue) {
+  const int64_t stored_k = packed_count<Stored>(matrix.inputs), packed_k = operand_count<Stored, Packed>(matrix);
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
-    const Packed* panel = reinterpret_cast<const Packed*>(matrix.panels) + start * packed_k;
+    const Stored* panel = reinterpret_cast<const Stored*>(matrix.panels) + start * stored_k;
     const int64_t width = panel_width(matrix.outputs, start);
-    gemm_panel(a.data, a.stride, rows, panel, width, packed_k, panel + packed_k * width,
+    gemm_panel(a.data, a.stride, rows, panel, width, packed_k, panel + stored_k * width, strip,
                [=](int64_t row, int64_t column, auto sum) {
                  epilogue(row, start + column, dequantize(a, matrix, row, start + column, sum));
                });
   }
 }
 
-// to[row] += a[row] @ matrix + bias, in blocks of K. int8 takes all of K at once: its zero point is subtracted once.
+// The operands of k that gemm_add takes at once: for int8 all of them, its zero point is subtracted once.
 template <class Packed>
-inline void gemm_add(const PackedRows<Packed>& a, int64_t rows, const fermt::PackedMatrix& matrix, float* to,
-                     int64_t to_stride) {
-  const int64_t packed_k = packed_count<Packed>(matrix.inputs);
-  const int64_t block_k = kPackFactor<Packed> == 4 ? packed_k : kBlockK;
+constexpr bool kWholeK = false;
+template <>
+constexpr bool kWholeK<ByteOperand> = true;
+
+// to[row] += a[row] @ matrix + bias, in blocks of K.
+template <class Stored, class Packed>
+inline void gemm_add(const PackedRows<Packed>& a, int64_t rows, const fermt::PackedMatrix& matrix, Packed* strip,
+                     float* to, int64_t to_stride) {
+  constexpr int64_t kWide = kWidening<Stored, Packed>;
+  const int64_t packed_k = operand_count<Stored, Packed>(matrix);
+  const int64_t block_k = kWholeK<Packed> ? packed_k : kBlockK;
   for (int64_t start = 0; start < matrix.outputs; start += fermt::kPanel) {
     const int64_t width = panel_width(matrix.outputs, start);
     for (int64_t k = 0; k < packed_k; k += block_k) {
       const int64_t count_k = packed_k - k < block_k ? packed_k - k : block_k;
-      const Packed* panel = reinterpret_cast<const Packed*>(matrix.panels) + start * packed_k + k * width;
+      const Stored* panel =
+          reinterpret_cast<const Stored*>(matrix.panels) + start * (packed_k / kWide) + k / kWide * width;
       const bool with_bias = k == 0;
       const auto add = [=](int64_t row, int64_t column, auto sum) {
         float* out = to + row * to_stride + start + column;
@@ -156,7 +191,7 @@ inline void gemm_add(const PackedRows<Packed>& a, int64_t rows, const fermt::Pac
         if (with_bias) value += load(matrix.bias + start + column);
         store(out, load(out) + value);
       };
-      gemm_panel(a.data + k, a.stride, rows, panel, width, count_k, panel + count_k * width, add);
+      gemm_panel(a.data + k, a.stride, rows, panel, width, count_k, panel + count_k / kWide * width, strip, add);
     }
   }
 }

@@ -84,24 +84,33 @@ inline void pack_columns_of(const MatrixView& values, int64_t rows, int64_t colu
   });
 }
 
+// A vector of packed elements: the first `count` values of a row, the rest 0.
+template <class Packed>
+inline Vec packed_vector(const MatrixView& row, int64_t count) {
+  Packed line[kLanes] = {};
+  for_dtype(row.dtype, [&](auto value) {
+    pack_rows(static_cast<const decltype(value)*>(row.data), 0, 1, count, line);
+    return FERMT_OK;
+  });
+  Vec v;
+  memcpy(&v, line, sizeof v);
+  return v;
+}
+template <>
+inline Vec packed_vector<float>(const MatrixView& row, int64_t count) {
+  return load_partial(row, 0, count);
+}
+
 // Rows of a matrix -> columns of a panel of `width`.
 template <class Packed>
 inline void pack_rows_as_columns(const MatrixView& values, int64_t rows, int64_t inner, int64_t width, Packed* to) {
   const int64_t packed_k = packed_count<Packed>(inner), max_count = kLanes * kPackFactor<Packed>;
-  Packed line[kLanes];
   Vec square[kLanes];
   for (int64_t i = 0; i < width; i += kLanes)
     for (int64_t first = 0; first < packed_k; first += kLanes) {
       const int64_t begin = first * kPackFactor<Packed>, count = inner - begin < max_count ? inner - begin : max_count;
-      for (int64_t r = 0; r < kLanes; ++r) {
-        memset(line, 0, sizeof line);
-        if (i + r < rows)
-          for_dtype(values.dtype, [&](auto value) {
-            pack_rows(static_cast<const decltype(value)*>(values.block(i + r, begin).data), 0, 1, count, line);
-            return FERMT_OK;
-          });
-        memcpy(&square[r], line, sizeof line);
-      }
+      for (int64_t r = 0; r < kLanes; ++r)
+        square[r] = i + r < rows ? packed_vector<Packed>(values.block(i + r, begin), count) : Vec{};
       transpose(square);
       for (int64_t r = 0; r < kLanes && first + r < packed_k; ++r)
         memcpy(to + (first + r) * width + i, &square[r], sizeof(Vec));

@@ -26,6 +26,8 @@ constexpr int64_t kPackFactor = 1;
 template <>
 constexpr int64_t kPackFactor<BFloat16Pair> = 2;
 template <>
+constexpr int64_t kPackFactor<Int16Pair> = 2;
+template <>
 constexpr int64_t kPackFactor<Int8Quad> = 4;
 template <class Packed>
 constexpr int64_t packed_count(int64_t count) {

@@ -14,7 +14,7 @@ struct SumOf {
   typedef Vec type;
 };
 template <>
-struct SumOf<Int8Quad> {
+struct SumOf<ByteOperand> {
   typedef VecInt type;
 };
 

@@ -26,22 +26,22 @@ namespace {
 }
 
 #define FERMT_HAS(feature) &&__builtin_cpu_supports(#feature)
-#define FERMT_SUPPORTED(name, features) \
+#define FERMT_SUPPORTED(name, base, features) \
   bool name##_supported() { return true features; }
 FERMT_ROWS(FERMT_SUPPORTED, FERMT_HAS, &&has_tiles())
 
-#define FERMT_TABLE_ROW(name, features) \
-  {#name,                               \
-   name##_supported,                    \
-   name::attention_forward,             \
-   name::attention_backward,            \
-   name::dual_attention_unit_forward,   \
-   name::dual_attention_unit_backward,  \
-   name::linear_forward,                \
-   name::linear_backward,               \
-   name::fma_peak,                      \
-   &name::frame_float32,                \
-   &name::frame_bfloat16,               \
+#define FERMT_TABLE_ROW(name, base, features) \
+  {#name,                                     \
+   name##_supported,                          \
+   base::attention_forward,                   \
+   base::attention_backward,                  \
+   base::dual_attention_unit_forward,         \
+   base::dual_attention_unit_backward,        \
+   base::linear_forward,                      \
+   base::linear_backward,                     \
+   base::fma_peak,                            \
+   &base::frame_float32,                      \
+   &base::frame_bfloat16,                     \
    &name::frame_int8},
 const KernelTable kRows[] = {FERMT_ROWS(FERMT_TABLE_ROW, FERMT_NOTHING, )};
 constexpr int kRowCount = sizeof(kRows) / sizeof(kRows[0]);

@@ -1,8 +1,9 @@
 // The kernels of each instruction set, and which of them this CPU runs: one table row an instruction set, chosen once.
 //
 // Every file of csrc/ops and csrc/frame is compiled once a row, with the row's name as FERMT_ISA and its flags. The
-// build passes the rows it compiles, best first, as FERMT_ROWS(ROW, HAS, TILES): ROW(name, HAS(feature) ...), with
-// TILES among the features where the row needs AMX.
+// build passes the rows it compiles, best first, as FERMT_ROWS(ROW, HAS, TILES): ROW(name, base, HAS(feature) ...),
+// with TILES among the features where the row needs AMX. A row whose base is another row differs from it in products of
+// int8 alone.
 
 #pragma once
 
@@ -10,7 +11,7 @@
 #include "abi/packed_model.h"
 
 #ifndef FERMT_ROWS
-#define FERMT_ROWS(ROW, HAS, TILES) ROW(generic, )
+#define FERMT_ROWS(ROW, HAS, TILES) ROW(generic, generic, )
 #endif
 
 namespace fermt {
@@ -38,7 +39,7 @@ struct KernelTable {
 };
 
 #define FERMT_NOTHING(feature)
-#define FERMT_DECLARE_KERNELS(name, features)                                                \
+#define FERMT_DECLARE_KERNELS(name, base, features)                                          \
   namespace name {                                                                           \
   fermt_status attention_forward(const fermt_attention_forward_args&);                       \
   fermt_status attention_backward(const fermt_attention_backward_args&);                     \

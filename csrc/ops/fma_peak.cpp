@@ -8,6 +8,14 @@
 
 namespace {
 
+#if defined(__AVX512BF16__)
+using NarrowOperand = VecInt;  // pairs of bfloat16
+constexpr int64_t kNarrowFlop = 4;
+#else
+using NarrowOperand = Vec;  // products of bfloat16 are products of floats
+constexpr int64_t kNarrowFlop = 2;
+#endif
+
 // Each sum is a factor of its next product and starts from its own value, so that the compiler cannot merge them.
 template <class Operand>
 inline void multiply_add_rounds(int64_t iterations, Operand factor, float* result) {
@@ -23,8 +31,8 @@ inline void multiply_add_rounds(int64_t iterations, Operand factor, float* resul
   *result = sum_of_lanes(total);
 }
 
-// FLOP of an iteration on pairs of bfloat16: four products of full tiles by AMX, or as many vectors as of floats.
-constexpr int64_t kPairFlop = kTiled<BFloat16Pair> ? 4 * 16 * 16 * 32 * 2 : kAccumulators * kLanes * 4;
+// FLOP of an iteration on bfloat16: four products of full tiles by AMX, or as many vectors as of floats.
+constexpr int64_t kPairFlop = kTiled<BFloat16Pair> ? 4 * 16 * 16 * 32 * 2 : kAccumulators * kLanes * kNarrowFlop;
 
 inline void pair_rounds(int64_t iterations, Vec value, float* result) {
 #if defined(__AMX_TILE__)
@@ -44,7 +52,7 @@ inline void pair_rounds(int64_t iterations, Vec value, float* result) {
   TileBlock<2, 2>::store(sums);
   *result = sums[0];
 #else
-  multiply_add_rounds(iterations, (VecInt)value, result);
+  multiply_add_rounds(iterations, (NarrowOperand)value, result);
 #endif
 }
 

@@ -21,19 +21,29 @@ constexpr int64_t kItemRows = 96;         // rows of the result in a work item
 constexpr int64_t kMinItems = 8;          // work items: with fewer rows they are smaller, for as many threads
 constexpr int64_t kTokenBlock = 128;      // packed tokens whose sums are added to a weight's gradient at once
 constexpr int64_t kMaxItemColumns = 192;  // columns of a weight's gradient of a work item
-constexpr int64_t kColumnAlign = 16;      // of a panel's width
-constexpr int64_t kNarrowBlockK = 16;     // block of K for a panel of kColumnAlign columns: PyTorch's sums are as short
+constexpr int64_t kPanelColumns = kLanes == 16 ? fermt::kPanel : kStrip;  // so that a tile reads it in place
+constexpr int64_t kColumnAlign = kLanes == 16 ? 16 : kStrip;              // of a panel's width
+constexpr int64_t kNarrow = 16;        // columns that are fewer than a tile of the widest vectors
+constexpr int64_t kNarrowBlockK = 16;  // block of K for them: PyTorch's sums are as short
 
-// A matrix in panels of up to fermt::kPanel columns, packed_k packed elements deep. Behind them: one float for each
+// A matrix in panels of up to kPanelColumns columns, packed_k packed elements deep. Behind them: one float for each
 // column.
 template <class Packed>
 struct Panels {
   Packed* data;
   int64_t packed_k, columns;
 
-  int64_t count() const { return (columns + fermt::kPanel - 1) / fermt::kPanel; }
-  int64_t width(int64_t panel) const { return round_up(panel_width(columns, panel * fermt::kPanel), kColumnAlign); }
-  Packed* at(int64_t panel) const { return data + panel * fermt::kPanel * packed_k; }
+  int64_t count() const { return (columns + kPanelColumns - 1) / kPanelColumns; }
+  int64_t columns_of(int64_t panel) const {
+    const int64_t left = columns - panel * kPanelColumns;
+    return left < kPanelColumns ? left : kPanelColumns;
+  }
+  int64_t width(int64_t panel) const { return round_up(columns_of(panel), kColumnAlign); }
+  Packed* at(int64_t panel) const { return data + panel * kPanelColumns * packed_k; }
+  // On any instruction set those of the last panel of fermt::kPanel columns.
+  bool is_narrow(int64_t panel) const {
+    return panel_width(columns, panel * kPanelColumns / fermt::kPanel * fermt::kPanel) <= kNarrow;
+  }
   float* column_floats() const { return reinterpret_cast<float*>(data + packed_k * round_up(columns, kColumnAlign)); }
 };
 
@@ -47,25 +57,24 @@ fermt_status pack_panels(fermt_parallel_for run, int64_t packed_k, int64_t colum
   *panels = {static_cast<Packed*>(fermt::thread_scratch(bytes, fermt::kCallScratch)), packed_k, columns};
   if (!panels->data) return FERMT_OUT_OF_MEMORY;
   return fermt::run_items(run, panels->count(), [&](int64_t p) {
-    const int64_t start = p * fermt::kPanel;
-    pack(start, panel_width(columns, start), panels->width(p), panels->at(p));
+    pack(p * kPanelColumns, panels->columns_of(p), panels->width(p), panels->at(p));
     return FERMT_OK;
   });
 }
 
 // epilogue(row, column, a[row] @ panel). Blocks of K keep float32's sums short and their part of a panel in L1; partial
-// sums are kept in `sums`, kPanel floats for each row.
+// sums are kept in `sums`, kPanelColumns floats for each row.
 template <class Packed, class Epilogue>
 inline void multiply_panel(const PackedRows<Packed>& a, int64_t rows, const Panels<Packed>& panels, int64_t p,
                            float* sums, Epilogue epilogue) {
-  const int64_t width = panels.width(p), block_k = width > kColumnAlign ? kBlockK : kNarrowBlockK;
+  const int64_t width = panels.width(p), block_k = panels.is_narrow(p) ? kNarrowBlockK : kBlockK;
   for (int64_t k = 0; k < panels.packed_k; k += block_k) {
     const bool is_first = k == 0, is_last = panels.packed_k - k <= block_k;
     const int64_t block = is_last ? panels.packed_k - k : block_k;
     const Packed* panel = panels.at(p) + k * width;
-    gemm_panel(a.data + k, a.stride, rows, panel, width, block, panel + block * width,
+    gemm_panel(a.data + k, a.stride, rows, panel, width, block, panel + block * width, static_cast<Packed*>(nullptr),
                [=](int64_t row, int64_t column, Vec sum) {
-                 float* to = sums + row * fermt::kPanel + column;
+                 float* to = sums + row * kPanelColumns + column;
                  if (!is_first) sum += load(to);
                  if (is_last)
                    epilogue(row, column, sum);
@@ -90,14 +99,14 @@ fermt_status multiply(fermt_parallel_for run, int64_t rows, const Panels<Packed>
   return fermt::run_items(run, (rows + step - 1) / step, [&](int64_t item) {
     const int64_t first = item * step, count = rows - first < step ? rows - first : step;
     Arena sizes;
-    sizes.floats(step * fermt::kPanel), sizes.floats(step * aux_stride), sizes.floats(step * panels.packed_k);
+    sizes.floats(step * kPanelColumns), sizes.floats(step * aux_stride), sizes.floats(step * panels.packed_k);
     Arena arena{static_cast<char*>(fermt::thread_scratch(sizes.used, fermt::kItemScratch))};
     if (!arena.base) return FERMT_OUT_OF_MEMORY;
     const TileScope tiles;
-    float *sums = arena.floats(step * fermt::kPanel), *aux = arena.floats(step * aux_stride);
+    float *sums = arena.floats(step * kPanelColumns), *aux = arena.floats(step * aux_stride);
     const PackedRows<Packed> a = operand(first, count, allocate<Packed>(arena, step * panels.packed_k), aux);
     for (int64_t p = 0; p < panels.count(); ++p) {
-      const int64_t start = p * fermt::kPanel, columns = panel_width(panels.columns, start);
+      const int64_t start = p * kPanelColumns, columns = panels.columns_of(p);
       multiply_panel(a, count, panels, p, sums, [=](int64_t row, int64_t column, Vec sum) {
         if (column < columns)
           epilogue(first + row, start + column, columns - column, sum, aux + row * aux_stride + start + column);
@@ -251,8 +260,9 @@ fermt_status linear_grad_weight(const fermt_linear_backward_args& args, const Ma
           for (int64_t r = 0; r < kItemRows; r += kLanes)
             transpose_words(a + k * kItemRows + r, kItemRows, packed_k - k, transposed + r * kTokenBlock + k,
                             kTokenBlock);
-      for (int64_t c = 0; c < columns; c += fermt::kPanel) {
-        const int64_t count = panel_width(columns, c), width = round_up(count, kColumnAlign);
+      for (int64_t c = 0; c < columns; c += kPanelColumns) {
+        const int64_t count = columns - c < kPanelColumns ? columns - c : kPanelColumns,
+                      width = round_up(count, kColumnAlign);
         pack_columns_of(f.block(token, column + c), tokens, count, width, b + c * kTokenBlock);
         add_outer(a, rows, b + c * kTokenBlock, width, packed_k, sums + c, item_columns, transposed);
       }

@@ -9,9 +9,9 @@ namespace {
 
 using BFloat16Pair = PackedWord<struct PairKind>;
 
-inline VecInt splat(BFloat16Pair pair) { return static_cast<int32_t>(pair.bits) - VecInt{}; }
-
 #if defined(__AVX512BF16__)
+
+inline VecInt splat(BFloat16Pair pair) { return static_cast<int32_t>(pair.bits) - VecInt{}; }
 
 typedef uint16_t VecUint16 __attribute__((vector_size(64)));
 
@@ -60,15 +60,15 @@ inline VecInt load_bfloat16_wide(const BFloat16* from, int64_t count) {
 
 inline Vec load_vector(const BFloat16* from) { return (Vec)(load_bfloat16_wide(from, kLanes) << 16); }
 
-#else
-
-// The same by two float multiply-adds.
-inline Vec multiply_add(Vec sum, VecInt a, VecInt b) {
-  const VecInt even_a = a << 16, even_b = b << 16, odd_a = a & static_cast<int32_t>(0xffff0000),
-               odd_b = b & static_cast<int32_t>(0xffff0000);
-  return sum + (Vec)even_a * (Vec)even_b + (Vec)odd_a * (Vec)odd_b;
-}
-
 #endif
+
+// The first and the second value of each of a vector of pairs.
+struct Floats {
+  Vec first, second;
+};
+inline Floats widened(const BFloat16Pair* pairs) {
+  const VecInt bits = load(pairs);
+  return {(Vec)(bits << 16), (Vec)(bits & static_cast<int32_t>(0xffff0000))};
+}
 
 }  // namespace

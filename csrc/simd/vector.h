@@ -20,6 +20,8 @@
 #endif
 #if FERMT_VECTOR_BYTES >= 32
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 // FERMT_UNROLL before a loop over registers: left to itself GCC sometimes keeps an array of them in memory.

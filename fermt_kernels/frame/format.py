@@ -28,6 +28,7 @@ HEADER_BYTES = 1024
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 PANEL = 64  # outputs of a full panel
 MAX_INT8 = 127  # of weights; activations are bytes from 0 to 255
+MAX_INT8_CHANNELS = 1840  # of a convolution in int8: exact products of transforms fit 32 bits (abi/packed_model.h)
 LANES = 16  # outputs are padded to a multiple of it
 WORD_BYTES = 4
 CHECKSUM_FIELD = slice(24, 32)  # after magic, version and total

@@ -19,6 +19,7 @@ from .fold import Folded, Matrix, filter_rows, fold
 from .format import (
     CUDA_DTYPES,
     DTYPES,
+    MAX_INT8_CHANNELS,
     Header,
     assemble,
     bias_section,
@@ -52,7 +53,8 @@ def pack(
         dtype: of the matrices: on the CPU torch.float32, torch.bfloat16 or torch.int8; on a GPU torch.float32,
             torch.bfloat16 or torch.float16. Sums, norms and soft-max are float32. With torch.int8, weights have a scale
             for each output, tokens a dynamic scale for each token and product, and the head's maps a static scale
-            each, from `calibration`; attention is computed in bfloat16. int8 is less accurate: `accuracy` measures it.
+            each, from `calibration`; attention is computed in bfloat16, on CPUs without AVX-512-BF16 in float32. int8
+            is less accurate: `accuracy` measures it.
         calibration: for torch.int8: templates and search crops, uint8 RGB (N, S, S, 3) each, of typical videos.
         backend: "cpp", "triton", or "auto", which goes by the model's device.
 
@@ -72,6 +74,9 @@ def pack(
     if dtype not in DTYPES:
         known = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
         raise TypeError(f"pack: dtype must be one of {known}; got {dtype!r}")
+    largest = max(folded.config.dim, *folded.widths)
+    if dtype == torch.int8 and largest > MAX_INT8_CHANNELS:
+        raise ValueError(f"pack: in int8 a convolution has at most {MAX_INT8_CHANNELS} channels, got {largest}")
     ranges = _calibrated(model, folded.config, dtype, calibration)
     return PackedModel(assemble(_header(folded, DTYPES[dtype]), list(_sections(folded, dtype, ranges))))
 
