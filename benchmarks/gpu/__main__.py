@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from fermt.signals import exit_status, raising
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton import INTERPRETED
 
@@ -81,11 +81,14 @@ def main(
     if reason := triton_backend.unavailable_reason():
         print(f"{reason}. --dry-run estimates, --plan prints floors, benchmarks.gpu.triton_aot compiles the kernels.")
         raise typer.Exit(1)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that processes are stopped
     about = facts() | ({"commit": commit} if commit else {})
     print(headline(about), file=sys.stderr)
     results = supervise.Results(out or Path(os.environ.get(OUT) or ROOT / "gpu-results"), run, about)
-    supervise.run_parts(names, results, 60 * minutes)
+    try:
+        with raising():
+            supervise.run_parts(names, results, 60 * minutes)
+    except KeyboardInterrupt as error:  # the part's processes have been stopped
+        raise typer.Exit(exit_status(error)) from error
     print(results.page())
     if results.faults():
         raise typer.Exit(1)

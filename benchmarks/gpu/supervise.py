@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ COMPILE = "compile"  # a process, beside those of parts
 COMPILE_SECONDS = 120.0
 CORES = os.cpu_count() or 1
 PAGE_EVERY = 5.0  # seconds
+NOT_INSTALLED = "left out, not installed"  # no fault of ours
 EXIT_SECONDS = 20.0  # after its last line
 TAIL = 12  # lines of what a failed process printed
 
@@ -68,7 +70,8 @@ class Results:
 
     def faults(self) -> list[str]:
         """What is wrong: faults that checks found, failures of ours, and parts that did not finish."""
-        found = [f"{state.part}: {state.how}" for state in self.states if state.how != "finished"]
+        fine = ("finished", NOT_INSTALLED)
+        found = [f"{state.part}: {state.how}" for state in self.states if not state.how.startswith(fine)]
         for part, lines in self.lines.items():
             for line in lines:
                 found += [f"{part}: {line.get('check', '')} {fault}" for fault in line.get("faults", ())]
@@ -198,6 +201,9 @@ def run_parts(names: Iterable[str], results: Results, seconds: float, options: S
             results.ended(State(name, "left out: the time was over", 0))
             return
         shards, prefix = (processes(part.shards), part.prefix) if part else (1, ())
+        if prefix and not shutil.which(prefix[0]):
+            results.ended(State(name, f"{NOT_INSTALLED}: {prefix[0]}", 0))
+            return
         command = (*prefix, *COMMAND, *more, *options, "--part", name)
         commands = [(*command, "--shard", str(index), "--shards", str(shards)) for index in range(shards)]
         variables = {"PYTHONUNBUFFERED": "1"}

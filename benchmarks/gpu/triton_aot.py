@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from functools import lru_cache, partial
@@ -180,18 +180,17 @@ def occupancy(chip: Chip, registers: int, shared: int, warps: int) -> float:
     return blocks * warps / chip.warps
 
 
-def candidates() -> list[tuple[Source, tuple[int, ...]]]:
-    """The launches by candidates of block sizes, and the architectures that each is for."""
-    found: list[tuple[Source, tuple[int, ...]]] = []
+def candidates(arch: int) -> list[Source]:
+    """The launches by candidates of block sizes that an architecture takes."""
     usual = {repr(source._replace(case="")) for source in sources()}
-    for entry, listed in CANDIDATES.items():
-        for sizes, archs in listed:
-            case = f"{' '.join(map(str, entry))}: {sizes}"
-            launches = launched(partial(triton_tune.launch_one, entry, sizes))
-            for source, _ in distinct((case, launch) for launch in launches):
-                if repr(source._replace(case="")) not in usual:
-                    found.append((source, archs))
-    return found
+    cases = (
+        (f"{' '.join(map(str, entry))}: {each.sizes}", partial(triton_tune.launch_one, entry, each.sizes))
+        for entry, listed in CANDIDATES.items()
+        for each in listed
+        if each.fits(arch)
+    )
+    found = distinct((case, launch) for case, run in cases for launch in launched(run))
+    return [source for source, _ in found if repr(source._replace(case="")) not in usual]
 
 
 def one_each(every: list[Source]) -> list[Source]:
@@ -199,10 +198,10 @@ def one_each(every: list[Source]) -> list[Source]:
     return list({source.kernel: source for source in reversed(every)}.values())
 
 
-def every_one(archs: Iterable[int]) -> list[tuple[Source, int]]:
+def every_one(archs: Sequence[int]) -> list[tuple[Source, int]]:
     """What is compiled for these architectures: by the sizes that each takes, and by its candidates."""
     taken = [(source, arch) for arch in archs for source in sources(arch if is_measured(arch) else 0)]
-    return taken + [(source, arch) for source, known in candidates() for arch in archs if arch in known]
+    return taken + [(source, arch) for arch in archs for source in candidates(arch)]
 
 
 def compile_all(todo: list[tuple[Source, int]], workers: int = 2) -> Iterator[Compiled]:

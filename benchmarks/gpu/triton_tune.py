@@ -18,7 +18,7 @@ from fermt_kernels import triton as triton_backend
 from fermt_kernels.files import atomic_write
 from fermt_kernels.triton import measured
 from fermt_kernels.triton.launch import Blocks, Tiles
-from fermt_kernels.triton.measured import CANDIDATES, MEASURED, Candidates, Entry
+from fermt_kernels.triton.measured import CANDIDATES, MEASURED, Candidate, Entry
 
 from ..harness import Case, Sample, markdown, take_turns, wall_clock
 from . import plan
@@ -84,9 +84,9 @@ def _by(choices: Choices, entry: Entry, device: str, small: bool) -> Ready:
 def launch_all(arch: int) -> None:
     """Makes the launches of all candidates of an architecture once, so that they can be recorded."""
     for entry, listed in CANDIDATES.items():
-        for sizes, archs in listed:
-            if arch in archs:
-                launch_one(entry, sizes)
+        for candidate in listed:
+            if candidate.fits(arch):
+                launch_one(entry, candidate.sizes)
 
 
 def launch_one(entry: Entry, sizes: Blocks | Tiles) -> None:
@@ -98,12 +98,13 @@ def _sample(ready: Ready, on_gpu: bool) -> Sample:
     return (graphed if on_gpu else wall_clock)(Case(ready.run))
 
 
-def lines(machine: Machine, candidates: Candidates = CANDIDATES) -> Iterator[dict[str, Any]]:
+def lines(machine: Machine, candidates: Mapping[Entry, tuple[Candidate, ...]] = CANDIDATES) -> Iterator[dict[str, Any]]:
     """A line a candidate, entry by entry, each beside the best of all entries before; then one of what was chosen."""
     arch = measured.family(measured.architecture(torch.device(machine.device)))
     chosen: dict[Entry, Blocks | Tiles] = {}
     for entry, listed in candidates.items():
-        tried = {NOW: chosen} | {str(sizes): chosen | {entry: sizes} for sizes, archs in listed if arch in archs}
+        fitting = [candidate.sizes for candidate in listed if candidate.fits(arch)]
+        tried = {NOW: chosen} | {str(sizes): chosen | {entry: sizes} for sizes in fitting}
         samples: dict[str, Sample] = {}
         first: list[Tensor] = []
         for name, choices in tried.items():

@@ -12,61 +12,77 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import triton
 
 from .launch import Blocks, Sizes, Tiles, Tuning
 
 MEASURED = Path(__file__).with_name("measured.json")
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # ten times the compute capability
-LARGE_MEMORY = (80, 90, 100)  # more than 160 KB of shared memory for a block; the others have 99
 Entry = tuple[str, int, str | int]  # name of a table, bytes of an element, and what in it
-Candidates = dict[Entry, tuple[tuple[Blocks | Tiles, tuple[int, ...]], ...]]  # sizes, and where they do not spill
 
-CANDIDATES: Candidates = {
+
+class Candidate(NamedTuple):
+    """Sizes that may be faster, and where they spill no registers: on which architectures, up to which Triton."""
+
+    sizes: Blocks | Tiles
+    archs: tuple[int, ...] = (90,)
+    newest: tuple[int, int] = (3, 9)
+
+    def fits(self, arch: int) -> bool:
+        """Whether they may run on an architecture with the Triton that is installed."""
+        return arch in self.archs and self.newest >= VERSION
+
+
+VERSION = tuple(map(int, triton.__version__.split(".")[:2]))
+BOTH = (86, 90)  # with 99 KB of shared memory for a program, and with 227
+CANDIDATES: dict[Entry, tuple[Candidate, ...]] = {
+    # Twice the keys: dK and dV are products of 64 rows, which a Hopper GPU multiplies by groups of four warps.
+    ("BACKWARD", 2, 16): (Candidate(Blocks(256, 64, Tuning(8, 1)), newest=(3, 6)),),
     ("FORWARD", 2, 16): (
-        (Blocks(64, 64, Tuning(4, 2)), ARCHITECTURES),
-        (Blocks(64, 32, Tuning(4, 3)), ARCHITECTURES),
-        (Blocks(128, 32, Tuning(4, 2)), ARCHITECTURES),
+        Candidate(Blocks(64, 64, Tuning(4, 2)), BOTH),
+        Candidate(Blocks(64, 32, Tuning(4, 3)), BOTH),
+        Candidate(Blocks(128, 32, Tuning(4, 2)), BOTH),
     ),
     # Two warps on 32 rows: with four, two of them compute the same soft-max.
     ("FEW", 2, "attention 16"): (
-        (Blocks(32, 64, Tuning(2, 2)), ARCHITECTURES),
-        (Blocks(32, 64, Tuning(2, 3)), ARCHITECTURES),
-        (Blocks(16, 64, Tuning(1, 2)), ARCHITECTURES),
+        Candidate(Blocks(32, 64, Tuning(2, 2)), BOTH),
+        Candidate(Blocks(32, 64, Tuning(2, 3)), BOTH),
+        Candidate(Blocks(16, 64, Tuning(1, 2)), BOTH),
     ),
     # A third stage loads the next weights meanwhile; more shares are more programs.
     ("FEW", 2, "qkv"): (
-        (Tiles(16, 64, 64, Tuning(4, 3), shares=3), ARCHITECTURES),
-        (Tiles(16, 32, 64, Tuning(4, 3), shares=6), ARCHITECTURES),
+        Candidate(Tiles(16, 64, 64, Tuning(4, 3), shares=3), BOTH),
+        Candidate(Tiles(16, 32, 64, Tuning(4, 3), shares=6), BOTH),
     ),
     ("FEW", 2, "proj_mlp"): (
-        (Tiles(16, 32, 64, Tuning(4, 3), shares=8), ARCHITECTURES),
-        (Tiles(16, 64, 64, Tuning(4, 3), shares=4), LARGE_MEMORY),
-        (Tiles(16, 64, 64, Tuning(8, 3), shares=4), LARGE_MEMORY),
+        Candidate(Tiles(16, 32, 64, Tuning(4, 3), shares=8), BOTH),
+        Candidate(Tiles(16, 64, 64, Tuning(4, 3), shares=4)),
+        Candidate(Tiles(16, 64, 64, Tuning(8, 3), shares=4)),
     ),
     ("FEW", 2, "convolution"): (
-        (Tiles(64, 32, 64, Tuning(4, 5)), ARCHITECTURES),
-        (Tiles(32, 32, 64, Tuning(4, 4)), ARCHITECTURES),
+        Candidate(Tiles(64, 32, 64, Tuning(4, 5)), BOTH),
+        Candidate(Tiles(32, 32, 64, Tuning(4, 4)), BOTH),
     ),
     # 128 rows occupy eight warps; or 64 rows and two programs a multiprocessor. 64 rows in eight warps repeat fc1.
     ("MANY", 2, "mlp"): (
-        (Tiles(128, 64, 64, Tuning(8, 2)), (90,)),
-        (Tiles(64, 32, 64, Tuning(4, 3)), (90,)),
+        Candidate(Tiles(128, 64, 64, Tuning(8, 2)), newest=(3, 6)),
+        Candidate(Tiles(64, 32, 64, Tuning(4, 3)), BOTH),
     ),
     ("MANY", 2, "qkv"): (
-        (Tiles(128, 64, 64, Tuning(8, 2)), ARCHITECTURES),
-        (Tiles(64, 64, 64, Tuning(4, 3)), ARCHITECTURES),
+        Candidate(Tiles(128, 64, 64, Tuning(8, 2)), BOTH),
+        Candidate(Tiles(64, 64, 64, Tuning(4, 3)), BOTH),
     ),
     ("MANY", 2, "proj"): (
-        (Tiles(128, 64, 64, Tuning(8, 3)), ARCHITECTURES),
-        (Tiles(64, 64, 64, Tuning(4, 4)), ARCHITECTURES),
+        Candidate(Tiles(128, 64, 64, Tuning(8, 3)), BOTH),
+        Candidate(Tiles(64, 64, 64, Tuning(4, 4)), BOTH),
     ),
     ("MANY", 2, "convolution"): (
-        (Tiles(128, 128, 64, Tuning(8, 3)), LARGE_MEMORY),
-        (Tiles(128, 128, 64, Tuning(8, 4)), LARGE_MEMORY),
-        (Tiles(128, 64, 64, Tuning(4, 3)), ARCHITECTURES),
+        Candidate(Tiles(128, 128, 64, Tuning(8, 3)), BOTH),
+        Candidate(Tiles(128, 128, 64, Tuning(8, 4))),
+        Candidate(Tiles(128, 64, 64, Tuning(4, 3))),
     ),
 }
 
@@ -126,7 +142,13 @@ def is_measured(arch: int) -> bool:
 
 @cache
 def _measured(arch: int) -> dict[Entry, Any]:
-    return read(json.loads(MEASURED.read_text())).get(arch, {})
+    return usable(read(json.loads(MEASURED.read_text())).get(arch, {}))
+
+
+def usable(entries: Mapping[Entry, Any]) -> dict[Entry, Any]:
+    """Those that do not spill registers with the Triton that is installed, as far as candidates say so."""
+    newest = {(entry, each.sizes): each.newest for entry, listed in CANDIDATES.items() for each in listed}
+    return {entry: chosen for entry, chosen in entries.items() if newest.get((entry, chosen), VERSION) >= VERSION}
 
 
 def read(content: Mapping[str, Any]) -> dict[int, dict[Entry, Any]]:

@@ -18,6 +18,7 @@ from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton import frame_head, measured
 from fermt_kernels.triton.attention import FORWARD
 from fermt_kernels.triton.launch import Blocks, Tiles, Tuning
+from fermt_kernels.triton.measured import Candidate
 
 RUNNERS = {
     "ops": {"fermt", "eager", "SDPA a group", "SDPA, mask"},
@@ -178,7 +179,10 @@ def test_a_wrong_crop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 SLOWER, FASTER, ELSEWHERE = (Blocks(32, 16, Tuning(4)), Blocks(16, 32, Tuning(4)), Blocks(16, 16, Tuning(4)))
 NORM = Tiles(8, 1, 64, Tuning(4))
-TRIED: measured.Candidates = {("FORWARD", 4, 16): ((SLOWER, (0,)), (FASTER, (0, 90)), (ELSEWHERE, (90,)))}
+TRIED = {
+    ("FORWARD", 4, 16): (Candidate(SLOWER, (0,)), Candidate(FASTER, (0, 90)), Candidate(ELSEWHERE, (90,)),
+                         Candidate(ELSEWHERE, (0,), newest=(3, 4))),
+}  # fmt: skip
 
 
 def test_the_fastest_candidate_of_the_architecture_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,6 +236,6 @@ def test_a_candidate_that_computes_something_else_or_fails_has_no_time(monkeypat
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_programs")
 def test_a_frames_entry_is_timed_by_the_whole_frame() -> None:
-    lines = list(triton_tune.lines(MACHINE, {("FEW", 4, "norm"): ((NORM, (0,)),)}))
+    lines = list(triton_tune.lines(MACHINE, {("FEW", 4, "norm"): (Candidate(NORM, (0,)),)}))
     assert [line["runner"] for line in lines[:-1]] == [triton_tune.NOW, str(NORM)]
     assert all(line["seconds"] > 0 for line in lines[:-1])
