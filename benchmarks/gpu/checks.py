@@ -116,7 +116,7 @@ def of_ops(device: str, dtypes: Sequence[torch.dtype], small: bool = False, runs
 
 def of_the_model(device: str) -> list[Check]:
     """The ops at the model's sizes: the shortest answer to whether they are right."""
-    chosen = [(name, *others) for name, *others in _cases(device) if name in MODEL_CASES]
+    chosen = [case for case in _cases(device) if case[0] in MODEL_CASES]
     return [
         (f"{name}, {dtype}", partial(_inaccuracies, function, draw, dtype, small=True))
         for dtype in (torch.bfloat16, torch.float32)

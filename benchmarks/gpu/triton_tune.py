@@ -50,13 +50,14 @@ def _attention(entry: Entry, device: str, small: bool) -> Ready:
     packed = torch.randn(batch, tokens, 3, heads, dim, generator=generator).to(device, DTYPES[itemsize])
     q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
     out, lse = torch.empty_like(q), torch.empty(batch, heads, tokens, device=device)
-    grads = torch.empty_like(packed).permute(2, 0, 3, 1, 4).unbind(0)
+    grad_q, grad_k, grad_v = torch.empty_like(packed).permute(2, 0, 3, 1, 4).unbind(0)
     shared = (n, "mixed", dim**-0.5)
     forward = partial(triton_backend.attention_forward, q, k, v, out, lse, *shared)
     if table == "FORWARD":
         return Ready(forward, [out, lse])
     forward()
-    return Ready(partial(triton_backend.attention_backward, out, q, k, v, out, lse, *grads, *shared), list(grads))
+    backward = partial(triton_backend.attention_backward, out, q, k, v, out, lse, grad_q, grad_k, grad_v, *shared)
+    return Ready(backward, [grad_q, grad_k, grad_v])
 
 
 def _frame(entry: Entry, device: str, small: bool) -> Ready:
