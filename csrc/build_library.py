@@ -42,8 +42,11 @@ STATIC_RUNTIME = "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL"
 # Instruction sets, best first: the features that a row's code is compiled for and that a CPU must have to run it, in
 # the names that -m and __builtin_cpu_supports share. To add one, add a line. The last runs on any CPU of any kind.
 AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma")
+AVX512_BF16 = (*AVX512, "avx512bf16", "avx512vnni")
+TILES = ("amx-tile", "amx-bf16", "amx-int8")  # isa/kernel_table.cpp asks the CPU and the kernel for these
 ISAS: dict[str, tuple[str, ...]] = {
-    "avx512_bf16": (*AVX512, "avx512bf16", "avx512vnni"),
+    "avx512_amx": (*AVX512_BF16, *TILES),
+    "avx512_bf16": AVX512_BF16,
     "avx512": AVX512,
     "avx2": ("avx2", "fma"),
     "generic": (),
@@ -100,8 +103,13 @@ def units(target: str, isas: Mapping[str, tuple[str, ...]]) -> list[Unit]:
 
 def rows_define(isas: Mapping[str, tuple[str, ...]]) -> str:
     """What isa/kernel_table.h makes the table of."""
-    rows = (f"ROW({name}, {' '.join(f'HAS({feature})' for feature in features)})" for name, features in isas.items())
-    return f"-DFERMT_ROWS(ROW, HAS)={' '.join(rows)}"
+
+    def needs(features: Sequence[str]) -> str:
+        tiles = ["TILES"] if set(TILES) & set(features) else []
+        return " ".join([*(f"HAS({feature})" for feature in features if feature not in TILES), *tiles])
+
+    rows = (f"ROW({name}, {needs(features)})" for name, features in isas.items())
+    return f"-DFERMT_ROWS(ROW, HAS, TILES)={' '.join(rows)}"
 
 
 def compile_flags(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -27,7 +27,7 @@ collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs t
 COMPILED = [name for name, module in BACKENDS.items() if name != "reference" and "cpu" in module.DEVICES]
 
 FAST_LANE = "not slow"  # what `make test` gives to -m
-ISA_ROWS = ("avx512_bf16", "avx512", "avx2", "generic")
+ISA_ROWS = ("avx512_amx", "avx512_bf16", "avx512", "avx2", "generic")
 
 
 # No deadlines: how long an example takes hangs on what else the machine does.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import fermt_kernels as fk
 from fermt_kernels.cpp import abi, library, torch_threads
@@ -54,6 +55,25 @@ def test_each_instruction_set_multiplies_accurately(other_isa: str, sizes: tuple
     assert loaded.isa == other_isa
     for gelu in (False, True):
         assert_linear_is_accurate(sizes, gelu, "cpp")
+
+
+def test_amx_leaves_pytorchs_own_products_alone(loaded: library.Library) -> None:
+    """Both set up the same thread's tiles, in other shapes."""
+    if not loaded.isas().get("avx512_amx", False):
+        pytest.skip("this CPU or this build has no avx512_amx")
+    before = loaded.isa
+    loaded.select_isa("avx512_amx")
+    try:
+        torch.manual_seed(0)
+        x, weight = torch.randn(130, 70).bfloat16(), torch.randn(90, 70).bfloat16()
+        alone = F.linear(x, weight)
+        for inner in (16, 64):  # tiles of two shapes
+            qkv = torch.randn(1, 50, 3 * inner).bfloat16().requires_grad_()
+            fk.attention_packed(qkv, 1, 10, backend="cpp").sum().backward()
+            fk.linear(qkv.detach(), torch.randn(32, 3 * inner).bfloat16(), backend="cpp")
+            assert torch.equal(F.linear(x, weight), alone)
+    finally:
+        loaded.select_isa(before)
 
 
 @pytest.mark.parametrize("row", ISA_ROWS)

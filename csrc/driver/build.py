@@ -22,9 +22,10 @@ def runnable() -> list[str]:
         return list(native.ISAS)
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     flags = {flag.replace("_", "") for flag in found.group(1).split()} if found else set()
-    return (
-        [name for name, features in native.ISAS.items() if flags.issuperset(features)] if flags else list(native.ISAS)
-    )
+    if not flags:
+        return list(native.ISAS)
+    needed = {name: {feature.replace("-", "") for feature in features} for name, features in native.ISAS.items()}
+    return [name for name, features in needed.items() if flags.issuperset(features)]
 
 
 def main(output: str, *flags: str) -> None:

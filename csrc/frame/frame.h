@@ -72,6 +72,7 @@ struct Frame {
     const int64_t first = search_only ? blocks.template_before : 0,
                   count = search_only ? blocks.search : blocks.total();
     auto chunk = [&](int64_t begin, int64_t end) {
+      const TileScope scope;
       char* own = tiles + begin * TileRows<P>::block_bytes(model);
       while (begin < end) {
         const int64_t b = begin / count, first_block = begin % count;

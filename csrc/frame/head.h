@@ -223,6 +223,7 @@ struct Head {
         if (const fermt_status status = fermt::parallel_for(run, groups(layer) * tiles, chunk)) return status;
       }
       auto chunk = [&](int64_t begin, int64_t end) {
+        const TileScope tile_scope;
         float* sums = reinterpret_cast<float*>(maps.items + begin * maps.item_bytes);
         for (int64_t i = begin; i < end; ++i) item(maps, layer, i, sums);
       };

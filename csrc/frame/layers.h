@@ -47,15 +47,21 @@ struct KeysAndValues {
   int64_t tokens;
 
   static KeysAndValues allocate_in(Arena& arena, int64_t tokens, int64_t dim, int64_t heads) {
-    const int64_t head_dim = dim / heads;
-    Packed* k = allocate<Packed>(arena, heads * tokens * packed_count<Packed>(head_dim));
-    return {k, allocate<Packed>(arena, heads * packed_count<Packed>(tokens) * head_dim), tokens};
+    const KeyLayout<Packed> layout(tokens, dim / heads);
+    Packed* k = allocate<Packed>(arena, heads * layout.key_count() + layout.padding());
+    return {k, allocate<Packed>(arena, heads * layout.value_count()), tokens};
   }
-  Packed* k_at(int64_t head, int64_t token, int64_t head_dim) const {
-    return k + (head * tokens + token) * packed_count<Packed>(head_dim);
+  PackedKeys<Packed> of_head(int64_t head, int64_t head_dim) const {
+    const KeyLayout<Packed> layout(tokens, head_dim);
+    return {k + head * layout.key_count(), v + head * layout.value_count(), tokens, layout.value_stride};
   }
-  Packed* v_at(int64_t head, int64_t token, int64_t head_dim) const {  // token is even
-    return v + (head * packed_count<Packed>(tokens) + token / kPackFactor<Packed>)*head_dim;
+  // Packs `count` tokens from `token` on, a multiple of kBlockTokens, from rows of keys and values of one head.
+  template <class T>
+  void pack(int64_t head, int64_t head_dim, int64_t token, int64_t count, const T* from_k, const T* from_v,
+            int64_t stride) const {
+    const KeyLayout<Packed> layout(tokens, head_dim);
+    layout.pack(from_k, stride, from_v, stride, count, k + head * layout.key_count() + layout.key_at(token),
+                v + head * layout.value_count() + layout.value_at(token));
   }
 };
 
@@ -162,9 +168,7 @@ struct Layers {
   // The spans of keys that a token group's queries attend to in one head.
   int spans(const Tokens<P>& t, int layer, bool is_template, int64_t head, PackedKeys<Packed> (&to)[2]) const {
     int count = 0;
-    const auto add = [&](const KeysAndValues<Packed>& of) {
-      to[count++] = {of.k_at(head, 0, head_dim), of.v_at(head, 0, head_dim), of.tokens};
-    };
+    const auto add = [&](const KeysAndValues<Packed>& of) { to[count++] = of.of_head(head, head_dim); };
     if (model.sees(layer, is_template ? fermt::kTemplateSeesTemplate : fermt::kSearchSeesTemplate))
       add(template_keys(t, layer));
     if (model.sees(layer, is_template ? fermt::kTemplateSeesSearch : fermt::kSearchSeesSearch))
@@ -174,6 +178,7 @@ struct Layers {
 
   // Attention's output of blocks [first_block, end_block) into the tile's rows.
   void attend(const Tokens<P>& t, const TileRows<P>& tile, int layer, int64_t first_block, int64_t end_block) const {
+    const TileScope tiles(attention_depth(head_dim));
     const auto attend_tile = head_dim == 16 ? attention_forward_tile<Value, 16> : attention_forward_tile<Value, 0>;
     for (int64_t head = 0; head < heads; ++head)
       for (int64_t block = first_block; block < end_block; ++block) {
@@ -224,8 +229,7 @@ struct Layers {
     const int64_t token = blocks.first_token(block), count = blocks.count(block);
     for (int64_t head = 0; head < heads; ++head) {
       const Value* k = kv + head * head_dim;
-      pack_rows(k, 2 * dim, count, head_dim, to.k_at(head, token, head_dim));
-      pack_row_pairs(k + dim, 2 * dim, count, head_dim, head_dim, to.v_at(head, token, head_dim));
+      to.pack(head, head_dim, token, count, k, k + dim, 2 * dim);
     }
   }
 

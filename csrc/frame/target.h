@@ -11,7 +11,7 @@ namespace {
 // The start of a cache, which is valid only for the model and the kernels that made it.
 struct CacheHeader {
   char magic[8];
-  int64_t checksum, lanes, pack_factor, bytes;
+  int64_t checksum, lanes, pack_factor, tiled, bytes;
 };
 
 template <class P>
@@ -40,6 +40,7 @@ struct Cache {
             model.header->checksum,
             kLanes,
             kPackFactor<Packed>,
+            kTiled<Packed>,
             static_cast<int64_t>(bytes)};
   }
 };

@@ -10,6 +10,7 @@
 #include "abi/packed_model.h"
 #include "gemm/pack.h"
 #include "gemm/product.h"
+#include "gemm/tiles.h"
 #include "simd/vector.h"
 
 namespace {
@@ -100,10 +101,11 @@ inline void gemm_rows(const Packed* a, int64_t stride, int64_t rows, const Packe
 }
 
 // epilogue(row, column, sum over k of a[row][k] * panel[k][column]), a vector of columns at a time, for all of a panel.
-// `after` is what will be read next: as many bytes as the panel has.
+// `after` is what will be read next: as many bytes as the panel has. Needs a TileScope around it.
 template <class Packed, class Epilogue>
 inline void gemm_panel(const Packed* a, int64_t stride, int64_t rows, const Packed* panel, int64_t width,
                        int64_t packed_k, const Packed* after, Epilogue epilogue) {
+  if constexpr (kTiled<Packed>) return tile_panel(a, stride, rows, panel, width, packed_k, after, epilogue);
   int64_t column = 0;
   NextPanel next = {reinterpret_cast<const char*>(after), packed_k * width * static_cast<int64_t>(sizeof(Packed))};
   const auto shifted = [&](int64_t first) {

@@ -114,6 +114,15 @@ inline void pack_row_pairs(const T* from, int64_t stride, int64_t count, int64_t
     }
 }
 
+// The transpose of kLanes x kLanes packed elements; rows from `count` on are 0.
+template <class Packed>
+inline void transpose_words(const Packed* from, int64_t from_stride, int64_t count, Packed* to, int64_t to_stride) {
+  Vec square[kLanes];
+  for (int64_t r = 0; r < kLanes; ++r) square[r] = r < count ? (Vec)load(from + r * from_stride) : Vec{};
+  transpose(square);
+  for (int64_t r = 0; r < kLanes; ++r) store(to + r * to_stride, (VecInt)square[r]);
+}
+
 #endif
 
 template <class Packed>

@@ -3,13 +3,32 @@
 #include <atomic>
 #include <cstring>
 
+#if defined(__linux__) && defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace fermt {
 namespace {
+
+// Whether the CPU has AMX for bfloat16 and int8, and the kernel lets this process use it, which it does when asked.
+[[maybe_unused]] bool has_tiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr unsigned kBFloat16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kAll = kBFloat16 | kTile | kInt8;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & kAll) != kAll) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 #define FERMT_HAS(feature) &&__builtin_cpu_supports(#feature)
 #define FERMT_SUPPORTED(name, features) \
   bool name##_supported() { return true features; }
-FERMT_ROWS(FERMT_SUPPORTED, FERMT_HAS)
+FERMT_ROWS(FERMT_SUPPORTED, FERMT_HAS, &&has_tiles())
 
 #define FERMT_TABLE_ROW(name, features) \
   {#name,                               \
@@ -24,7 +43,7 @@ FERMT_ROWS(FERMT_SUPPORTED, FERMT_HAS)
    &name::frame_float32,                \
    &name::frame_bfloat16,               \
    &name::frame_int8},
-const KernelTable kRows[] = {FERMT_ROWS(FERMT_TABLE_ROW, FERMT_NOTHING)};
+const KernelTable kRows[] = {FERMT_ROWS(FERMT_TABLE_ROW, FERMT_NOTHING, )};
 constexpr int kRowCount = sizeof(kRows) / sizeof(kRows[0]);
 
 // The last row, which any CPU can run, if none before it is supported.

@@ -1,7 +1,8 @@
 // The kernels of each instruction set, and which of them this CPU runs: one table row an instruction set, chosen once.
 //
 // Every file of csrc/ops and csrc/frame is compiled once a row, with the row's name as FERMT_ISA and its flags. The
-// build passes the rows it compiles, best first, as FERMT_ROWS(ROW, HAS): ROW(name, HAS(feature) HAS(feature) ...).
+// build passes the rows it compiles, best first, as FERMT_ROWS(ROW, HAS, TILES): ROW(name, HAS(feature) ...), with
+// TILES among the features where the row needs AMX.
 
 #pragma once
 
@@ -9,7 +10,7 @@
 #include "abi/packed_model.h"
 
 #ifndef FERMT_ROWS
-#define FERMT_ROWS(ROW, HAS) ROW(generic, )
+#define FERMT_ROWS(ROW, HAS, TILES) ROW(generic, )
 #endif
 
 namespace fermt {
@@ -48,7 +49,7 @@ struct KernelTable {
   fermt_status fma_peak(fermt_fma_peak_args*);                                               \
   extern const FrameKernels frame_float32, frame_bfloat16, frame_int8;                       \
   }
-FERMT_ROWS(FERMT_DECLARE_KERNELS, FERMT_NOTHING)
+FERMT_ROWS(FERMT_DECLARE_KERNELS, FERMT_NOTHING, )
 
 const KernelTable* table_row(int row);  // in order of preference, null past the last
 const KernelTable& selected_table();

@@ -16,6 +16,7 @@
 #include "abi/parallel.h"
 #include "gemm/pack.h"
 #include "gemm/product.h"
+#include "gemm/tiles.h"
 #include "simd/dtypes.h"
 #include "simd/math.h"
 #include "simd/vector.h"
@@ -29,6 +30,15 @@ constexpr int64_t kSegment = 512;   // keys or queries whose sums are accumulate
 constexpr int64_t kScoreStep = 32;  // dimensions of a partial score
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
+
+// Whether attention with a head dim is made by AMX: its products are whole tiles, or half as deep.
+template <class Packed>
+inline bool attends_by_tiles(int64_t dim) {
+  return kTiled<Packed> && (dim == kLanes || dim % (2 * kLanes) == 0);
+}
+
+// The TileScope that such a head dim needs.
+inline int64_t attention_depth(int64_t dim) { return dim == kLanes ? kLanes / 2 : kLanes; }
 
 // product_tile for any `count` of rows: epilogue(row, c, sum).
 template <int Vectors, int Chains, class Packed, class Epilogue>
@@ -188,4 +198,7 @@ inline QueryGroup query_group(const fermt_attention_shape& shape, bool is_templa
 
 #if defined(__AVX512BF16__)
 #include "ops/attention_bfloat16.h"
+#endif
+#if defined(__AMX_TILE__)
+#include "ops/attention_tiles.h"
 #endif

@@ -10,14 +10,14 @@
 
 #pragma once
 
-#include "ops/attention.h"
+#include "ops/attention_keys.h"
 
 namespace {
 
 // Buffers of one work item. Rows that become vector columns are padded to whole vectors: `width`.
 template <class Packed>
 struct BackwardScratch {
-  Packed *k, *v, *k_over_keys;                     // keys x dim; k_over_keys: of the current group, in pairs of keys
+  Packed *k, *v, *k_over_keys;  // keys x dim; the last: of the current group, as a KeyLayout's values
   float *grad_k, *grad_v, *segment_k, *segment_v;  // keys x width: of all queries, and of the current segment
   Packed *qt, *grad_outt;                          // dim x tile
   float* grad_qt;                                  // dim x tile
@@ -26,8 +26,9 @@ struct BackwardScratch {
   ScoreGradients<Packed> gradients;                // of a chunk; in float, in place of the scores
 
   BackwardScratch(Arena arena, int64_t keys, int64_t dim, int64_t width, size_t* bytes = nullptr) {
-    k = allocate<Packed>(arena, keys * packed_count<Packed>(dim));
-    v = allocate<Packed>(arena, keys * packed_count<Packed>(dim));
+    Packed** const of_keys[] = {&k, &v};  // tiles read up to kLanes rows behind the last
+    for (Packed** part : of_keys)
+      *part = allocate<Packed>(arena, (keys + (kTiled<Packed> ? kLanes : 0)) * packed_count<Packed>(dim));
     float** const of_width[] = {&grad_k, &grad_v, &segment_k, &segment_v};
     for (float** part : of_width) *part = arena.floats(keys * width);
     Packed** const columns[] = {&qt, &grad_outt};
@@ -41,7 +42,7 @@ struct BackwardScratch {
       scores = arena.floats(keys * kQueryTile);
       gradients = {};
     } else {
-      k_over_keys = allocate<Packed>(arena, packed_count<Packed>(keys) * dim);
+      k_over_keys = allocate<Packed>(arena, round_up(packed_count<Packed>(keys), kLanes) * dim);
       scores = arena.floats(kKeyChunk * kQueryTile);
       Packed** const chunks[] = {&gradients.p, &gradients.ds, &gradients.ds_over_keys};
       for (Packed** part : chunks) *part = allocate<Packed>(arena, kKeyChunk * packed_count<Packed>(kQueryTile));
@@ -77,6 +78,13 @@ template <class Packed>
 inline void add_product_over_queries(const Packed* scores, int64_t keys, const Packed* rows, int64_t width,
                                      float* out) {
   constexpr int64_t kInner = packed_count<Packed>(kQueryTile);
+  if constexpr (kTiled<Packed>) {  // by tiles, but for the last few keys
+    const int64_t whole = keys / kLanes * kLanes;
+    add_product_over_queries_by_tiles(scores, whole, rows, width, out);
+    scores += whole * kInner;
+    out += whole * width;
+    keys -= whole;
+  }
   int64_t column = 0;
   for (; column + 2 * kLanes <= width; column += 2 * kLanes)
     product<2, 1>(scores, keys, kInner, 1, rows + column, width, kInner, [=](int64_t j, int c, Vec sum) {
@@ -95,8 +103,8 @@ template <class Packed>
 inline void add_chunk(const BackwardScratch<Packed>& s, const ScoreGradients<Packed>& of, const QueryGroup& group,
                       int64_t start, int64_t chunk, int64_t dim, int64_t width) {
   const int64_t first = kPackFactor<Packed> == 1 ? group.key_start + start : start;
-  add_product_over_keys(s.k_over_keys + packed_count<Packed>(first) * dim, dim, of.ds_over_keys,
-                        packed_count<Packed>(chunk), s.grad_qt);
+  const KeyLayout<Packed> layout(group.key_stop - group.key_start, dim);
+  layout.add_product(s.k_over_keys + layout.value_at(first), of.ds_over_keys, chunk, s.grad_qt);
   add_product_over_queries(of.ds, chunk, s.q, width, s.segment_k + (group.key_start + start) * width);
   add_product_over_queries(of.p, chunk, s.grad_out, width, s.segment_v + (group.key_start + start) * width);
 }
@@ -154,7 +162,7 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
       body(start, keys - start < kKeyChunk ? keys - start : kKeyChunk);
   };
   const auto multiply = [&](const Packed* rows, int64_t start, int64_t chunk, const Packed* columns, float* to) {
-    product_over_dims<Dim>(rows + start * dim_numbers, chunk, columns, dim_numbers, to, [](int64_t, int, Vec) {});
+    compute_scores<Dim>(rows + start * dim_numbers, chunk, columns, dim, to, [](int64_t, int, Vec) {});
   };
   const auto probability_from = [&](const float* scores) {
     return [&factor, &offset, scores](int64_t j, int c) {
@@ -246,12 +254,15 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
   pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, scratch.v);
   float* const sums[] = {scratch.grad_k, scratch.grad_v, scratch.segment_k, scratch.segment_v};
   for (float* sum : sums) memset(sum, 0, sizeof(float) * tokens * width);
+  const TileScope tiles(attention_depth(dim));
   const auto tile = dim == 16 ? attention_backward_tile<16, Packed> : attention_backward_tile<0, Packed>;
   for (int is_search = 0; is_search < 2; ++is_search) {
     const QueryGroup group = query_group(a.shape, !is_search);
-    if constexpr (kPackFactor<Packed> > 1)
-      pack_row_pairs(at<T>(a.k, b, h, group.key_start), a.k.strides[2], group.key_stop - group.key_start, dim, dim,
-                     scratch.k_over_keys);
+    if constexpr (kPackFactor<Packed> > 1) {
+      const int64_t keys = group.key_stop - group.key_start;
+      KeyLayout<Packed>(keys, dim).pack_values(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys,
+                                               scratch.k_over_keys);
+    }
     for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
       if (i > group.query_start && (i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
       const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
@@ -260,11 +271,13 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
         unpack_columns(scratch.grad_qt, count, dim, at<T>(a.grad_q, b, h, i), a.grad_q.strides[2]);
         continue;
       }
-      for (int64_t j = i; j < i + count; ++j) {
-        memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
-        if (group.key_start == group.key_stop) continue;
-        float* grad_v = scratch.segment_v + group.key_start * width;  // the soft-max over one key is 1
-        for (int64_t d = 0; d < dim; ++d) grad_v[d] += to_float(at<T>(a.grad_out, b, h, j)[d]);
+      for (int64_t j = i; j < i + count; ++j) memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
+      if (group.key_start == group.key_stop) continue;
+      float* grad_v = scratch.segment_v + group.key_start * width;  // the soft-max over one key is 1
+      for (int64_t d = 0; d < dim; ++d) {
+        float sum = 0;
+        for (int64_t j = i; j < i + count; ++j) sum += to_float(at<T>(a.grad_out, b, h, j)[d]);
+        grad_v[d] += sum;
       }
     }
   }

@@ -3,18 +3,11 @@
 
 #pragma once
 
-#include "ops/attention.h"
+#include "ops/attention_keys.h"
 
 namespace {
 
 constexpr int64_t kQueryBlock = 256;  // queries of a work item: enough to amortize packing its keys
-
-// Packed keys and values of one head.
-template <class Packed>
-struct PackedKeys {
-  const Packed *k, *v;
-  int64_t count;
-};
 
 // Buffers of one query tile: Q^T, scores, probabilities (in place of the scores if packed as floats), and the output of
 // all segments so far and of one more.
@@ -41,10 +34,10 @@ struct ForwardScratch {
   Packed *k, *v;
   TileScratch<Packed> tile;
 
-  ForwardScratch(Arena arena, int64_t keys, int64_t dim, size_t* bytes = nullptr)
-      : k(allocate<Packed>(arena, keys * packed_count<Packed>(dim))),
-        v(allocate<Packed>(arena, packed_count<Packed>(keys) * dim)),
-        tile(arena, dim) {
+  ForwardScratch(Arena arena, const KeyLayout<Packed>& layout, size_t* bytes = nullptr)
+      : k(allocate<Packed>(arena, layout.key_count() + layout.padding())),
+        v(allocate<Packed>(arena, layout.value_count())),
+        tile(arena, layout.dim) {
     if (bytes) *bytes = arena.used;
   }
 };
@@ -61,6 +54,7 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
                                                                  const PackedKeys<Packed>& keys, int64_t dim,
                                                                  Vec factor, float* acc) {
   const int64_t dim_numbers = packed_count<Packed>(dim);
+  const KeyLayout<Packed> layout = keys.layout(dim);
   SoftmaxState state = {};
   for (int c = 0; c < kQueryVectors; ++c) state.maximum[c] = splat(-INFINITY);
   memset(acc, 0, sizeof(float) * dim * kQueryTile);
@@ -68,8 +62,8 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
     const int64_t chunk = keys.count - start < kKeyChunk ? keys.count - start : kKeyChunk;
     Vec larger[kQueryVectors], offset[kQueryVectors], pivot[kQueryVectors];
     for (int c = 0; c < kQueryVectors; ++c) larger[c] = state.maximum[c];
-    product_over_dims<Dim>(keys.k + start * dim_numbers, chunk, s.qt, dim_numbers, s.scores,
-                           [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
+    compute_scores<Dim>(keys.k + start * dim_numbers, chunk, s.qt, dim, s.scores,
+                        [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
     for (int c = 0; c < kQueryVectors; ++c) {
       offset[c] = larger[c] * factor;
       pivot[c] = pivot_of(larger[c]);
@@ -90,7 +84,7 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
       return exp2_of_score(load(s.scores + j * kQueryTile + c * kLanes) * factor - offset[c]);
     };
     store_probabilities(chunk, probability, s.p, state.sum);
-    add_product_over_keys(keys.v + packed_count<Packed>(start) * dim, dim, s.p, packed_count<Packed>(chunk), acc);
+    layout.add_product(keys.v + layout.value_at(start), s.p, chunk, acc);
   }
   return state;
 }
@@ -143,9 +137,8 @@ __attribute__((noinline)) void attention_forward_tile(const TileScratch<typename
   int64_t keys = 0;
   for (const PackedKeys<Packed>* span = spans; span < spans + span_count; ++span)
     for (int64_t start = 0; start < span->count; start += kSegment) {
-      const PackedKeys<Packed> segment = {span->k + start * packed_count<Packed>(dim),
-                                          span->v + packed_count<Packed>(start) * dim,
-                                          span->count - start < kSegment ? span->count - start : kSegment};
+      const PackedKeys<Packed> segment =
+          span->from(start, dim, span->count - start < kSegment ? span->count - start : kSegment);
       if (keys == 0) {
         state = attention_forward_segment<Dim>(s, segment, dim, factor, s.acc);
       } else {
@@ -175,14 +168,16 @@ inline fermt_status attention_forward_item(const fermt_attention_forward_args& a
     return FERMT_OK;
   }
   using Scratch = ForwardScratch<typename PackedOf<T>::type>;
+  const KeyLayout<typename PackedOf<T>::type> layout(keys, dim);
   size_t bytes = 0;
-  Scratch(Arena{}, keys, dim, &bytes);
+  Scratch(Arena{}, layout, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const Scratch scratch(Arena{base}, keys, dim);
-  pack_rows(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys, dim, scratch.k);
-  pack_row_pairs(at<T>(a.v, b, h, group.key_start), a.v.strides[2], keys, dim, dim, scratch.v);
-  const PackedKeys<typename PackedOf<T>::type> span = {scratch.k, scratch.v, keys};
+  const Scratch scratch(Arena{base}, layout);
+  layout.pack(at<T>(a.k, b, h, group.key_start), a.k.strides[2], at<T>(a.v, b, h, group.key_start), a.v.strides[2],
+              keys, scratch.k, scratch.v);
+  const PackedKeys<typename PackedOf<T>::type> span = {scratch.k, scratch.v, keys, layout.value_stride};
+  const TileScope tiles(attention_depth(dim));
   const auto tile = dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;
   for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
     const int64_t left = group.query_stop - i;

@@ -1,6 +1,7 @@
 // Peak throughput of multiply-adds, as a yardstick for kernels.
 
 #include "abi/parallel.h"
+#include "gemm/tiles.h"
 #include "isa/kernel_table.h"
 #include "simd/bfloat16.h"
 #include "simd/vector.h"
@@ -22,6 +23,31 @@ inline void multiply_add_rounds(int64_t iterations, Operand factor, float* resul
   *result = sum_of_lanes(total);
 }
 
+// FLOP of an iteration on pairs of bfloat16: four products of full tiles by AMX, or as many vectors as of floats.
+constexpr int64_t kPairFlop = kTiled<BFloat16Pair> ? 4 * 16 * 16 * 32 * 2 : kAccumulators * kLanes * 4;
+
+inline void pair_rounds(int64_t iterations, Vec value, float* result) {
+#if defined(__AMX_TILE__)
+  (void)value;
+  const TileScope tiles;
+  alignas(64) float sums[2 * kTileSide * 2 * kTileSide] = {};
+  TileBlock<2, 2>::clear();
+  tile_load<4>(sums, 64);
+  tile_load<5>(sums, 64);
+  tile_load<6>(sums, 64);
+  for (int64_t i = 0; i < iterations; ++i) {
+    tile_multiply_add<0, 4, 6>(BFloat16Pair{});
+    tile_multiply_add<1, 5, 6>(BFloat16Pair{});
+    tile_multiply_add<2, 4, 6>(BFloat16Pair{});
+    tile_multiply_add<3, 5, 6>(BFloat16Pair{});
+  }
+  TileBlock<2, 2>::store(sums);
+  *result = sums[0];
+#else
+  multiply_add_rounds(iterations, (VecInt)value, result);
+#endif
+}
+
 }  // namespace
 
 fermt_status fermt::FERMT_ISA::fma_peak(fermt_fma_peak_args* args) {
@@ -32,12 +58,12 @@ fermt_status fermt::FERMT_ISA::fma_peak(fermt_fma_peak_args* args) {
       float result;
       const Vec value = splat(seed);
       if (pairs)
-        multiply_add_rounds(args->iterations, (VecInt)value, &result);
+        pair_rounds(args->iterations, value, &result);
       else
         multiply_add_rounds(args->iterations, value, &result);
       seed = result;
     }
   };
-  args->operations = args->threads * args->iterations * kAccumulators * kLanes * (pairs ? 4 : 2);
+  args->operations = args->threads * args->iterations * (pairs ? kPairFlop : kAccumulators * kLanes * 2);
   return fermt::parallel_for(args->parallel_for, args->threads, chunk);
 }

@@ -93,6 +93,7 @@ fermt_status multiply(fermt_parallel_for run, int64_t rows, const Panels<Packed>
     sizes.floats(step * fermt::kPanel), sizes.floats(step * aux_stride), sizes.floats(step * panels.packed_k);
     Arena arena{static_cast<char*>(fermt::thread_scratch(sizes.used, fermt::kItemScratch))};
     if (!arena.base) return FERMT_OUT_OF_MEMORY;
+    const TileScope tiles;
     float *sums = arena.floats(step * fermt::kPanel), *aux = arena.floats(step * aux_stride);
     const PackedRows<Packed> a = operand(first, count, allocate<Packed>(arena, step * panels.packed_k), aux);
     for (int64_t p = 0; p < panels.count(); ++p) {
@@ -191,9 +192,13 @@ inline void add_outer_rows(const Packed* a, int64_t rows, const Packed* b, int64
   }
 }
 
+// The same of all rows and columns, where `transposed` is room for a once more.
 template <class Packed>
 inline void add_outer(const Packed* a, int64_t rows, const Packed* b, int64_t width, int64_t packed_k, float* sums,
-                      int64_t stride) {
+                      int64_t stride, const Packed* transposed) {
+  if constexpr (kTiled<Packed>)
+    return tile_panel(transposed, kTokenBlock, rows, b, width, packed_k, b,
+                      [=](int64_t row, int64_t column, Vec sum) { add_to(sums + row * stride + column, 0, sum); });
   int64_t column = 0;
   for (; column + kGemmVectors * kLanes <= width; column += kGemmVectors * kLanes)
     add_outer_rows<kTileRows<kGemmVectors>, kGemmVectors>(a, rows, b + column, width, packed_k, sums + column, stride);
@@ -226,11 +231,13 @@ fermt_status linear_grad_weight(const fermt_linear_backward_args& args, const Ma
     const int64_t rows = s.outputs - row < kItemRows ? s.outputs - row : kItemRows;
     const int64_t columns = s.inputs - column < item_columns ? s.inputs - column : item_columns;
     Arena sizes;
-    sizes.floats(kItemRows * (item_columns + 1)), sizes.floats(kTokenBlock * (kItemRows + item_columns));
+    sizes.floats(kItemRows * (item_columns + 1)), sizes.floats(kTokenBlock * (2 * kItemRows + item_columns));
     Arena arena{static_cast<char*>(fermt::thread_scratch(sizes.used, fermt::kItemScratch))};
     if (!arena.base) return FERMT_OUT_OF_MEMORY;
     float *sums = arena.floats(kItemRows * (item_columns + 1)), *bias_sums = sums + kItemRows * item_columns;
-    Packed *a = allocate<Packed>(arena, kTokenBlock * (kItemRows + item_columns)), *b = a + kTokenBlock * kItemRows;
+    Packed *a = allocate<Packed>(arena, kTokenBlock * (2 * kItemRows + item_columns)),
+           *transposed = a + kTokenBlock * kItemRows, *b = transposed + kTokenBlock * kItemRows;
+    const TileScope tiles;
     memset(sums, 0, static_cast<size_t>(kItemRows * (item_columns + 1)) * sizeof(float));
     const int64_t max_tokens = kTokenBlock * kPackFactor<Packed>;
     const bool with_bias = column == 0 && args.grad_bias;
@@ -239,10 +246,15 @@ fermt_status linear_grad_weight(const fermt_linear_backward_args& args, const Ma
                     packed_k = packed_count<Packed>(tokens);
       const MatrixView grads = grad_out.block(token, row);
       pack_columns_of(grads, tokens, rows, kItemRows, a);
+      if constexpr (kTiled<Packed>)
+        for (int64_t k = 0; k < packed_k; k += kLanes)
+          for (int64_t r = 0; r < kItemRows; r += kLanes)
+            transpose_words(a + k * kItemRows + r, kItemRows, packed_k - k, transposed + r * kTokenBlock + k,
+                            kTokenBlock);
       for (int64_t c = 0; c < columns; c += fermt::kPanel) {
         const int64_t count = panel_width(columns, c), width = round_up(count, kColumnAlign);
         pack_columns_of(f.block(token, column + c), tokens, count, width, b + c * kTokenBlock);
-        add_outer(a, rows, b + c * kTokenBlock, width, packed_k, sums + c, item_columns);
+        add_outer(a, rows, b + c * kTokenBlock, width, packed_k, sums + c, item_columns, transposed);
       }
       if (with_bias) add_columns(grads, tokens, rows, bias_sums);
     }

@@ -22,6 +22,7 @@ LARGEST: dict[str, tuple[str, int]] = {}  # any size
 SLOWER_THAN_PYTORCH = {
     "generic": ("linear",),
     "avx2": ("linear",),
+    "avx512_amx": ("linear",),
 }  # by instruction set
 
 

@@ -36,9 +36,10 @@ def peak_flops(dtype: torch.dtype = torch.float32) -> float:
         operations = compiled.fma_peak(DTYPES[dtype], threads, iterations)
         return time.perf_counter() - start, operations
 
-    seconds, _ = run()
-    while seconds < PEAK_SECONDS / 4:
+    def shortest() -> float:  # a run that was interrupted would say that few iterations are enough
+        return min(run()[0] for _ in range(3))
+
+    while (seconds := shortest()) < PEAK_SECONDS / 4:
         iterations *= 2
-        seconds, _ = run()
     iterations = max(1, round(iterations * PEAK_SECONDS / seconds))
     return max(operations / seconds for seconds, operations in (run() for _ in range(PEAK_RUNS)))

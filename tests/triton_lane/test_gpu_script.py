@@ -186,7 +186,7 @@ TRIED = {
 
 
 def test_the_fastest_candidate_of_the_architecture_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By made-up times: a second for each row of the blocks in use."""
+    """By assumed times: a second for each row of the blocks in use."""
 
     (entry,) = TRIED
     rows: list[float] = []
