@@ -59,14 +59,7 @@ def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     if on_meta := sorted(name for name, tensor in tensors.items() if tensor.is_meta):
         raise ValueError(f"save: weights on the meta device have no values: {shortened(on_meta)}")
     metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
-
-    def write(file: Path) -> None:
-        try:
-            safetensors.torch.save_file(tensors, str(file), metadata=metadata)
-        except safetensors.SafetensorError as error:
-            raise OSError(f"{os.fspath(path)!r} cannot be written: {error}") from error
-
-    atomic_write(path, write)
+    atomic_write(path, safetensors.torch.save(tensors, metadata=metadata))  # save_file has a temporary file of its own
 
 
 def build_model(

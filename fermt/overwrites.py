@@ -4,45 +4,77 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
-Places = Mapping[str, str | os.PathLike[str] | None]  # by option; None: not given
+from .marks import is_marked
 
 
-def check_overwrites(outputs: Places, inputs: Places) -> None:
+class Files(NamedTuple):
+    """An input that may be a file, or many: a folder, or a pattern of file names."""
+
+    place: str | os.PathLike[str]
+    suffixes: Collection[str] = ()  # in small letters, of the files in a folder that may be read; none: all may be
+    all_read: bool = False  # whether each of those is read, so that a new one would be, too
+
+
+Place = str | os.PathLike[str] | None  # None: not given
+
+
+def check_overwrites(outputs: Mapping[str, Place], inputs: Mapping[str, Place | Files]) -> None:
     """Raises ValueError if a file to be written is one that is read, or another one that is written.
 
-    Two names are of one file also through links, and where a file system takes capitals for small letters. An input may
-    be a folder or a pattern of file names: then no output may replace a file in it or one that matches, or be the
-    folder itself.
+    Two names are of one file also through links, and where a file system takes capitals for small letters. An output
+    may lie in a folder that is read, and the next run may replace it, unless it could be an input by its suffix.
+    Pictures that a command wrote are known by their mark (`fermt.marks`).
 
     Args:
         outputs: files, and folders of files, to write, by option.
-        inputs: files, folders and patterns to read, by option.
+        inputs: what is read, by option.
     """
     written = {option: Path(path) for option, path in outputs.items() if path is not None}
+    read = {option: one if isinstance(one, Files) else Files(one) for option, one in inputs.items() if one is not None}
     for option, path in written.items():
-        for other, place in inputs.items():
-            if place is not None and (found := _replaced(path, place)):
-                raise ValueError(
-                    f"{option} {str(path)!r} would replace an input, {found} of {other}: give another {option}"
-                )
+        for other, files in read.items():
+            if harm := _harm(path, files):
+                raise ValueError(f"{option} {str(path)!r} would {harm} of {other}: give another {option}")
         for other, second in written.items():
             if other != option and _same(path, second):
                 raise ValueError(f"{option} and {other} are one file, {str(path)!r}: give each its own")
 
 
-def _replaced(path: Path, place: str | os.PathLike[str]) -> str:
-    """The input that a file to be written would replace; empty if none."""
+def _harm(path: Path, files: Files) -> str:
+    """What writing a file or folder would do to an input; empty if nothing."""
+    place = Path(files.place)
+    if _same(path, place):
+        return f"replace an input, {str(place)!r}"
+    if path.is_dir() or (files.suffixes and path.suffix.lower() not in files.suffixes):
+        return ""
+    if files.all_read and not path.exists():
+        return "become an input, one of the images" if _is_one_of(path, place) else ""
+    harmed = _is_one_of(path, place) if files.all_read else _is_below(path, place) and not is_marked(path)
+    return f"replace an input, {str(path.resolve())!r}" if harmed else ""
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether there is such a file, and it lies in a folder or below it."""
+    return path.exists() and folder.is_dir() and folder.resolve() in path.resolve().parents
+
+
+def _is_one_of(path: Path, place: Path) -> bool:
+    """Whether a file, which need not exist yet, lies in a folder, or matches a pattern."""
+    if place.is_dir():
+        return place.resolve() in (path.parent.resolve(), path.resolve().parent)
     name = os.fspath(place)
-    if Path(name).is_dir():
-        if path.is_dir() and _same(path, Path(name)):
-            return repr(name)
-        inside = path.exists() and not path.is_dir() and Path(name).resolve() in path.resolve().parents
-        return repr(os.fspath(path.resolve())) if inside else ""
-    matching = glob.glob(name, recursive=True) if glob.has_magic(name) and not Path(name).exists() else [name]
-    return next((repr(match) for match in matching if _same(path, Path(match))), "")
+    if place.exists() or not glob.has_magic(name):
+        return False
+    folder, pattern = os.path.split(name)
+    if any(_same(path, Path(match)) for match in glob.glob(name, recursive=True)):
+        return True
+    folders = glob.glob(folder or os.curdir, recursive=True)
+    return fnmatch(path.name, pattern) and any(_same(path.parent, Path(one)) for one in folders)
 
 
 def _same(a: Path, b: Path) -> bool:

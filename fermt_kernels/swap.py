@@ -14,10 +14,10 @@ from .modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttent
 from .spec.patterns import PATTERNS
 from .swapping.attention import GRID, SwappedAttention, attention_dropout, share_hooks
 from .swapping.compare import BATCH, GRIDS, IMAGES, TOKENS, Case, bare_copy, difference
-from .swapping.recognize import attention_objection, is_attention, is_unit, unit_objection
+from .swapping.recognize import attention_objection, is_attention, is_unit, linear_in, unit_objection
 
 ATTENTION, UNIT = "attention", "dual attention unit"
-SHARDED = ("FullyShardedDataParallel",)  # wrappers under which a module's parameters are not its own
+SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # wrappers under which a module's parameters are not its own
 
 
 class Replacement(NamedTuple):
@@ -136,9 +136,9 @@ def _check_model(model: nn.Module) -> None:
             f"swap: the model is itself what would be replaced ({type(model).__name__}), and there is nothing to put "
             "the replacement into; wrap it, torch.nn.Sequential(model), and use that"
         )
-    sharded = {type(module).__name__ for module in model.modules()} & set(SHARDED)
-    if sharded:
-        raise ValueError(f"swap: the model is wrapped in {', '.join(sorted(sharded))}; swap first, then wrap it")
+    classes = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    if sharded := classes.intersection(SHARDED):
+        raise ValueError(f"swap: the model is sharded by {', '.join(sorted(sharded))}; swap first, then shard it")
 
 
 def _swap_again(name: str, module: SwappedAttention, request: _Request) -> Replacement:
@@ -187,7 +187,9 @@ def _computed_pattern(
     bare: nn.Module, arguments: tuple[str, ...], number: int, asked: Sequence[str]
 ) -> tuple[str, str]:
     """The pattern that an attention computes when it is block `number`, and ""; or "", and why it is none of ours."""
-    width, reasons = int(getattr(bare.get_submodule("qkv"), "in_features")), []  # noqa: B009  (an int, for mypy)
+    projection, reasons = linear_in(bare.get_submodule("qkv")), []
+    assert projection is not None  # or it would be no attention
+    width = projection.in_features
     if GRID[0] in arguments:
         values = [dict(zip(("Hz", "Wz", "Hx", "Wx"), grid, strict=True)) | {"i": number} for grid in GRIDS]
         tokens = [grid["Hz"] * grid["Wz"] + grid["Hx"] * grid["Wx"] for grid in values]

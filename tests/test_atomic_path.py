@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fermt
+from fermt_kernels import files
 from fermt_kernels.files import MARK, atomic_path, atomic_write, delete_leftovers
 
+from .conftest import ROOT
 from .support.packed import CONFIGS
+
+# Holds two temporary files open, and says so.
+WRITER = """
+import sys, time
+from fermt_kernels.files import atomic_path
+with atomic_path(sys.argv[1]) as plain, atomic_path(sys.argv[1], keep_suffix=True) as suffixed:
+    plain.write_text("half")
+    print(flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes to two temporary files for `path`; killed afterwards."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
@@ -19,8 +50,8 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(KeyError), atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
         raise KeyError
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
-        pass  # nothing was written
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.unlink()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
@@ -49,6 +80,72 @@ def test_leftovers_are_deleted_by_stem(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "a.tmp", ".lock"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the locks and signals are those of POSIX")
+@pytest.mark.parametrize("name", ["a.txt", "[a]*.mp4"])
+def test_the_next_writer_deletes_what_a_killed_one_left_and_nothing_of_a_living_one(name: str, tmp_path: Path) -> None:
+    def temporary_files() -> int:
+        return len(list(tmp_path.glob(".*")))
+
+    target = tmp_path / name
+    with writing(target) as process:
+        assert temporary_files() == 2
+        atomic_write(target, "new")
+        delete_leftovers(tmp_path)
+        assert temporary_files() == 2
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        atomic_write(tmp_path / "other.txt", "new")  # no business of another file's writer
+        assert temporary_files() == 2
+        atomic_write(target, "newer")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "newer", "other.txt": "new"}
+
+
+def test_a_leftover_that_cannot_be_deleted_stops_no_writer(tmp_path: Path) -> None:
+    (tmp_path / ".a.01234567.tmp").mkdir()
+    atomic_write(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the locks are those of POSIX")
+def test_a_file_that_was_just_deleted_as_a_leftover_is_created_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, between the creation and the lock."""
+    lock, names = files.fcntl.flock, []
+
+    def late(file: Any, how: int) -> None:
+        lock(file, how)
+        names.extend(tmp_path.glob(".*"))
+        if len(names) == 1:
+            names[0].unlink()
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    atomic_write(tmp_path / "a.txt", "new")
+    assert len(set(names)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the locks are those of POSIX")
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written, and nothing is deleted, for its writer may be alive."""
+
+    def none(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    (tmp_path / ".a.01234567.tmp").touch()
+    atomic_write(tmp_path / "a.txt", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".a.01234567.tmp"}
+
+
+def test_a_file_put_in_place_of_the_temporary_one_is_refused(tmp_path: Path) -> None:
+    """It has no lock, so that another process might have deleted it."""
+    with pytest.raises(OSError, match=r"a\.txt' was replaced"), atomic_path(tmp_path / "a.txt") as temporary:
+        (tmp_path / "b").touch()
+        (tmp_path / "b").replace(temporary)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
 def test_modes_are_those_of_the_umask_or_of_the_replaced_file(tmp_path: Path) -> None:
     def private(path: Path) -> None:
@@ -71,5 +168,5 @@ def test_modes_are_those_of_the_umask_or_of_the_replaced_file(tmp_path: Path) ->
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_out_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(OSError), atomic_path(tmp_path / "none" / "a.txt"):
+    with pytest.raises(OSError, match=r"none/a\.txt'"), atomic_path(tmp_path / "none" / "a.txt"):
         pytest.fail("the work began")

@@ -16,6 +16,7 @@ import fermt_kernels as fk
 from fermt.data import crops
 from fermt.model import vit
 from fermt_kernels.frame import MEAN, STD
+from fermt_kernels.frame import packed as packed_module
 from fermt_kernels.frame.fold import fold_batch_norm, fold_norm
 from fermt_kernels.frame.pack import pattern_bits, winograd_filters
 from fermt_kernels.spec.normalization import BATCH_NORM_EPS, LAYER_NORM_EPS
@@ -163,3 +164,22 @@ def test_what_is_no_model_is_refused(model: fermt.FERMT) -> None:
         fk.frame.pack(nn.Linear(1, 1))
     with pytest.raises(TypeError, match=r"must have a state_dict\(\); SimpleNamespace has none"):
         fk.frame.pack(SimpleNamespace(config=model.config))
+
+
+def test_sizes_are_those_of_the_instruction_set_in_use_when_another_thread_selects_one(
+    model: fermt.FERMT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the name of the one in use and the library's answer, which would have been kept under that name."""
+    small, library, asked = fk.frame.pack(model), SimpleNamespace(isa="avx2"), []
+
+    def answer(*_: object) -> SimpleNamespace:
+        asked.append(library.isa)
+        library.isa = "generic" if len(asked) == 1 else library.isa
+        return SimpleNamespace(workspace_bytes={"avx2": 100, "generic": 200}[library.isa])
+
+    monkeypatch.setattr(packed_module.library, "load", lambda: library)
+    monkeypatch.setattr(packed_module.compiled, "frame_info", answer)
+    assert small.info(1).workspace_bytes == 200
+    library.isa = "avx2"
+    assert small.info(1).workspace_bytes == small.info(1).workspace_bytes == 100
+    assert asked == ["avx2", "generic", "avx2"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tools.fuzz import __main__ as runner
@@ -27,10 +29,19 @@ def test_a_fault_ends_a_round_and_is_named(monkeypatch: pytest.MonkeyPatch, caps
         raise ZeroDivisionError("drawn badly")
 
     monkeypatch.setitem(runner.TARGETS, "crop", fails)
-    assert runner.serve("crop", 5, 7, 60) == 1
+    assert runner.serve("crop", 5, 7, time.monotonic() + 60) == 1
     shown = capsys.readouterr()
     assert shown.out.split() == ["crop:5:7"]
     assert "drawn badly" in shown.err
+
+
+def test_a_round_whose_time_is_over_has_a_few_cases(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that each target has its turn where a process takes long to start."""
+    monkeypatch.setitem(runner.TARGETS, "crop", lambda _: None)
+    assert runner.serve("crop", 5, 7, 0.0) == 0
+    assert capsys.readouterr().out.split() == [f"crop:5:{7 + i}" for i in range(runner.FEWEST)]
 
 
 def test_faults_are_counted_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import fermt_kernels as fk
 
 if find_spec("timm") is None:
     pytest.skip("timm is not installed; `make timm` makes an environment with it", allow_module_level=True)
-from .support.timm_models import families, import_timm
+from .support.timm_models import create, families
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4  # of the largest logit; float32 through a whole network
@@ -21,11 +21,10 @@ TOLERANCE = 1e-4  # of the largest logit; float32 through a whole network
 
 @pytest.mark.parametrize(("module", "name"), families().items())
 def test_a_swap_changes_no_logits(module: str, name: str) -> None:
-    timm = import_timm()
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = timm.create_model(name).eval()
+        model = create(name).eval()
     kinds = {type(part).__name__ for part in model.modules()}
     if not any("attention" in kind.lower() or "attn" in kind.lower() for kind in kinds):
         pytest.skip(f"{name} has no attention")

@@ -132,12 +132,12 @@ constexpr int64_t kMaxBatch = 4096;
 
 bool misaligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 64 != 0; }
 
-// Checks that a frame's buffers are not null, aligned, and as large as the model needs.
+// Checks that a frame's buffers are not null, aligned, and as large as the kernels need for the model.
 template <class Args>
-fermt_status check_frame(const fermt::PackedModel& model, const Args& a) {
+fermt_status check_frame(const fermt::FrameKernels& kernels, const fermt::PackedModel& model, const Args& a) {
   if (a.batch < 0 || a.batch > kMaxBatch) return FERMT_BAD_SIZE;
   int64_t cache_bytes = 0, workspace_bytes = 0;
-  fermt::selected_table().frame(model).info(model, a.batch, &cache_bytes, &workspace_bytes);
+  kernels.info(model, a.batch, &cache_bytes, &workspace_bytes);
   if (a.cache_bytes < cache_bytes || a.workspace_bytes < workspace_bytes) return FERMT_SMALL_WORKSPACE;
   if (a.batch == 0) return FERMT_OK;
   if (!a.workspace || !a.crops || !a.caches) return FERMT_NULL_POINTER;
@@ -156,8 +156,10 @@ int32_t frame_call(const Args* args,
   if (args->struct_size != static_cast<int64_t>(sizeof(Args))) return FERMT_BAD_STRUCT_SIZE;
   fermt::PackedModel model;
   if (const fermt_status status = fermt::open_model(args->model, args->model_bytes, &model)) return status;
-  if (const fermt_status status = check_frame(model, *args)) return status;
-  return args->batch == 0 ? FERMT_OK : (fermt::selected_table().frame(model).*kernel)(model, *args);
+  // Read once: another thread may select an instruction set, whose buffers have other sizes, at any time.
+  const fermt::FrameKernels& kernels = fermt::selected_table().frame(model);
+  if (const fermt_status status = check_frame(kernels, model, *args)) return status;
+  return args->batch == 0 ? FERMT_OK : (kernels.*kernel)(model, *args);
 }
 
 }  // namespace

@@ -2,11 +2,14 @@
 // UndefinedBehaviorSanitizer by `make sanitize`, whatever reads or writes a byte too far stops here. With the argument
 // `quick` it runs fewer shapes, still on both sides of the edges of blocks.
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "abi/fermt.h"
@@ -128,17 +131,27 @@ fermt::PackedHeader header_of(const FrameCase& c) {
   return h;
 }
 
-void frame(const FrameCase& c, int64_t batch) {
-  fermt::PackedHeader header = header_of(c);
-  fermt::PackedModel layout;
-  header.total_bytes = fermt::lay_out_sections(header, &layout);
-  Block model(header.total_bytes);
-  std::memcpy(model.data, &header, sizeof header);
-  for (int64_t i = fermt::kHeaderBytes; i < model.bytes; i += 4) {
-    const float value = static_cast<float>(i / 4 * 37 % 101 - 50) / 400.0f;
-    const int32_t pair = 0x3c003c00 | static_cast<int32_t>(i % 3 << 8);
-    std::memcpy(model.data + i, c.dtype ? static_cast<const void*>(&pair) : &value, 4);
+// A packed model of a case, without its checksum.
+struct Model : Block {
+  explicit Model(const FrameCase& c) : Model(c, header_of(c)) {}
+
+ private:
+  Model(const FrameCase& c, fermt::PackedHeader header) : Block(set_total(header)) {
+    std::memcpy(data, &header, sizeof header);
+    for (int64_t i = fermt::kHeaderBytes; i < bytes; i += 4) {
+      const float value = static_cast<float>(i / 4 * 37 % 101 - 50) / 400.0f;
+      const int32_t pair = 0x3c003c00 | static_cast<int32_t>(i % 3 << 8);
+      std::memcpy(data + i, c.dtype ? static_cast<const void*>(&pair) : &value, 4);
+    }
   }
+  static int64_t set_total(fermt::PackedHeader& header) {
+    fermt::PackedModel layout;
+    return header.total_bytes = fermt::lay_out_sections(header, &layout);
+  }
+};
+
+void frame(const FrameCase& c, int64_t batch) {
+  Model model(c);
   fermt_frame_info_args info{};
   info.struct_size = sizeof info, info.model = model.data, info.model_bytes = model.bytes, info.batch = batch;
   expect(fermt_frame_info(&info), FERMT_OK, "frame info");
@@ -234,6 +247,62 @@ void frames() {
   }
 }
 
+// Frames in the workspace of the instruction set that needs the least, with a cache of the one that needs the most,
+// while another thread goes through them all: a call runs on the one whose sizes it has checked, or writes past the
+// end.
+void frames_while_another_thread_selects() {
+  const Model model({FERMT_FLOAT32, FERMT_CENTER_HEAD, 0, 32, 2, 16, 16, 32, 0, {1}});
+  std::vector<const char*> names;
+  fermt_frame_info_args least{}, most{};
+  for (int32_t row = 0; fermt_isa_name(row); ++row) {
+    if (!fermt_isa_supported(row)) continue;
+    names.push_back(fermt_isa_name(row));
+    expect(fermt_isa_select(names.back()), FERMT_OK, names.back());
+    fermt_frame_info_args info{};
+    info.struct_size = sizeof info, info.model = model.data, info.model_bytes = model.bytes, info.batch = 1;
+    expect(fermt_frame_info(&info), FERMT_OK, "frame info");
+    if (names.size() == 1 || info.workspace_bytes < least.workspace_bytes) least = info;
+    if (names.size() == 1 || info.workspace_bytes > most.workspace_bytes) {
+      most = info;
+      std::swap(names.front(), names.back());  // the first is the one that needs the most
+    }
+  }
+  const std::vector<uint8_t> crop(3 * 32 * 32, 90);
+  const uint8_t* crops[] = {crop.data()};
+  const Block cache(std::max(least.cache_bytes, most.cache_bytes)), large(most.workspace_bytes),
+      small(least.workspace_bytes), maps(most.map_channels * most.grid * most.grid * 4);
+  void* caches[] = {cache.data};
+  expect(fermt_isa_select(names.front()), FERMT_OK, names.front());
+  const fermt_encode_template_args encode = {sizeof encode, halves, model.data,  model.bytes, 1,
+                                             crops,         caches, cache.bytes, large.data,  large.bytes};
+  expect(fermt_encode_template(&encode), FERMT_OK, "encode template");
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    for (size_t i = 0; !done; ++i) fermt_isa_select(names[i % names.size()]);
+  });
+  const fermt_track_frame_args track = {sizeof track,
+                                        halves,
+                                        model.data,
+                                        model.bytes,
+                                        1,
+                                        crops,
+                                        caches,
+                                        cache.bytes,
+                                        small.data,
+                                        small.bytes,
+                                        reinterpret_cast<float*>(maps.data),
+                                        nullptr};
+  for (int i = 0; i < 2000; ++i) {
+    const int32_t status = fermt_track_frame(&track);
+    const bool refused = status == FERMT_SMALL_WORKSPACE || status == FERMT_BAD_CACHE;
+    expect(refused ? FERMT_OK : status, FERMT_OK, "a frame while another thread selects");
+  }
+  done = true;
+  other.join();
+  std::printf("selected by another thread: ok, workspaces of %lld to %lld bytes\n", static_cast<long long>(small.bytes),
+              static_cast<long long>(large.bytes));
+}
+
 using Sizes = std::vector<int64_t>;
 
 // What the shapes are made of: all combinations of an op's sizes.
@@ -276,6 +345,7 @@ int main(int argc, char** argv) {
     frames();
     std::printf("%s: ok\n", fermt_isa_name(row));
   }
+  frames_while_another_thread_selects();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   std::printf("%d calls passed, 0 failed, in %.0f s\n", g_calls, seconds.count());
 }

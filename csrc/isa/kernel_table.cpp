@@ -72,11 +72,10 @@ const KernelTable* table_row(int row) { return row >= 0 && row < kRowCount ? &kR
 
 const KernelTable& selected_table() {
   const KernelTable* row = g_selected.load(std::memory_order_relaxed);
-  if (!row) {
-    row = best_row();
-    g_selected.store(row, std::memory_order_relaxed);
-  }
-  return *row;
+  if (row) return *row;
+  // Another thread may select a row meanwhile: then that one is taken, and `row` is set to it.
+  const KernelTable* best = best_row();
+  return *(g_selected.compare_exchange_strong(row, best, std::memory_order_relaxed) ? best : row);
 }
 
 fermt_status select_table(const char* name) {

@@ -16,8 +16,10 @@ from rich.table import Table
 from fermt_kernels.files import atomic_write
 
 from .. import checkpoints
+from ..images import SUFFIXES
 from ..machine import facts, headline, pick_device
 from ..model import FERMT, build_model
+from ..overwrites import Files
 from ..tracking.speed import PROTOCOL, WARM_UP, Clip, Speed, measure, open_clip, ways
 from .common import Config, Device, JsonOut, Threads, check_inputs_kept, check_output, console, failed, say
 
@@ -39,7 +41,9 @@ def bench(
     to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them.
     """
     check_output(json_out, (".json",))
-    check_inputs_kept({"--json": json_out}, {"--weights": weights, "--video": video})
+    check_inputs_kept(
+        {"--json": json_out}, {"--weights": weights, "--video": video and Files(video, SUFFIXES, all_read=True)}
+    )
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -60,7 +64,10 @@ def bench(
     if json_out is not None:
         about = {"batch": 1, "warm_up": WARM_UP, "clip": clip.name, "decode": clip.decode, "protocol": PROTOCOL}
         rows = [speed._asdict() for speed in speeds]
-        atomic_write(json_out, json.dumps(machine | about | {"rows": rows}, indent=1) + "\n")
+        try:
+            atomic_write(json_out, json.dumps(machine | about | {"rows": rows}, indent=1) + "\n")
+        except OSError as error:
+            raise failed(error) from error
 
 
 def measure_all(model: FERMT, clip: Clip, seconds: float) -> list[Speed]:

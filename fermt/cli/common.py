@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -15,7 +15,7 @@ from fermt_kernels.frame import PackedModel
 from .. import checkpoints
 from ..config import CONFIGS
 from ..model import FERMT, build_model
-from ..overwrites import Places, check_overwrites
+from ..overwrites import Files, Place, check_overwrites
 from ..roots import VARIABLE, root_of, roots
 from ..signals import exit_status
 from ..weights import DEFAULT, SHIPPED
@@ -53,6 +53,10 @@ class Dataset(NamedTuple):
         found = self.folder or roots().get(self.name)
         return Path(found) if found else None
 
+    def files(self, suffixes: Collection[str]) -> Files | None:
+        """Those with some suffixes in its folder, if it is known."""
+        return Files(self.place, suffixes) if self.place else None
+
     @property
     def root(self) -> Path:
         """The folder given, or the one in the environment; ValueError if there is neither."""
@@ -82,7 +86,7 @@ def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r} to write to")
 
 
-def check_inputs_kept(outputs: Places, inputs: Places) -> None:
+def check_inputs_kept(outputs: Mapping[str, Place], inputs: Mapping[str, Place | Files]) -> None:
     """Raises typer.BadParameter if a file to be written is one that is read; see `fermt.overwrites`."""
     try:
         check_overwrites(outputs, inputs)

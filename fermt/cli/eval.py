@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fermt_kernels.files import atomic_write
 
-from ..datasets import BENCHMARKS, Benchmark, open_benchmark
+from ..datasets import BENCHMARK_FILES, BENCHMARKS, Benchmark, open_benchmark
 from ..evaluation import record
 from ..evaluation.plots import CURVES, SUFFIXES
 from ..evaluation.plots import plot as draw
@@ -122,7 +122,7 @@ def evaluate_tracker(
     records = {f"--results {folder}": folder / record.RECORD for folder in results or []}
     check_inputs_kept(
         {"--json": json_out, "--plot": plot, "--out": out, f"{record.RECORD} of --out": out and out / record.RECORD},
-        {"--dataset": chosen.place, "--weights": weights, "--only": listed, **records},
+        {"--dataset": chosen.files(BENCHMARK_FILES), "--weights": weights, "--only": listed, **records},
     )
     try:
         device = pick_device(device, weights)

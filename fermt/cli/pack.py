@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..datasets import first_few, open_benchmark
+from ..datasets import BENCHMARK_FILES, first_few, open_benchmark
 from ..evaluation.pack import pack as write_archive
 from ..evaluation.record import read_record
 from ..evaluation.submissions import SUBMISSIONS
@@ -43,7 +43,7 @@ def pack(
     elif results is not None:
         out = out or Path(f"{chosen.name}.zip")
         check_output(out, (".zip",))
-        check_inputs_kept({"--out": out}, {"--dataset": chosen.place})
+        check_inputs_kept({"--out": out}, {"--dataset": chosen.files(BENCHMARK_FILES)})
         _pack(results, chosen, out)
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 import typer
 
+from ..images import SUFFIXES
 from ..machine import pick_device
+from ..overwrites import Files
 from ..progress import ProgressDisplay
 from ..signals import deferred
 from ..tracking import MultiTracker, Track
@@ -96,7 +98,7 @@ def track(
     sheet = out.with_suffix(".png") if every else None
     check_inputs_kept(
         {"--out": out, "--video": video, "the contact sheet": sheet},
-        {"SOURCE": source, "--boxes": boxes, "--weights": weights},
+        {"SOURCE": Files(source, SUFFIXES, all_read=True), "--boxes": boxes, "--weights": weights},
     )
     starts = _starts(box or [], boxes)
     targets = len(starts) + select

@@ -11,6 +11,7 @@ from ..data.sequences import SequenceSet
 from .benchmark import Benchmark, BenchmarkFolder, TestSequence
 from .coco import COCOTraining
 from .folder import first_few
+from .frames import SUFFIXES
 from .got10k import GOT10kBenchmark, GOT10kTraining
 from .imagenet_vid import ImageNetVIDTraining
 from .index import cache_folder, load_index
@@ -23,7 +24,9 @@ from .uav123 import UAV123Benchmark
 
 __all__ = [
     "BENCHMARKS",
+    "BENCHMARK_FILES",
     "GENERATED",
+    "TRAINING_FILES",
     "TRAINING_SETS",
     "Benchmark",
     "FileSet",
@@ -50,6 +53,10 @@ BENCHMARKS: dict[str, type[BenchmarkFolder]] = {
         OTB100Benchmark,
     )
 }
+
+# Suffixes of the files that are read in their folders.
+BENCHMARK_FILES = (*SUFFIXES, ".txt", ".label", ".ini")
+TRAINING_FILES = (*BENCHMARK_FILES, ".json", ".xml")
 
 
 def open_set(

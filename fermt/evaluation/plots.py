@@ -11,6 +11,7 @@ import numpy as np
 
 from fermt_kernels.files import atomic_write
 
+from ..marks import SOFTWARE
 from .scores import Report
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -26,9 +27,9 @@ RC: Any = {
     "text.parse_math": False,
     "text.usetex": False,
 }
-# Without the time, so that files are reproducible.
+# Without the time, so that files are reproducible, and with our mark.
 METADATA: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
+    ".png": {"Software": SOFTWARE},
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }

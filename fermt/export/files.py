@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from fermt_kernels import __version__
-from fermt_kernels.files import atomic_path
+from fermt_kernels.files import atomic_path, named
 from fermt_kernels.frame import MEAN, STD
 from fermt_kernels.wrapped import unwrapped
 
@@ -125,13 +125,15 @@ def _write(
     # torch.export and its files use the default device, which may be another.
     with torch.device("cpu"), ExitStack() as stack:
         written = []
+        places = {path: stack.enter_context(atomic_path(path)) for path in graphs}  # a bad one is found out at once
         for path, graph in graphs.items():
             graph.to("cpu", torch.float32)
             inputs = tuple(values[name] for name in graph.inputs)
             with _quiet(), torch.no_grad():
                 content = encode(_trace(graph, inputs), graph, _metadata(graph, uint8))
                 values |= zip(graph.outputs, graph(*inputs), strict=True)
-            stack.enter_context(atomic_path(path)).write_bytes(content)
+            with named(path):
+                places[path].write_bytes(content)
             written.append((content, graph.outputs))
         with _quiet():
             checks = check(model, written, runtimes, uint8=uint8)

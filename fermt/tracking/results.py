@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from fermt_kernels.files import atomic_path
+from fermt_kernels.files import atomic_path, named
 
 from .target import Track
 
@@ -86,8 +86,9 @@ class ResultFile:
         assert self._file is not None
         end, left = self._file.tell(), memoryview(text.encode())
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            with named(self.path):
+                while left:
+                    left = left[self._file.write(left) :]
         except BaseException:
             self._file.truncate(end)
             raise

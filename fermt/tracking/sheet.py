@@ -11,6 +11,8 @@ import numpy as np
 
 from fermt_kernels.files import atomic_write
 
+from ..marks import marked
+
 WIDTH = 320  # of a frame on the sheet, in pixels
 MOST = 120  # frames on a sheet; beyond, every other one is dropped and the step between frames doubled
 GAP = 4
@@ -65,4 +67,4 @@ def write_png(path: Path, image: np.ndarray) -> None:
     encoded, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not encoded:
         raise OSError(f"OpenCV cannot encode a picture for {str(path)!r}")
-    atomic_write(path, data.tobytes())
+    atomic_write(path, marked(data.tobytes()))

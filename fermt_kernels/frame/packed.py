@@ -114,10 +114,13 @@ class PackedModel(PackedModelBase):
         Raises:
             RuntimeError: there is no compiled library, or it refuses the model; the message says why.
         """
-        key = (library.load().isa, batch)
-        if key not in self._info:
-            self._info[key] = compiled.frame_info(self._blob, batch)
-        return self._info[key]
+        while True:
+            isa = library.load().isa
+            if kept := self._info.get((isa, batch)):
+                return kept
+            info = compiled.frame_info(self._blob, batch)
+            if library.load().isa == isa:  # else another thread has selected one, and these may be its sizes
+                self._info[isa, batch] = info
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one file, atomically.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.utils import parametrize
 from ..children import is_hooked
 from ..modules import DualAttentionUnit, TemplateSearchAttention
 from ..spec.dual_attention_unit import STATE_KEYS
+from ..wrapped import ADAPTED
 from .attention import GRID, PASSED_ON, UNSUPPORTED, SwappedAttention
 
 CALLED = ("qkv", "proj", "proj_drop")  # children that stay and are called
@@ -38,19 +40,26 @@ def is_attention(module: nn.Module) -> bool:
     """Whether a module has the parts of a joint-projection attention: `qkv`, `proj` and an int `num_heads`."""
     heads = getattr(module, "num_heads", None)
     own = isinstance(module, (TemplateSearchAttention, SwappedAttention))
-    has_parts = all(is_linear(getattr(module, name, None)) for name in ("qkv", "proj"))
+    has_parts = all(linear_in(getattr(module, name, None)) for name in ("qkv", "proj"))
     return has_parts and isinstance(heads, int) and not isinstance(heads, bool) and not own
 
 
-def is_linear(module: Any) -> bool:
-    """Whether a module is a linear layer, or an adapter around one (PEFT's have `base_layer`)."""
-    return isinstance(module, nn.Linear) or isinstance(getattr(module, "base_layer", None), nn.Linear)
+def linear_in(module: Any) -> nn.Linear | None:
+    """A linear layer itself, or the one inside adapters; None if it is something else."""
+    while (inner := getattr(module, ADAPTED, None)) is not None:
+        module = inner
+    return module if isinstance(module, nn.Linear) else None
 
 
 def is_unit(module: nn.Module) -> bool:
-    """Whether a module has the parameters of a Dual Attention Unit, under the authors' names."""
-    names = {name for name, _ in module.named_parameters()}
-    return names == set(STATE_KEYS.values()) and not isinstance(module, DualAttentionUnit)
+    """Whether a module has the parameters of a Dual Attention Unit, under the authors' names or those of wrappers."""
+    names = {_original_name(name) for name, _ in module.named_parameters()}
+    return names >= set(STATE_KEYS.values()) and not isinstance(module, DualAttentionUnit)
+
+
+def _original_name(name: str) -> str:
+    """The name that a parameter had before an adapter, a parametrization, a norm or pruning took it."""
+    return re.sub(rf"\.{ADAPTED}(?=\.)|\.parametrizations(?=\.)|\.original[01]?$|_(orig|g|v)$", "", name)
 
 
 def attention_objection(module: nn.Module, ignore: Collection[str]) -> str | None:
@@ -68,13 +77,17 @@ def unit_objection(module: nn.Module) -> str | None:
     names = list(inspect.signature(module.forward).parameters)
     if len(names) != 1:
         return f"its forward takes ({', '.join(names)}), expected the image alone"
-    if buffers := [name for name, _ in module.named_buffers()]:
-        return f"it has buffers ({', '.join(buffers)}), which a fused unit would leave out"
     for name, child in module.named_modules():
-        if name and is_hooked(child):
-            return f"{name} has hooks, and its weights would be read instead of it being called"
+        if name and hasattr(child, ADAPTED):
+            return f"{name} has an adapter, and its weights would be read instead of it being called; merge it first"
         if name and parametrize.is_parametrized(child):
             return f"{name} is parametrized, and its weights would be read once; remove the parametrization first"
+        if name and is_hooked(child):
+            return f"{name} has hooks, and its weights would be read instead of it being called"
+    if extra := [name for name, _ in module.named_parameters() if name not in STATE_KEYS.values()]:
+        return f"it has parameters beyond those of a unit ({', '.join(extra)}), which a fused unit would leave out"
+    if buffers := [name for name, _ in module.named_buffers()]:
+        return f"it has buffers ({', '.join(buffers)}), which a fused unit would leave out"
     return None
 
 
@@ -87,6 +100,14 @@ def _placement(module: nn.Module, ignore: Collection[str]) -> str | None:
         return "it is on the meta device, where nothing can be compared; give it memory first (to_empty, load)"
     if any(parameter.numel() == 0 for parameter in module.parameters()):
         return "its parameters are empty, as sharded ones are outside a forward pass; swap before the model is sharded"
+    for name, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if torch.is_tensor(value) and value.grad_fn is not None:
+                return (
+                    f"{name}.{attribute} is computed by a hook, as weight_norm's and prune's are, and has no copy to "
+                    "compare with; remove that first (remove_weight_norm, prune.remove), or use torch.nn.utils."
+                    "parametrizations"
+                )
     return None
 
 

@@ -47,6 +47,15 @@ def import_timm() -> Any:
     return timm
 
 
+def create(name: str) -> Any:
+    """An untrained model of that name; of two blocks, where its depth may be chosen, for more would show no more."""
+    timm = import_timm()
+    try:
+        return timm.create_model(name, depth=2)
+    except Exception:  # its depth is not one number, which each constructor says in its own way
+        return timm.create_model(name)
+
+
 def families() -> dict[str, str]:
     """Module of timm -> the name of one of its models, as small as names tell."""
     timm = import_timm()
@@ -54,9 +63,7 @@ def families() -> dict[str, str]:
     for module in timm.list_modules():
         names = timm.list_models(module=module)
         if names:
-            chosen[module] = min(
-                names, key=lambda name: (next((i for i, s in enumerate(SMALL) if s in name), 99), name)
-            )
+            chosen[module] = min(names, key=_size)
     return chosen
 
 

@@ -3,15 +3,16 @@
     python -m tools.fuzz --seconds 300            all targets
     python -m tools.fuzz --case packed:7:1234     one case again, in this process
 
-A case is TARGET:SEED:NUMBER and always draws the same input. A crash, a case that takes longer than a minute, an error
-that is not one of the expected ones and a wrong result are faults: each is named with its case, and the exit status is
-1. `make fuzz` runs this on a library built with AddressSanitizer.
+A case is TARGET:SEED:NUMBER and always draws the same input. A crash, a case that takes longer than five minutes, an
+error that is not one of the expected ones and a wrong result are faults: each is named with its case, and the exit
+status is 1. `make fuzz` runs this on a library built with AddressSanitizer.
 """
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
+import itertools
 import os
 import subprocess
 import sys
@@ -38,9 +39,10 @@ TARGETS: dict[str, Callable[[np.random.Generator], None]] = {
     "results": text.results,
     "lists": text.lists,
 }
-ROUND = 1000  # cases of a process
+LONGEST = 120.0  # seconds of a round, which is a process and a target: long beside the seconds that its start takes
+FEWEST = 20  # cases of a round, even if its time was over when it had started
 SHOWN = 15  # first and last lines of a crash
-HUNG = 60.0  # seconds that a case may take
+HUNG = 300.0  # seconds that a case may take, on a machine that does other work, too
 
 
 class Fault(NamedTuple):
@@ -56,12 +58,11 @@ def run_case(case: str) -> None:
     TARGETS[target](np.random.Generator(np.random.PCG64((int(seed), list(TARGETS).index(target), int(number)))))
 
 
-def serve(target: str, seed: int, first: int, seconds: int) -> int:
-    """Runs up to `ROUND` cases for some seconds, naming each on stdout before it starts; returns 1 after a fault."""
+def serve(target: str, seed: int, first: int, end: float) -> int:
+    """Runs cases until the monotonic clock is at `end`, naming each on stdout first; returns 1 after a fault."""
     torch.set_num_threads(1)
-    end = time.monotonic() + seconds
-    for number in range(first, first + ROUND):
-        if time.monotonic() >= end:
+    for number in itertools.count(first):
+        if time.monotonic() >= end and number >= first + FEWEST:
             break
         case = f"{target}:{seed}:{number}"
         print(case, flush=True)
@@ -76,9 +77,9 @@ def serve(target: str, seed: int, first: int, seconds: int) -> int:
     return 0
 
 
-def round_of(target: str, seed: int, first: int, seconds: float) -> tuple[int, Fault | None]:
+def round_of(target: str, seed: int, first: int, end: float) -> tuple[int, Fault | None]:
     """Runs cases in a process of their own; returns how many were run, and the fault that ended it, if any."""
-    command = [sys.executable, "-m", "tools.fuzz", "--serve", f"{target}:{seed}:{first}:{max(1, round(seconds))}"]
+    command = [sys.executable, "-m", "tools.fuzz", "--serve", f"{target}:{seed}:{first}:{end}"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     cases = [line for line in done.stdout.splitlines() if line.startswith(f"{target}:")]
     if done.returncode == 0:
@@ -89,14 +90,15 @@ def round_of(target: str, seed: int, first: int, seconds: float) -> tuple[int, F
 
 
 def fuzz(targets: list[str], seconds: float, seed: int) -> list[Fault]:
-    """Runs rounds of all targets in turn until the time is over, printing what is done."""
+    """Runs rounds of all targets, of equal times, until the time is over, printing what is done."""
     end, counts, faults = time.monotonic() + seconds, dict.fromkeys(targets, 0), []
     print(f"{', '.join(targets)}: about {seconds:.0f} s, seed {seed}", flush=True)
     while time.monotonic() < end:
         for target in targets:
-            if time.monotonic() >= end:
+            now = time.monotonic()
+            if now >= end:
                 break
-            done, fault = round_of(target, seed, counts[target], min(end - time.monotonic(), seconds / len(targets)))
+            done, fault = round_of(target, seed, counts[target], min(end, now + min(LONGEST, seconds / len(targets))))
             counts[target] += done
             if fault:
                 faults.append(fault)
@@ -118,8 +120,8 @@ def main() -> int:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        target, *values = options.serve.split(":")
-        return serve(target, *map(int, values))
+        target, seed, first, end = options.serve.split(":")
+        return serve(target, int(seed), int(first), float(end))
     if options.case:
         run_case(options.case)
         return 0

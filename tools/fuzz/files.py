@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ import torch
 import fermt
 import fermt_kernels as fk
 from fermt.checkpoints import read_pickled
+from fermt.model import layers
 from fermt_kernels.frame.format import CHECKSUM_FIELD, checksum
 
 REFUSED = (ValueError, OSError)
@@ -26,18 +29,41 @@ CONFIG = fermt.ModelConfig(
     template_size=16,
     search_size=32,
 )
+WIDTHS = (32, 16, 16, 16)  # of the head: the model's own would be nearly all of a file, and of the time
+MEMORY = "/dev/shm"  # a file system in memory, where there is one: a case of text takes a tenth of the time
 TEXT = b"1,2,3,4\n 10;20\t30 40\nframe,id,x,y,w,h\n0,a,1,2,3,4\n# note\nnan,nan,nan,nan\n"
 LARGEST_SIDE = 512  # pixels
 EDGES = (0, 1, -1, 2**31 - 1, 2**31, 2**63 - 1, -(2**63))  # numbers that break sizes
+
+
+def small_head() -> mock._patch[tuple[int, ...]]:
+    """A context in which models have narrow heads."""
+    return mock.patch.object(layers, "WIDTHS", WIDTHS)
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is deleted with the process: making one for each case would be most of the work."""
+    return tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+
+
+@contextmanager
+def drawn_file(data: bytes, name: str = "file") -> Iterator[Path]:
+    """A file of these bytes, and the path to it."""
+    path = Path(_folder().name) / name
+    path.write_bytes(data)
+    try:
+        yield path
+    finally:
+        path.unlink()
 
 
 @cache
 def _valid(kind: str) -> bytes:
     """A small valid file of a kind."""
     torch.manual_seed(0)
-    model = fermt.build_model(CONFIG).eval()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
+    with small_head(), drawn_file(b"") as path:
+        model = fermt.build_model(CONFIG).eval()
         if kind == "packed":
             small = fk.frame.pack(model)
             assert isinstance(small, fk.frame.PackedModel)  # the model is on the CPU
@@ -73,20 +99,12 @@ def changed(data: bytes, rng: np.random.Generator, first: int = 0) -> bytes:
     return bytes(result)
 
 
-@contextmanager
-def _file(data: bytes) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        path.write_bytes(data)
-        yield path
-
-
 def packed(rng: np.random.Generator) -> None:
     """Packed models, their checksum made right again so that what comes after it is reached, too."""
     data = bytearray(changed(_valid("packed"), rng, first=1024))
     if len(data) >= 1024 and rng.integers(8):
         data[CHECKSUM_FIELD] = checksum(torch.frombuffer(data, dtype=torch.uint8)).to_bytes(8, "little")
-    with _file(bytes(data)) as path:
+    with drawn_file(bytes(data)) as path:
         try:
             model = fk.frame.load(path)
         except REFUSED:
@@ -104,7 +122,7 @@ def packed(rng: np.random.Generator) -> None:
 def weights(rng: np.random.Generator) -> None:
     """Weights in safetensors."""
     data = _valid("weights")
-    with _file(changed(data, rng, first=8 + int.from_bytes(data[:8], "little"))) as path:
+    with drawn_file(changed(data, rng, first=8 + int.from_bytes(data[:8], "little"))) as path, small_head():
         try:
             fermt.load(path)
         except REFUSED:
@@ -113,7 +131,7 @@ def weights(rng: np.random.Generator) -> None:
 
 def checkpoint(rng: np.random.Generator) -> None:
     """Pickled checkpoints, which are read without running the code in them."""
-    with _file(changed(_valid("checkpoint"), rng, first=2048)) as path:
+    with drawn_file(changed(_valid("checkpoint"), rng, first=2048)) as path:
         try:
             read_pickled(path)
         except REFUSED:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from fermt.evaluation.results import ResultError, read_result
 from fermt.textfiles import read_names
 from fermt.tracking.starts import read_starts
 
-from .files import changed
+from .files import changed, drawn_file
 from .numbers import WrongResultError
 
 REFUSED = (ValueError, OSError)
@@ -51,9 +49,7 @@ def _drawn(valid: bytes, rng: np.random.Generator) -> bytes:
 
 def boxes(rng: np.random.Generator) -> None:
     """Files of boxes to start with: finite numbers, or refused."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "boxes.csv"
-        path.write_bytes(_drawn(STARTS[rng.integers(len(STARTS))], rng))
+    with drawn_file(_drawn(STARTS[rng.integers(len(STARTS))], rng), "boxes.csv") as path:
         try:
             starts = read_starts(path)
         except REFUSED:
@@ -65,11 +61,9 @@ def boxes(rng: np.random.Generator) -> None:
 
 def results(rng: np.random.Generator) -> None:
     """Results of a tracker: a box of four numbers a line, or refused."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.txt"
-        path.write_bytes(_drawn(b"1,2,3,4\n1.5\t2\t3\t4\n1 2 3 4\n", rng))
+    with drawn_file(_drawn(b"1,2,3,4\n1.5\t2\t3\t4\n1 2 3 4\n", rng), "a.txt") as path:
         try:
-            found = read_result(Path(folder), "a")
+            found = read_result(path.parent, "a")
         except (ResultError, *REFUSED):
             return
         for one in found:
@@ -79,9 +73,7 @@ def results(rng: np.random.Generator) -> None:
 
 def lists(rng: np.random.Generator) -> None:
     """Lists of names and of true boxes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "list.txt"
-        path.write_bytes(_drawn(b"one\ntwo\n\n1,2,3,4\n", rng))
+    with drawn_file(_drawn(b"one\ntwo\n\n1,2,3,4\n", rng)) as path:
         for read in (read_names, read_lines, read_boxes):
             try:
                 read(path)
