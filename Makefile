@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.py csrc/*/*.h csrc/*/*.cpp)
 
 PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: install demo test test-all lint bench sanitize sanitize-all fuzz aarch64 toolkits timm clean
+.PHONY: install demo test test-all lint bench gpu-1 gpu-2 gpu-3 sanitize sanitize-all fuzz aarch64 toolkits timm clean
 
 install: $(VENV)/.installed
 
@@ -43,6 +43,14 @@ lint: $(VENV)/.linters
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest benchmarks
+
+# Three runs on a GPU, each under nine minutes and complete in itself, with the Python at hand: nothing is installed or
+# built. Results go to $OUT or gpu-results/; docs/gpu.md has what each does. COMMIT names the commit where there is no git.
+gpu-1: GPU_RUN := headline
+gpu-2: GPU_RUN := checks
+gpu-3: GPU_RUN := peers
+gpu-1 gpu-2 gpu-3:
+	PYTHONPATH=$(CURDIR) PYTHONUNBUFFERED=1 $(PYTHON) -m benchmarks.gpu $(GPU_RUN) --commit "$(COMMIT)"
 
 # The library and a driver that runs every entry point, under AddressSanitizer and UndefinedBehaviorSanitizer: two
 # instruction sets and some shapes, or all of both.

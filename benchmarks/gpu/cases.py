@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
 import fermt
+import fermt_kernels as fk
 from fermt.model import layers
 
 from ..frame_report import Scene
@@ -38,10 +40,21 @@ def model(small: bool, **overrides: Any) -> fermt.FERMT:
     return built
 
 
-def scene(config: fermt.ModelConfig, count: int) -> Scene:
+def scene(config: fermt.ModelConfig | fk.frame.CudaPackedModel, count: int) -> Scene:
     """Crops of `count` targets, on the CPU."""
     generator = torch.Generator().manual_seed(0)
     sizes = (config.template_size, config.search_size)
     return Scene(
         *(torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator) for size in sizes)
     )
+
+
+@contextmanager
+def tf32_allowed() -> Iterator[None]:
+    """PyTorch's setting under which products of float32 use TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -16,6 +16,7 @@ from .work import Ceilings
 L2_BYTES = 256 << 20  # more than any L2
 WARM_UP = 5  # calls that are not counted: torch.compile records its graphs in the first ones
 BURST = 10  # calls of a cold sample
+SPIN = 0.2  # seconds that a GPU works before it is timed, for its clock to rise
 Run = Callable[[], object]
 Say = Callable[[str], object]
 
@@ -180,8 +181,24 @@ def timed(
     """Gives the runners turns by each clock, and yields a line for each runner and clock.
 
     A line has `shared`, median `seconds`, `p20`, `p80`, `against_ours` (the median over rounds of how many times as
-    long it takes) and on a GPU `megabytes`. A peer that fails has the reason as `failed` instead; ours raises.
+    long it takes) and on a GPU `megabytes`. What fails has the reason as `failed` instead. Every call has torch.compile
+    start anew, and fail where it would otherwise leave a peer uncompiled without a word.
     """
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield from _timed(title, runners, shared, machine)
+
+
+def _spin(run: Run) -> None:
+    until = time.perf_counter() + SPIN
+    while time.perf_counter() < until:
+        run()
+        torch.cuda.synchronize()
+
+
+def _timed(
+    title: str, runners: Mapping[str, Runner], shared: Mapping[str, Any], machine: Machine
+) -> Iterator[dict[str, Any]]:
     runs: dict[str, Run] = {}
     failed: dict[str, str] = {}
     megabytes: dict[str, float | None] = {}
@@ -189,9 +206,7 @@ def timed(
     def tried(name: str, action: Callable[[], None]) -> str:
         try:
             action()
-        except Exception as error:  # a peer that cannot run this is a result, with its reason
-            if name.startswith(OURS):
-                raise
+        except Exception as error:  # that it cannot run this is a result, with its reason
             return f"{type(error).__name__}: {str(error)[:200]}"
         return ""
 
@@ -222,15 +237,23 @@ def timed(
                 yield {**shared, "runner": name, "timing": clock, "failed": reason}
         if not samplers:
             continue
+        ours = next((name for name in samplers if name.startswith(OURS)), None)
+        if machine.on_gpu:
+            _spin(runs[ours or next(iter(samplers))])
         timings = take_turns(samplers, seconds=machine.seconds, repeats=1) if machine.on_gpu else Timings(firsts)
-        ours = next(name for name in samplers if name.startswith(OURS))
         for name, timing in timings.items():
-            ratio = timings.ratio(name, ours)
-            machine.say(f"{title}, {name}, {clock}: {timing.median * 1e3:.4f} ms, {ratio:.2f}x ours")
+            ratio = timings.ratio(name, ours) if ours else None
+            against = f", {ratio:.2f}x ours" if ratio else ""
+            machine.say(f"{title}, {name}, {clock}: {timing.median * 1e3:.4f} ms{against}")
             figures = {"seconds": timing.median, "p20": timing.p20, "p80": timing.p80, "against_ours": ratio}
             yield {**shared, "runner": name, "timing": clock, **figures, "megabytes": megabytes[name]}
     if machine.on_gpu:
         torch.cuda.empty_cache()
+
+
+def _cell(line: dict[str, Any]) -> str:
+    against = f", {line['against_ours']:.2f}x" if line["against_ours"] else ""
+    return f"{line['seconds'] * 1e3:.3f}{against}"
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -244,8 +267,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         cells = [*map(str, group), runner]
         for clock in FRAME_CLOCKS:
             line = by_clock.get(clock, {})
-            time_of = f"{line['seconds'] * 1e3:.3f}, {line['against_ours']:.2f}x" if "seconds" in line else ""
-            cells.append(time_of or ("failed" if line else "-"))
+            cells.append(_cell(line) if "seconds" in line else "failed" if line else "-")
         seconds = {clock: line["seconds"] for clock, line in by_clock.items() if "seconds" in line}
         rate = next((1 / seconds[clock] for clock in ("streamed", "waited", "graph") if clock in seconds), 0.0)
         rows.append([*cells, f"{rate:.0f}", f"{rate * group[2]:.0f}"])

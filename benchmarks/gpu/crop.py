@@ -13,6 +13,7 @@ from torch import Tensor
 import fermt_kernels as fk
 from fermt.boxes import Box
 from fermt.data import crop_target, target_square
+from fermt_kernels import triton as triton_backend
 
 from ..cases import OURS
 from .clocks import BY_THE_WALL, FRAME_CLOCKS, Machine, Run, Runner, timed
@@ -50,6 +51,14 @@ def measure(machine: Machine) -> Iterator[dict[str, Any]]:
         runners = {name: Runner.of(*call) for name, call in calls.items()}
         shared = {"benchmark": "crop", "dtype": "uint8", "batch": batch}
         yield from timed(f"crop, B = {batch}", runners, shared, machine)
+
+
+def launch_all() -> None:
+    """Crops once for each number of targets, so that launches can be recorded."""
+    image = torch.empty(*FRAME, 3, dtype=torch.uint8)
+    for batch in BATCHES:
+        squares, out = torch.empty(batch, 3, dtype=torch.int32), torch.empty(batch, SIZE, SIZE, 3, dtype=torch.uint8)
+        triton_backend.crop_forward(image, squares, out)
 
 
 def _ours(squares: Tensor, out: Tensor, image: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import fermt
@@ -21,13 +21,15 @@ from ..peers import Frame, cached_frame, whole_frame
 from . import cases, clocks
 from .clocks import BY_THE_WALL, FRAME_CLOCKS, Machine, Run, Runner, timed
 from .plan import launches
-from .work import joined, total
+from .work import Ceilings, joined, total
 
-SIZES = (  # dtype, batch; what matters most comes first
-    *((torch.bfloat16, batch) for batch in (1, 128, 8, 32)),
+MAIN_SIZES = tuple((torch.bfloat16, batch) for batch in (1, 128))  # dtype, batch
+OTHER_SIZES = (
+    *((torch.bfloat16, batch) for batch in (8, 32)),
     *((dtype, batch) for batch in (1, 128) for dtype in (torch.float16, torch.float32)),
 )
-SMALL_SIZES = ((torch.float32, 1),)
+Sizes = tuple[tuple[torch.dtype, int], ...]
+SMALL_SIZES: Sizes = ((torch.float32, 1),)
 NEAR = 0.25  # how far a peer's maps may be from ours: what a wrong function exceeds, and bfloat16 does not
 MAKE = {"cached": cached_frame, "whole": whole_frame}
 CAPTION = (
@@ -93,11 +95,17 @@ def _checked(subject: Subject, frame: Frame, module: Callable[..., Any]) -> Run:
     return lambda: module(*inputs)
 
 
-def _eager(subject: Subject, kind: str, channels_last: bool) -> Run:
+def _eager(subject: Subject, kind: str, channels_last: bool, sdpa: bool) -> Run:
     frame = MAKE[kind](subject.model, *subject.images())
     if channels_last:
         frame.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if sdpa:
+        frame.module._attend = partial(_sdpa, frame.module)  # type: ignore[assignment]
     return _checked(subject, frame, frame.module)
+
+
+def _sdpa(graph: Any, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, scale=graph.backbone.blocks[layer].attn.scale)
 
 
 def _compiled(subject: Subject, kind: str) -> Run:
@@ -105,7 +113,6 @@ def _compiled(subject: Subject, kind: str) -> Run:
     import torch._inductor.config as inductor
 
     frame = MAKE[kind](subject.model, *subject.images())
-    torch._dynamo.reset()
     compiled = torch.compile(frame.module.requires_grad_(False), dynamic=False, mode="max-autotune")
     with inductor.patch(freezing=True), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # tracing looks through the cache of the patterns' spans
@@ -113,15 +120,17 @@ def _compiled(subject: Subject, kind: str) -> Run:
 
 
 def _eager_peers(subject: Subject) -> dict[str, Runner]:
+    choices = (("cached", False, False), ("cached", True, False), ("cached", True, True), ("whole", True, False))
     return {
-        f"eager, {kind}{', channels last' if last else ''}": Runner(partial(_eager, subject, kind, last), FRAME_CLOCKS)
-        for kind in MAKE
-        for last in (False, True)
+        f"eager, {kind}{', channels last' * last}{', SDPA' * sdpa}": Runner(
+            partial(_eager, subject, kind, last, sdpa), FRAME_CLOCKS
+        )
+        for kind, last, sdpa in choices
     }
 
 
 def _compiled_peers(subject: Subject) -> dict[str, Runner]:
-    return {f"torch.compile, {kind}": Runner(partial(_compiled, subject, kind), BY_THE_WALL) for kind in MAKE}
+    return {"torch.compile, cached": Runner(partial(_compiled, subject, "cached"), BY_THE_WALL)}
 
 
 def _timed(runners: dict[str, Runner], dtype: torch.dtype, batch: int, machine: Machine) -> Iterator[dict[str, Any]]:
@@ -132,26 +141,22 @@ def _timed(runners: dict[str, Runner], dtype: torch.dtype, batch: int, machine: 
 
 
 @torch.no_grad()
-def measure(machine: Machine, quick: bool) -> Iterator[dict[str, Any]]:
-    """Ours and eager peers, at every dtype and batch."""
-    for dtype, batch in (SIZES if machine.on_gpu else SMALL_SIZES)[: 1 if quick else None]:
+def measure(machine: Machine, sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """Ours and eager peers, at each dtype and batch."""
+    for dtype, batch in sizes if machine.on_gpu else SMALL_SIZES:
         subject = Subject.of(dtype, batch, machine.device)
         yield from _timed(_ours(subject) | _eager_peers(subject), dtype, batch, machine)
 
 
 @torch.no_grad()
-def measure_compiled(machine: Machine, minutes: float) -> Iterator[dict[str, Any]]:
-    """torch.compile beside ours. Nothing more is compiled once the minutes are over: what was left out is said."""
-    began = time.monotonic()
-    for dtype, batch in SIZES if machine.on_gpu else SMALL_SIZES:
-        if time.monotonic() - began > 60 * minutes:
-            machine.say(f"torch.compile, {dtype_name(dtype)}, B = {batch}: left out, {minutes:g} minutes are over")
-            continue
+def measure_compiled(machine: Machine, sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """torch.compile beside ours, at each dtype and batch."""
+    for dtype, batch in sizes if machine.on_gpu else SMALL_SIZES:
         subject = Subject.of(dtype, batch, machine.device)
         peers = _compiled_peers(subject) if machine.on_gpu else {}
         yield from _timed({OURS: _ours(subject)[OURS]} | peers, dtype, batch, machine)
 
 
-def table(lines: list[dict[str, Any]]) -> str:
+def table(lines: list[dict[str, Any]], ceilings: Ceilings) -> str:
     """The lines as markdown, and what the runners are given."""
     return f"{clocks.table(lines)}\n\n{CAPTION}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,14 +16,14 @@ from fermt_kernels.testing import errors, inaccuracy
 from ..frame_report import Scene, dtype_name, in_dtype
 from ..peers import Maps, whole_frame
 from . import cases
-from .cases import CHECKED
+from .cases import CHECKED, tf32_allowed
+from .checks import Check, Found
 
 RUNS = 100
 # TF32 keeps 11 bits of a factor and cuts the rest: off by at most 2^-10, a quarter of what bfloat16's rounding, 2^-8,
 # may be off by. Errors of results are linear in those of factors, and eager bfloat16 rounds the same factors and more.
 # So an error is at most a quarter of eager bfloat16's; twice that, as everywhere, plus one rounding.
 TF32_OF_BFLOAT16 = 2 / 4
-Say = Callable[[str], object]  # is told what is checked next
 Way = tuple[Tensor | list[Tensor], Tensor, Maps]  # caches, crops, and what must come of them
 
 
@@ -38,10 +38,7 @@ class _Plan(NamedTuple):
 # The largest batch has so many rows that other tables of sizes apply.
 FULL = _Plan(tuple(CHECKED), targets=32, batches=(1, 3, 128))
 SMALL = _Plan(("center", "corner, reweight, no DAU"), targets=6, batches=(3,))
-
-
-def _plan(small: bool) -> _Plan:
-    return SMALL if small else FULL
+SHORT = _Plan(("center",), targets=8, batches=(1, 128))  # the shortest answer to whether frames are right
 
 
 def _window(packed: fk.frame.CudaPackedModel) -> Tensor:
@@ -85,100 +82,108 @@ def _misplaced(packed: fk.frame.CudaPackedModel, scene: Scene, batch: int) -> st
     return inaccuracy(boxes.cpu(), fk.frame.decode(maps).cpu(), exact.cpu())
 
 
-@torch.no_grad()
-def wrong(device: str, dtypes: tuple[torch.dtype, ...], say: Say, small: bool = False) -> tuple[int, list[str]]:
-    """How many maps and boxes were compared by the accuracy rule, and those that broke it."""
-    compared, found, plan = 0, [], _plan(small)
+def of_frames(
+    device: str, dtypes: Sequence[torch.dtype], plan: _Plan = FULL, small: bool = False, runs: int = RUNS
+) -> list[Check]:
+    """All checks of frames by this plan: by the accuracy rule, by TF32's bound, and to the bit."""
+    every: list[Check] = []
     for name in plan.models:
-        model = cases.model(small, **CHECKED[name])
-        scene = cases.scene(model.config, plan.targets)
+        for dtype in dtypes:
+            check = partial(_inaccuracies, device, name, dtype, plan, small)
+            every.append((f"frame, {name}, {dtype_name(dtype)}", check))
+        if torch.float32 in dtypes:
+            every.append((f"frame, {name}, TF32", partial(_beyond_tf32, device, name, plan, small)))
+    for dtype in dtypes:
+        for batch in plan.batches:
+            check = partial(_differences, device, dtype, batch, small, runs)
+            every.append((f"frame, {dtype_name(dtype)}, B = {batch}, {runs} runs", check))
+    return every
+
+
+@torch.no_grad()
+def launch_all(device: str, dtypes: Sequence[torch.dtype], plan: _Plan = FULL) -> None:
+    """Runs each model at each batch once, so that its launches can be recorded."""
+    for name in plan.models:
+        model = cases.model(small=False, **CHECKED[name])
         for dtype in dtypes:
             packed = _packed(model, dtype, device)
-            window = _window(packed)
-            truth, eager = (_by_the_model(model, scene, window, each) for each in (torch.float64, dtype))
             for batch in plan.batches:
-                case = f"frame, {name}, {dtype_name(dtype)}, B = {batch}"
-                say(case)
-                results, targets = _by_frames(packed, scene, batch, window)
-                for key, actual in results.items():
-                    compared += 1
-                    yardstick, exact = (maps[key].cpu()[targets] for maps in (eager, truth))
-                    if reason := inaccuracy(actual.cpu().to(dtype), yardstick.to(dtype), exact):
-                        found.append(f"{case}, {key}: {reason}")
-                compared += 1
-                if reason := _misplaced(packed, scene, batch):
-                    found.append(f"{case}, boxes by its own maps: {reason}")
+                _by_frames(packed, cases.scene(packed, batch), batch, _window(packed))
+
+
+@torch.no_grad()
+def _inaccuracies(device: str, name: str, dtype: torch.dtype, plan: _Plan, small: bool) -> Found:
+    """Maps and boxes that break the accuracy rule."""
+    compared, found = 0, []
+    model = cases.model(small, **CHECKED[name])
+    scene = cases.scene(model.config, plan.targets)
+    packed = _packed(model, dtype, device)
+    window = _window(packed)
+    truth, eager = (_by_the_model(model, scene, window, each) for each in (torch.float64, dtype))
+    for batch in plan.batches:
+        results, targets = _by_frames(packed, scene, batch, window)
+        for key, actual in results.items():
+            compared += 1
+            yardstick, exact = (maps[key].cpu()[targets] for maps in (eager, truth))
+            if reason := inaccuracy(actual.cpu().to(dtype), yardstick.to(dtype), exact):
+                found.append(f"B = {batch}, {key}: {reason}")
+        compared += 1
+        if reason := _misplaced(packed, scene, batch):
+            found.append(f"B = {batch}, boxes by its own maps: {reason}")
     return compared, found
 
 
-@contextmanager
-def _tf32_allowed() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 @torch.no_grad()
-def wrong_in_tf32(device: str, say: Say, small: bool = False) -> list[str]:
+def _beyond_tf32(device: str, name: str, plan: _Plan, small: bool) -> Found:
     """Maps and boxes of float32 frames, TF32 allowed, that are further from float64 than TF32 explains."""
-    found, roundoff, plan = [], torch.finfo(torch.float32).eps / 2, _plan(small)
-    for name in plan.models:
-        model = cases.model(small, **CHECKED[name])
-        scene = cases.scene(model.config, plan.targets)
-        packed = _packed(model, torch.float32, device)
-        window = _window(packed)
-        truth, eager = (_by_the_model(model, scene, window, each) for each in (torch.float64, torch.bfloat16))
-        for batch in plan.batches:
-            case = f"frame, {name}, TF32, B = {batch}"
-            say(case)
-            with _tf32_allowed():
-                results, targets = _by_frames(packed, scene, batch, window)
-            for key, actual in results.items():
-                exact, yardstick = (maps[key].cpu()[targets] for maps in (truth, eager))
-                kinds = zip(
-                    ("largest", "rms"),
-                    errors(actual.cpu(), exact),
-                    errors(yardstick, exact),
-                    errors(exact, torch.zeros_like(exact)),
-                    strict=True,
-                )
-                for kind, got, rounded, size in kinds:
-                    bound = TF32_OF_BFLOAT16 * rounded + roundoff * size
-                    if not got <= bound:
-                        found.append(f"{case}, {key}: {kind} error {got:.3g} exceeds {bound:.3g}")
-    return found
+    compared, found, roundoff = 0, [], torch.finfo(torch.float32).eps / 2
+    model = cases.model(small, **CHECKED[name])
+    scene = cases.scene(model.config, plan.targets)
+    packed = _packed(model, torch.float32, device)
+    window = _window(packed)
+    truth, eager = (_by_the_model(model, scene, window, each) for each in (torch.float64, torch.bfloat16))
+    for batch in plan.batches:
+        with tf32_allowed():
+            results, targets = _by_frames(packed, scene, batch, window)
+        for key, actual in results.items():
+            compared += 1
+            exact, yardstick = (maps[key].cpu()[targets] for maps in (truth, eager))
+            kinds = zip(
+                ("largest", "rms"),
+                errors(actual.cpu(), exact),
+                errors(yardstick, exact),
+                errors(exact, torch.zeros_like(exact)),
+                strict=True,
+            )
+            for kind, got, rounded, size in kinds:
+                bound = TF32_OF_BFLOAT16 * rounded + roundoff * size
+                if not got <= bound:
+                    found.append(f"B = {batch}, {key}: {kind} error {got:.3g} exceeds {bound:.3g}")
+    return compared, found
 
 
 @torch.no_grad()
-def differs(device: str, dtypes: tuple[torch.dtype, ...], say: Say, runs: int = RUNS, small: bool = False) -> list[str]:
-    """Frames that change a bit where they may not: captured, repeated, from the CPU, targets exchanged and back."""
-    found, plan = [], _plan(small)
+def _differences(device: str, dtype: torch.dtype, batch: int, small: bool, runs: int) -> Found:
+    """Ways of running frames that change a bit: captured, repeated, from the CPU, targets exchanged and back."""
     model = cases.model(small)
-    for dtype in dtypes:
-        packed = _packed(model, dtype, device)
-        for batch in plan.batches:
-            case = f"frame, {dtype_name(dtype)}, B = {batch}"
-            say(f"{case}, {runs} runs")
-            scene = cases.scene(model.config, batch)
-            template, search = (crops.to(device) for crops in scene)
-            caches = fk.frame.encode_template(packed, template)
-            space, exchanged = fk.frame.Workspace(), list(caches.flip(0))
-            track = fk.frame.track_frame
-            plain, other = (track(packed, rows, search, boxes=True) for rows in (caches, exchanged))
-            usual: Way = (caches, search, plain)
-            ways = {
-                "captured": usual,
-                "from the CPU": (caches, scene.search, plain),
-                "targets exchanged": (exchanged, search, other),
-                "targets exchanged back": usual,
-                **{f"run {i}": usual for i in range(runs)},
-            }
-            for way, (rows, crops, expected) in ways.items():
-                got = track(packed, rows, crops, workspace=space, boxes=True)
-                if not all(torch.equal(got[name], value) for name, value in expected.items()):
-                    found.append(f"{case}, {way}")
-                    break
-    return found
+    packed = _packed(model, dtype, device)
+    scene = cases.scene(model.config, batch)
+    template, search = (crops.to(device) for crops in scene)
+    caches = fk.frame.encode_template(packed, template)
+    space, exchanged = fk.frame.Workspace(), list(caches.flip(0))
+    track = fk.frame.track_frame
+    plain, other = (track(packed, rows, search, boxes=True) for rows in (caches, exchanged))
+    usual: Way = (caches, search, plain)
+    ways = {
+        "captured": usual,
+        "from the CPU": (caches, scene.search, plain),
+        "targets exchanged": (exchanged, search, other),
+        "targets exchanged back": usual,
+        **{f"run {i}": usual for i in range(runs)},
+    }
+    found = []
+    for way, (rows, crops, expected) in ways.items():
+        got = track(packed, rows, crops, workspace=space, boxes=True)
+        if not all(torch.equal(got[name], value) for name, value in expected.items()):
+            found.append(way)
+    return len(ways), found[:3]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ DTYPE = torch.bfloat16
 HEADINGS = ("kernel", "sizes", "launches", "MB", "GFLOP", "1e9 exp", "floor us", "by")
 
 
+@lru_cache(maxsize=3)
 def packed_model(device: str, dtype: torch.dtype, small: bool) -> fk.frame.CudaPackedModel:
     """The default model for the Triton kernels, whether they can run on that device or not."""
     return for_device(fold(cases.model(small)), dtype, torch.device(device))
@@ -37,7 +38,7 @@ def tracked_frame(
     """The model, and a frame of it that has run once, so that every launch finds what it reads."""
     packed = packed_model(device, dtype, small)
     frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
-    template, search = cases.scene(cases.model(small).config, batch)
+    template, search = cases.scene(packed, batch)
     frame.templates.copy_(template)
     frame.searches.copy_(search)
     frame.encode()
@@ -52,6 +53,15 @@ def launches(batch: int, dtype: torch.dtype = DTYPE, small: bool = False) -> lis
     with recording() as recorded:
         frame.track()
     return recorded
+
+
+def launch_all(sizes: Iterable[tuple[torch.dtype, int]]) -> None:
+    """Encodes templates and runs a frame once for each dtype and batch, so that launches can be recorded."""
+    for dtype, batch in sizes:
+        packed = packed_model("cpu", dtype, small=False)
+        frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
+        frame.encode()
+        frame.track()
 
 
 def _numbers(work: Work, seconds: float) -> list[str]:
@@ -85,13 +95,13 @@ def estimate() -> str:
 
 
 @torch.no_grad()
-def measure(machine: Machine, ceilings: Ceilings, quick: bool) -> Iterator[dict[str, Any]]:
-    """One line a batch, kernel and size: seconds of one launch, replayed over and over, beside its floor.
+def measure(machine: Machine) -> Iterator[dict[str, Any]]:
+    """One line a batch, kernel and size: seconds of one launch, replayed over and over, and its work.
 
     What a launch reads and writes stays in the L2 cache where it fits, so that it may take less than a floor by memory.
     """
     small = not machine.on_gpu
-    dtype, batches = (torch.float32, (1,)) if small else (DTYPE, BATCHES[: 1 if quick else None])
+    dtype, batches = (torch.float32, (1,)) if small else (DTYPE, BATCHES)
     for batch in batches:
         _, frame = tracked_frame(machine.device, dtype, batch, small)
         with recording() as recorded:
@@ -100,30 +110,28 @@ def measure(machine: Machine, ceilings: Ceilings, quick: bool) -> Iterator[dict[
         found = {counted(each): each for each in reversed(recorded)}
         for kind, count in kinds.items():
             run = partial(launch, *found[kind])
-            floor, by = ceilings.floor(kind.work)
             line: dict[str, Any] = {
                 "benchmark": "frame/kernels", "dtype": dtype_name(dtype), "batch": batch, "kernel": kind.kernel,
-                "sizes": kind.shape, "launches": count, "floor": floor, "by": by, **kind.work._asdict(),
+                "sizes": kind.shape, "launches": count, **kind.work._asdict(),
             }  # fmt: skip
             line["seconds"] = seconds_of(run, machine.device, samples=10)
-            times = f"{line['seconds'] * 1e6:.1f} us, floor {floor * 1e6:.1f} us"
-            machine.say(f"B = {batch}, {kind.kernel}, {kind.shape}: {times}")
+            machine.say(f"B = {batch}, {kind.kernel}, {kind.shape}: {line['seconds'] * 1e6:.1f} us")
             yield line
 
 
-def report(lines: list[dict[str, Any]]) -> str:
-    """A markdown table of what `measure` gave, and the sums of each batch."""
+def report(lines: list[dict[str, Any]], ceilings: Ceilings) -> str:
+    """A markdown table of what `measure` gave beside its floors, and the sums of each batch."""
     headings = ("dtype", "B", "kernel", "sizes", "launches", "us each", "us", "floor us", "by", "of floor")
     rows = []
     for batch in sorted({line["batch"] for line in lines}):
-        chosen = [line for line in lines if line["batch"] == batch]
+        chosen, sums = [line for line in lines if line["batch"] == batch], [0.0, 0.0]
         for line in chosen:
-            us, floor = (line["launches"] * line[key] * 1e6 for key in ("seconds", "floor"))
+            floor, by = ceilings.floor(Work(line["bytes"], line["flops"], line["exponentials"]))
+            us, least = (line["launches"] * seconds * 1e6 for seconds in (line["seconds"], floor))
+            sums = [sums[0] + us, sums[1] + least]
             names = [line["dtype"], str(batch), line["kernel"], line["sizes"], str(line["launches"])]
-            rows.append([*names, f"{line['seconds'] * 1e6:.2f}", f"{us:.1f}", f"{floor:.1f}", line["by"]])
-            rows[-1].append(f"{floor / us:.0%}")
-        us, floor = (sum(line["launches"] * line[key] * 1e6 for line in chosen) for key in ("seconds", "floor"))
+            rows.append([*names, f"{line['seconds'] * 1e6:.2f}", f"{us:.1f}", f"{least:.1f}", by, f"{least / us:.0%}"])
         count = sum(line["launches"] for line in chosen)
         rows.append([chosen[0]["dtype"], str(batch), "all", "", str(count), ""])
-        rows[-1] += [f"{us:.1f}", f"{floor:.1f}", "", f"{floor / us:.0%}"]
+        rows[-1] += [f"{sums[0]:.1f}", f"{sums[1]:.1f}", "", f"{sums[1] / sums[0]:.0%}"]
     return markdown(headings, rows)

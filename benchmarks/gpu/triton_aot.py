@@ -6,17 +6,16 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
@@ -24,17 +23,17 @@ from fermt_kernels import triton as triton_backend
 from fermt_kernels.files import atomic_write
 from fermt_kernels.frame.fold import Folded, fold
 from fermt_kernels.frame.pack import for_device
-from fermt_kernels.triton.launch import Launch, recording
+from fermt_kernels.triton.measured import CANDIDATES, is_measured, targeting
 
 from .. import cases
 from ..harness import ROOT, commit, counted, table
+from . import triton_tune
+from .cases import tf32_allowed
+from .compilation import DTYPES, KERNEL_SECONDS, Source, distinct, launched
 
-DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
-INTEGERS = {torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64"}
 RESULTS = ROOT / "benchmarks" / "results" / "triton_aot.json"
-KERNEL_SECONDS = 1.0  # of compiling one, with two at work
-
-FRAMES = (("fermt", False, 1), ("fermt", False, 128), ("fermt-corner", True, 1))  # name, reweighted, targets
+# Name, reweighted, targets; any other number of targets needs no other compilation.
+FRAMES = (("fermt", False, 1), ("fermt", False, 128), ("fermt-corner", True, 1))
 
 
 class Chip(NamedTuple):
@@ -53,6 +52,8 @@ CHIPS = {
     86: Chip("RTX 3090", 48, 16, 100 << 10, 99 << 10),
     89: Chip("RTX 4090", 48, 24, 100 << 10, 99 << 10),
     90: Chip("H100, H200", 64, 32, 228 << 10, 227 << 10),
+    100: Chip("B200", 64, 32, 228 << 10, 227 << 10),
+    120: Chip("RTX 5090", 48, 24, 100 << 10, 99 << 10),
 }
 
 
@@ -76,6 +77,11 @@ def _attention_launches(dtype: torch.dtype, heads: int, n: int, m: int, dim: int
     triton_backend.attention_backward(out, q, k, v, out, lse, q, k, v, n, "mixed", dim**-0.5)
 
 
+def _in_tf32(run: Callable[[], None]) -> None:
+    with tf32_allowed():
+        run()
+
+
 def _unit_launches(dtype: torch.dtype, size: int) -> None:
     case = cases.UnitCase(size, 1)
     image, weights = case.image(dtype), fk.DAUWeights(*case.weights(dtype))
@@ -96,7 +102,7 @@ def _folded(config: str, reweight: bool) -> Folded:
     return fold(fermt.build_model(config, reweight=reweight))
 
 
-def _frame_launches(config: str, reweight: bool, dtype: torch.dtype, batch: int) -> None:
+def frame_launches(config: str, reweight: bool, dtype: torch.dtype, batch: int) -> None:
     packed = for_device(_folded(config, reweight), dtype, torch.device("cpu"))
     frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
     frame.encode()
@@ -114,67 +120,19 @@ def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
         for size in (128, 256):
             yield f"{short} {size}x{size}", partial(_unit_launches, dtype, size)
         for config, reweight, batch in FRAMES:
-            yield f"{short} {config} B={batch}", partial(_frame_launches, config, reweight, dtype, batch)
+            yield f"{short} {config} B={batch}", partial(frame_launches, config, reweight, dtype, batch)
     for size in (1, 127, 128):
         yield f"crop {size}x{size}", partial(_crop_launches, size)
+    yield "TF32 D=16 N=320", partial(_in_tf32, partial(_attention_launches, torch.float32, 12, 64, 256, 16))
+    for batch in (1, 128):
+        yield f"TF32 fermt B={batch}", partial(_in_tf32, partial(frame_launches, "fermt", False, torch.float32, batch))
 
 
-def _type(value: Any) -> Any:
-    """The type that the launcher gives a kernel for this argument; 1 is compiled in, as Triton does it."""
-    if isinstance(value, tuple):
-        return tuple(map(_type, value))
-    if isinstance(value, Tensor):
-        return f"*{(DTYPES | INTEGERS)[value.dtype]}"
-    if isinstance(value, float):
-        return "fp32"
-    return "constexpr" if value == 1 else "i32" if abs(value) < 2**31 else "i64"
-
-
-def _leaves(value: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
-    if isinstance(value, tuple):
-        for i, item in enumerate(value):
-            yield from _leaves(item, (*path, i))
-    else:
-        yield path, value
-
-
-class Source(NamedTuple):
-    """A launch reduced to what a compiler needs; can be sent to another process."""
-
-    module: str
-    kernel: str
-    case: str
-    signature: dict[str, Any]
-    constants: dict[tuple[int, ...], Any]
-    divisible: tuple[tuple[int, ...], ...]  # arguments that are multiples of 16
-    warps: int
-    stages: int
-
-
-def _source(case: str, launch: Launch) -> Source:
-    names = launch.kernel.arg_names
-    arguments = {name: launch.arguments[name] for name in names if name in launch.arguments}
-    signature = {name: _type(arguments[name]) if name in arguments else "constexpr" for name in names}
-    leaves = [leaf for name, value in arguments.items() for leaf in _leaves(value, (names.index(name),))]
-    ones = {path: 1 for path, value in leaves if isinstance(value, int) and value == 1}
-    constants = {(names.index(name),): value for name, value in launch.constants.items()} | ones
-    divisible = [
-        path for path, value in leaves if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0)
-    ]
-    function = launch.kernel.fn
-    return Source(function.__module__, function.__name__, case, signature, constants, tuple(divisible), *launch.tuning)
-
-
-def sources() -> list[Source]:
-    """Every launch of every op at the model's shapes and dtypes, each distinct one once."""
-    found: dict[str, Source] = {}
-    for case, run in _plans():
-        with recording() as launches:
-            run()
-        for launch in launches:
-            source = _source(case, launch)
-            found.setdefault(repr(source._replace(case="")), source)
-    return list(found.values())
+@lru_cache
+def sources(arch: int = 0) -> list[Source]:
+    """Every launch of every op at the model's shapes and dtypes, each distinct one once, by an architecture's sizes."""
+    with targeting(arch):
+        return [source for source, _ in distinct((case, launch) for case, run in _plans() for launch in launched(run))]
 
 
 def compile_for(source: Source, arch: int) -> Compiled:
@@ -222,14 +180,32 @@ def occupancy(chip: Chip, registers: int, shared: int, warps: int) -> float:
     return blocks * warps / chip.warps
 
 
+def candidates(arch: int) -> list[Source]:
+    """The launches by candidates of block sizes that an architecture takes."""
+    usual = {repr(source._replace(case="")) for source in sources()}
+    cases = (
+        (f"{' '.join(map(str, entry))}: {each.sizes}", partial(triton_tune.launch_one, entry, each.sizes))
+        for entry, listed in CANDIDATES.items()
+        for each in listed
+        if each.fits(arch)
+    )
+    found = distinct((case, launch) for case, run in cases for launch in launched(run))
+    return [source for source, _ in found if repr(source._replace(case="")) not in usual]
+
+
 def one_each(every: list[Source]) -> list[Source]:
     """The first launch of each kernel."""
     return list({source.kernel: source for source in reversed(every)}.values())
 
 
-def compile_all(every: list[Source], archs: list[int], workers: int = 2) -> Iterator[Compiled]:
-    """These launches for every architecture, as they are done."""
-    todo = [(source, arch) for source in every for arch in archs]
+def every_one(archs: Sequence[int]) -> list[tuple[Source, int]]:
+    """What is compiled for these architectures: by the sizes that each takes, and by its candidates."""
+    taken = [(source, arch) for arch in archs for source in sources(arch if is_measured(arch) else 0)]
+    return taken + [(source, arch) for arch in archs for source in candidates(arch)]
+
+
+def compile_all(todo: list[tuple[Source, int]], workers: int = 2) -> Iterator[Compiled]:
+    """These launches, each for its architecture, as they are done."""
     with ProcessPoolExecutor(workers) as pool:
         yield from pool.map(compile_for, *zip(*todo, strict=True), chunksize=4)
 
@@ -239,17 +215,23 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Each kernel once, for the first of them; no JSON.")] = False,
     out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS,
 ) -> None:
-    """Registers, spilled bytes, shared memory and occupancy of every Triton kernel, compiled without a GPU."""
+    """Registers, spilled bytes, shared memory and occupancy of every Triton kernel, compiled without a GPU.
+
+    Exits with 1 where a kernel spills registers.
+    """
     import triton
 
-    chosen, every = [int(arch) for arch in archs.split(",")], sources()
-    if quick:
-        chosen, every = chosen[:1], one_each(every)
-    total = len(every) * len(chosen)
-    rows = list(counted(compile_all(every, chosen), "kernels compiled", total, total * KERNEL_SECONDS))
+    chosen = [int(arch) for arch in archs.split(",")]
+    todo = [(source, chosen[0]) for source in one_each(sources())] if quick else every_one(chosen)
+    rows = list(counted(compile_all(todo), "kernels compiled", len(todo), len(todo) * KERNEL_SECONDS / 2))
     headings = ("kernel", "case", "sm", "regs", "spilled", "shared", "warps", "occupancy")
     cells = ([f"{value:.0%}" if isinstance(value, float) else str(value) for value in row] for row in rows)
     Console().print(table("Triton kernels, ahead of time", headings, cells, left=2))
+    spilling = [row for row in rows if row.local]
+    for row in spilling:
+        Console().print(f"{row.kernel}, {row.case}, sm_{row.arch} spills {row.local} bytes a thread")
+    if spilling:
+        raise typer.Exit(1)
     if quick:
         return
     facts = {"triton": triton.__version__, "torch": torch.__version__}

@@ -1,115 +1,178 @@
-"""Re-derives tables of sizes on a GPU, attention's or the frame's: times candidates, prints the best."""
+"""Chooses block sizes on a GPU: times the candidates of fermt_kernels/triton/measured.py, and writes the fastest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
-from typing import Annotated, Any
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
-from rich.console import Console
-from rich.progress import track
+from torch import Tensor
 
 from fermt_kernels import triton as triton_backend
+from fermt_kernels.files import atomic_write
+from fermt_kernels.triton import measured
+from fermt_kernels.triton.launch import Blocks, Tiles
+from fermt_kernels.triton.measured import CANDIDATES, MEASURED, Candidate, Entry
 
-from . import tune_frame
-from .clocks import seconds_of
+from ..harness import Case, Sample, markdown, take_turns, wall_clock
+from . import plan
+from .clocks import Machine, graphed
 
-Table = dict[tuple[int, int], Any]
-Run = Callable[[], None]
-DTYPES = (torch.bfloat16, torch.float32)
+BATCHES = {"FORWARD": 128, "BACKWARD": 128, "FEW": 1, "MANY": 128}  # targets on which a table's entries are timed
+DTYPES = {2: torch.bfloat16, 4: torch.float32}
+NOW = "as it is"
+SECONDS = 0.2  # for each candidate
+GAIN = 0.99  # of the present time: what takes longer changes nothing
+NEAR = 0.1  # how far results may be from the present sizes': what a wrong sum exceeds, and another order does not
+Choices = Mapping[Entry, Blocks | Tiles]
+Run = Callable[[], object]
 
 
-def _runs(dtype: torch.dtype, dim: int, batch: int, device: str) -> dict[str, tuple[Table, Run]]:
-    """Each table of attention, and a call that goes by it, at the model's 64 and 256 tokens."""
-    from fermt_kernels.triton import attention as launchers
+class Ready(NamedTuple):
+    """A call to time, and what it computes."""
 
-    n, tokens, heads = (64, 320, max(1, 192 // dim)) if device == "cuda" else (3, 10, 1)
-    packed = torch.randn(batch, tokens, 3, heads, dim, device=device).to(dtype)
+    run: Run
+    results: list[Tensor]
+
+
+def _attention(entry: Entry, device: str, small: bool) -> Ready:
+    """A pass at the model's sizes."""
+    table, itemsize, dim = entry
+    assert isinstance(dim, int)
+    n, tokens, heads, batch = (3, 10, 1, 1) if small else (64, 320, max(1, 192 // dim), BATCHES[table])
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randn(batch, tokens, 3, heads, dim, generator=generator).to(device, DTYPES[itemsize])
     q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
     out, lse = torch.empty_like(q), torch.empty(batch, heads, tokens, device=device)
     grad_q, grad_k, grad_v = torch.empty_like(packed).permute(2, 0, 3, 1, 4).unbind(0)
-
-    def forward() -> None:
-        triton_backend.attention_forward(q, k, v, out, lse, n, "mixed", dim**-0.5)
-
-    def backward() -> None:
-        triton_backend.attention_backward(out, q, k, v, out, lse, grad_q, grad_k, grad_v, n, "mixed", dim**-0.5)
-
+    shared = (n, "mixed", dim**-0.5)
+    forward = partial(triton_backend.attention_forward, q, k, v, out, lse, *shared)
+    if table == "FORWARD":
+        return Ready(forward, [out, lse])
     forward()
-    one_program = (dtype.itemsize, dim) in launchers.BACKWARD
-    names = ("BACKWARD",) if one_program else ("BACKWARD_QUERIES", "BACKWARD_KEYS")
-    return {"FORWARD": (launchers.FORWARD, forward)} | {name: (getattr(launchers, name), backward) for name in names}
+    backward = partial(triton_backend.attention_backward, out, q, k, v, out, lse, grad_q, grad_k, grad_v, *shared)
+    return Ready(backward, [grad_q, grad_k, grad_v])
 
 
-def _candidates(name: str, current: Any, small: bool) -> Iterator[Any]:
-    """The present entry, and others around it; a one-program backward keeps its largest group."""
-    yield current
-    if small:
-        return
-    rows = (current.m,) if name == "BACKWARD" else (16, 32, 64, 128)
-    for m, n, warps, stages in product(rows, (16, 32, 64, 128), (4, 8), (1, 2, 3)):
-        yield type(current)(m, n, type(current.tuning)(warps, stages))
+def _frame(entry: Entry, device: str, small: bool) -> Ready:
+    """A whole frame: what a kernel leaves in the caches is another's input."""
+    _, frame = plan.tracked_frame(device, DTYPES[entry[1]], 1 if small else BATCHES[entry[0]], small)
+    return Ready(frame.track, [frame.head.maps])
 
 
-def _seconds(run: Run, device: str) -> float | None:
-    """Time of a call, or None where the blocks do not fit the chip."""
-    from triton.runtime.errors import OutOfResources
-
-    try:
-        return seconds_of(run, device)
-    except OutOfResources:
-        return None
+MAKE = {"FORWARD": _attention, "BACKWARD": _attention, "FEW": _frame, "MANY": _frame}
 
 
-def _tune_attention(dims: str, batch: int, device: str, console: Console) -> None:
-    """Times every candidate of every table, by bytes a value and head dim."""
-    dry_run = device != "cuda"
-    for dtype, dim in product(DTYPES[1:] if dry_run else DTYPES, map(int, dims.split(","))):
-        for name, (table, run) in _runs(dtype, dim, batch, device).items():
-            key = dtype.itemsize, dim
-            current = table[key]
-            times: dict[Any, float] = {}
+def _by(choices: Choices, entry: Entry, device: str, small: bool) -> Ready:
+    """A call by these sizes, which has run once."""
+
+    def run() -> None:
+        with measured.replacing(choices):
+            ready.run()
+
+    with measured.replacing(choices):
+        ready = MAKE[entry[0]](entry, device, small)
+    run()
+    return Ready(run, ready.results)
+
+
+def launch_all(arch: int) -> None:
+    """Makes the launches of all candidates of an architecture once, so that they can be recorded."""
+    for entry, listed in CANDIDATES.items():
+        for candidate in listed:
+            if candidate.fits(arch):
+                launch_one(entry, candidate.sizes)
+
+
+def launch_one(entry: Entry, sizes: Blocks | Tiles) -> None:
+    """Makes the launches of a candidate."""
+    _by({entry: sizes}, entry, "cpu", small=False)
+
+
+def _sample(ready: Ready, on_gpu: bool) -> Sample:
+    return (graphed if on_gpu else wall_clock)(Case(ready.run))
+
+
+def lines(machine: Machine, candidates: Mapping[Entry, tuple[Candidate, ...]] = CANDIDATES) -> Iterator[dict[str, Any]]:
+    """A line a candidate, entry by entry, each beside the best of all entries before; then one of what was chosen."""
+    arch = measured.family(measured.architecture(torch.device(machine.device)))
+    chosen: dict[Entry, Blocks | Tiles] = {}
+    for entry, listed in candidates.items():
+        fitting = [candidate.sizes for candidate in listed if candidate.fits(arch)]
+        tried = {NOW: chosen} | {str(sizes): chosen | {entry: sizes} for sizes in fitting}
+        samples: dict[str, Sample] = {}
+        first: list[Tensor] = []
+        for name, choices in tried.items():
             try:
-                for blocks in track(list(_candidates(name, current, dry_run)), f"{name}{key}", console=console):
-                    table[key] = blocks
-                    if (seconds := _seconds(run, device)) is not None:
-                        times[blocks] = seconds
-            finally:
-                table[key] = current
-            best = min(times, key=lambda blocks: times[blocks])
-            milliseconds = f"{times[best] * 1e3:.4f} ms, now {times.get(current, float('nan')) * 1e3:.4f} ms"
-            console.print(f"{name}{key}: {best}  # {milliseconds}", highlight=False)
+                ready = _by(choices, entry, machine.device, small=not machine.on_gpu)
+                first = first or [result.clone() for result in ready.results]
+                apart = max((a - b).abs().max().item() for a, b in zip(ready.results, first, strict=True))
+                if not apart <= NEAR:
+                    raise ValueError(f"results are {apart:.3g} from those of the present sizes")
+                samples[name] = _sample(ready, machine.on_gpu)
+            except Exception as error:  # too much shared memory, or no way to compile it: a candidate less
+                yield _line(entry, name) | {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
+        if NOW not in samples:
+            continue
+        timings = take_turns(samples, seconds=SECONDS if machine.on_gpu else 0, repeats=1, least_rounds=5)
+        for name, timing in timings.items():
+            machine.say(f"{entry}: {name}: {timing.median * 1e6:.1f} us")
+            yield _line(entry, name) | {"seconds": timing.median, "ratio": timings.ratio(name, NOW)}
+        best = min(timings, key=lambda name: timings.ratio(name, NOW))
+        if timings.ratio(best, NOW) < GAIN:
+            chosen = {**tried[best]}
+    yield {"benchmark": "tuned", "arch": arch, "entries": measured.written(chosen), "date": date.today().isoformat()}
+
+
+def _line(entry: Entry, sizes: str) -> dict[str, Any]:
+    return {"benchmark": "tune", "runner": sizes, "timing": "graph", "entry": " ".join(map(str, entry))}
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """A markdown table of the candidates, and what was chosen."""
+    rows = [
+        [line["entry"], line["runner"], line.get("failed") or f"{line['seconds'] * 1e6:.1f} us, {line['ratio']:.3f}"]
+        for line in found
+        if line["benchmark"] == "tune"
+    ]
+    chosen = [f"Chosen: {json.dumps(line['entries'])}" for line in found if line["benchmark"] == "tuned"]
+    return "\n\n".join([markdown(("entry", "sizes", "time, and over that of the present sizes"), rows), *chosen])
+
+
+def write(found: dict[str, Any], about: Mapping[str, Any], path: Path) -> None:
+    """Puts what was chosen into a file like measured.json, in place of what it has for the architecture."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    content[str(found["arch"])] = {"date": found["date"], **about, "entries": found["entries"]}
+    measured.read(content)
+    atomic_write(path, json.dumps(content, indent=1) + "\n")
 
 
 def main(
-    dims: Annotated[str, typer.Option(help="Attention's head dims, as 16,64.")] = "16,32,64,128",
-    batch: Annotated[int, typer.Option(min=1, help="Samples a call.")] = 128,
-    frame: Annotated[bool, typer.Option("--frame", help="The frame's tables in place of attention's.")] = False,
-    dtype: Annotated[str, typer.Option(help="Of the frame: bfloat16, float16 or float32.")] = "bfloat16",
-    entries: Annotated[str, typer.Option(help="Only these entries of the frame, as qkv,proj_mlp.")] = "",
-    sweeps: Annotated[int, typer.Option(min=1, help="How often the frame's entries take their turns.")] = 1,
-    minutes: Annotated[float, typer.Option(min=0, help="After which no more is tried for the frame.")] = 8.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Few entries, tiny, in Triton's interpreter; needs no GPU.")
-    ] = False,
+    taken_from: Annotated[Path | None, typer.Option("--from", help="Lines of a run that has measured them.")] = None,
+    out: Annotated[Path, typer.Option(help="The table to write.")] = MEASURED,
 ) -> None:
-    """Sizes, measured; what wins goes into fermt_kernels/triton/attention.py or frame_tiles.py, with its reason."""
-    console = Console()
-    if not dry_run and not torch.cuda.is_available():
-        console.print("No CUDA GPU here; block sizes can only be measured on one.")
+    """Times candidates of block sizes on this GPU, in under three minutes, and writes those that are faster.
+
+    Example: python -m benchmarks.gpu.triton_tune --from gpu-results/gpu-checks.jsonl
+    """
+    if taken_from:
+        found = [json.loads(text) for text in taken_from.read_text().splitlines()]
+        (last,) = (line for line in found if line["benchmark"] == "tuned")
+        about = {key: last[key] for key in ("gpu", "kernels", "commit")}
+    elif reason := triton_backend.unavailable_reason():
+        print(f"{reason}. Block sizes can only be measured on a GPU; --from takes them from a run's lines.")
         raise typer.Exit(1)
-    device, batch = ("cpu", 1) if dry_run else ("cuda", batch)
-    if frame:
-        named = {str(each).removeprefix("torch."): each for each in triton_backend.DTYPES}
-        only = tuple(filter(None, entries.split(",")))
-        if dtype not in named or not set(only) <= tune_frame.TRIED.keys():
-            known = f"--dtype {', '.join(named)}; --entries {', '.join(tune_frame.TRIED)}"
-            raise typer.BadParameter(f"there are {known}; got {dtype!r}, {entries!r}")
-        tune_frame.tune(device, named[dtype], batch, only, minutes, sweeps, console)
-        return
-    _tune_attention(dims, batch, device, console)
+    else:
+        found = list(lines(Machine("cuda", partial(print, file=sys.stderr))))
+        last, about = found[-1], {"gpu": torch.cuda.get_device_name(), "kernels": triton_backend.describe()}
+        print(table(found))
+    write(last, about, out)
 
 
 if __name__ == "__main__":

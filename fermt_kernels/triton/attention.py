@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,17 +14,10 @@ from ..spec.patterns import key_spans
 from .kernels.attention_backward import attention_backward_kernel
 from .kernels.attention_backward_long import attention_backward_keys_kernel, attention_backward_queries_kernel
 from .kernels.attention_forward import attention_forward_kernel
-from .launch import Tuning, dot_precision, launch
+from .launch import Blocks, Tuning, dot_precision, launch
+from .measured import architecture, sizes
 
 LOG2E = math.log2(math.e)
-
-
-class Blocks(NamedTuple):
-    """Block sizes of an attention kernel: m queries, n keys; and how it is compiled."""
-
-    m: int
-    n: int
-    tuning: Tuning
 
 
 # By bytes of an element and padded head dim. Sizes divide the model's 64 and 256 tokens, so that no block is partly
@@ -65,6 +58,12 @@ BACKWARD_KEYS = {
     (4, 64): Blocks(16, 32, Tuning(4, 1)),
     (4, 128): Blocks(16, 16, Tuning(8, 1)),
 }
+TABLES = {
+    "FORWARD": FORWARD,
+    "BACKWARD": BACKWARD,
+    "BACKWARD_QUERIES": BACKWARD_QUERIES,
+    "BACKWARD_KEYS": BACKWARD_KEYS,
+}
 
 
 def _with_strides(tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -86,6 +85,12 @@ def _shape(q: Tensor, num_template: int, pattern: str) -> dict[str, Any]:
 def _key(q: Tensor) -> tuple[int, int]:
     """Key of the tables of block sizes: bytes of an element, and padded head dim."""
     return q.element_size(), max(16, next_power_of_2(q.shape[3]))
+
+
+def _blocks(name: str, q: Tensor) -> Blocks:
+    """The block sizes of a table for this GPU."""
+    size, dim = _key(q)
+    return sizes(architecture(q.device), name, size, dim, TABLES[name][size, dim])
 
 
 def _query_blocks(q: Tensor, num_template: int, size: int) -> int:
@@ -118,8 +123,8 @@ def forward_on(
     There may be more keys than queries. Last dimensions are contiguous; `lse` is contiguous, with one value for each
     query. `blocks` replaces the table's block sizes.
     """
-    (batch, heads, tokens, dim), (size, block_d) = q.shape, _key(q)
-    blocks = blocks or FORWARD[size, block_d]
+    (batch, heads, tokens, dim), (_, block_d) = q.shape, _key(q)
+    blocks = blocks or _blocks("FORWARD", q)
     count = _query_blocks(q, num_template, blocks.m)
     start_t, stop_t, start_s, stop_s = spans
     launch(
@@ -174,30 +179,30 @@ def attention_backward(
         "PRECISION": dot_precision(q.dtype),
     }
 
-    def run(kernel: Any, grid: int, tensors: dict[str, Tensor], blocks: Blocks, more: dict, sizes: dict) -> None:
-        sizes = constants | sizes | {"BLOCK_N": blocks.n}
-        launch(kernel, (grid,), _with_strides(tensors) | scalars | more, sizes, blocks.tuning)
+    def run(kernel: Any, grid: int, tensors: dict[str, Tensor], blocks: Blocks, more: dict, rows: dict) -> None:
+        compiled_in = constants | rows | {"BLOCK_N": blocks.n}
+        launch(kernel, (grid,), _with_strides(tensors) | scalars | more, compiled_in, blocks.tuning)
 
     outputs = {"grad_q_ptr": grad_q, "grad_k_ptr": grad_k, "grad_v_ptr": grad_v}
     groups = num_template, tokens - num_template
     if key in BACKWARD and max(groups) <= BACKWARD[key].m:
-        sizes = {
+        groups_in = {
             "BLOCK_TEMPLATE": max(16, next_power_of_2(groups[0])),
             "BLOCK_SEARCH": max(16, next_power_of_2(groups[1])),
         }
-        run(attention_backward_kernel, batch * heads, inputs | outputs, BACKWARD[key], {}, sizes)
+        run(attention_backward_kernel, batch * heads, inputs | outputs, _blocks("BACKWARD", q), {}, groups_in)
         return
     constants["ROW_SUMS"] = q.dtype == torch.float32
     delta = lse.new_empty(lse.shape)
     inverse_sum = lse.new_empty(lse.shape) if constants["ROW_SUMS"] else delta  # a placeholder, which is not read
     inputs |= {"delta_ptr": delta, "inverse_sum_ptr": inverse_sum}
 
-    blocks = BACKWARD_QUERIES[key]
-    count, sizes = _query_blocks(q, num_template, blocks.m), {"BLOCK_M": blocks.m}
+    blocks = _blocks("BACKWARD_QUERIES", q)
+    count, rows = _query_blocks(q, num_template, blocks.m), {"BLOCK_M": blocks.m}
     tensors = inputs | {"grad_q_ptr": outputs.pop("grad_q_ptr")}
-    run(attention_backward_queries_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, sizes)
+    run(attention_backward_queries_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, rows)
 
-    blocks = BACKWARD_KEYS[key]
-    count, sizes = cdiv(tokens, blocks.n), {"BLOCK_M": blocks.m}
+    blocks = _blocks("BACKWARD_KEYS", q)
+    count, rows = cdiv(tokens, blocks.n), {"BLOCK_M": blocks.m}
     tensors = {name: tensor for name, tensor in (inputs | outputs).items() if name != "out_ptr"}
-    run(attention_backward_keys_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, sizes)
+    run(attention_backward_keys_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, rows)

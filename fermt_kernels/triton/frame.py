@@ -9,6 +9,7 @@ from .frame_head import Head
 from .frame_layers import Layers
 from .frame_tiles import mode
 from .frame_weights import FrameSizes, FrameWeights
+from .measured import architecture
 
 MAX_ELEMENTS = 2**31 - 1  # of a tensor: kernels compute offsets in 32 bits
 
@@ -31,7 +32,7 @@ class Frame:
             raise ValueError(
                 f"a frame on a GPU takes at most {most} targets at once, for offsets of 32 bits; got {batch}"
             )
-        chosen = mode(like.dtype.itemsize, batch * sizes.num_search)
+        chosen = mode(like.dtype.itemsize, batch * sizes.num_search, architecture(like.device))
         self.templates, self.searches = (
             like.new_empty((batch, size, size, 3), dtype=torch.uint8)
             for size in (sizes.template_size, sizes.search_size)

@@ -9,10 +9,10 @@ from torch import Tensor
 from triton import cdiv, next_power_of_2
 
 from ..spec.heads import HEADS, SIGMOID_LIMIT
-from .frame_tiles import Mode, Tiles
+from .frame_tiles import Mode
 from .frame_weights import FrameSizes, FrameWeights
 from .kernels.frame_head import center_box_kernel, convolution_kernel, corner_box_kernel, maps_kernel
-from .launch import Tuning, dot_precision, launch
+from .launch import Tiles, Tuning, dot_precision, launch
 
 BOX = 5  # values of a result: cx, cy, w, h, and the score
 SAMPLE = Tuning(num_warps=4)  # kernels with one program for each sample

@@ -11,13 +11,13 @@ from triton import cdiv, next_power_of_2
 from ..spec.patterns import key_spans
 from .attention import forward_on
 from .dual_attention_unit import dual_attention_unit_forward
-from .frame_tiles import Mode, Tiles
+from .frame_tiles import Mode
 from .frame_weights import FrameSizes, FrameWeights, Linear
 from .kernels.frame_embedding import embedding_kernel
 from .kernels.frame_linear import linear_kernel, norm_linear_kernel
 from .kernels.frame_mlp import mlp_kernel, proj_mlp_kernel
 from .kernels.frame_norm import norm_kernel, reweight_kernel
-from .launch import dot_precision, launch
+from .launch import Tiles, dot_precision, launch
 
 
 class Rows(NamedTuple):

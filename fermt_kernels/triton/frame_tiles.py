@@ -8,22 +8,13 @@ one linear layer.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
-from .attention import Blocks
-from .launch import Tuning
+from .launch import Blocks, Tiles, Tuning
+from .measured import sizes
 
 FEW_ROWS = 4096  # up to it there are fewer tiles of 64 rows than a GPU has multiprocessors
-
-
-class Tiles(NamedTuple):
-    """Tile sizes of a kernel: m rows, n outputs, k inputs; and the number of programs that share a row's outputs."""
-
-    m: int
-    n: int
-    k: int
-    tuning: Tuning
-    shares: int = 1
 
 
 class Mode(NamedTuple):
@@ -91,6 +82,13 @@ MANY = {
 }
 
 
-def mode(itemsize: int, rows: int) -> Mode:
-    """The mode for products of `itemsize` bytes and `rows` search tokens in the batch."""
-    return (FEW if rows <= FEW_ROWS else MANY)[itemsize]
+def mode(itemsize: int, rows: int, arch: int = 0) -> Mode:
+    """The mode for products of `itemsize` bytes and `rows` search tokens in the batch, on an architecture."""
+    name, table = ("FEW", FEW) if rows <= FEW_ROWS else ("MANY", MANY)
+    found = table[itemsize]
+    at = partial(sizes, arch, name, itemsize)
+    return found._replace(
+        **{each: at(each, getattr(found, each)) for each in ("embedding", "qkv", "norm", "convolution", "maps")},
+        attention={dim: at(f"attention {dim}", blocks) for dim, blocks in found.attention.items()},
+        layer={step: at(step, tiles) for step, tiles in found.layer.items()},
+    )

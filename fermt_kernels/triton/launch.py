@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,27 @@ class Tuning(NamedTuple):
 
     num_warps: int
     num_stages: int = 1
+
+
+class Blocks(NamedTuple):
+    """Block sizes of an attention kernel: m queries, n keys; and how it is compiled."""
+
+    m: int
+    n: int
+    tuning: Tuning
+
+
+class Tiles(NamedTuple):
+    """Tile sizes of a kernel: m rows, n outputs, k inputs; and the number of programs that share a row's outputs."""
+
+    m: int
+    n: int
+    k: int
+    tuning: Tuning
+    shares: int = 1
+
+
+Sizes = TypeVar("Sizes", Blocks, Tiles)
 
 
 class Launch(NamedTuple):

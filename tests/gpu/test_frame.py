@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from benchmarks.gpu import frame_checks
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CHECKS = frame_checks.of_frames("cuda", DTYPES)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_maps_are_accurate(dtype: torch.dtype) -> None:
-    compared, found = frame_checks.wrong("cuda", (dtype,), print)
+@pytest.mark.parametrize("check", [check for _, check in CHECKS], ids=[name for name, _ in CHECKS])
+def test_frames_are_right(check: Callable) -> None:
+    compared, faults = check()
     assert compared
-    assert not found
-
-
-def test_tf32_keeps_to_its_bound() -> None:
-    assert not frame_checks.wrong_in_tf32("cuda", print)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_runs_and_graphs_give_the_same_bits(dtype: torch.dtype) -> None:
-    assert not frame_checks.differs("cuda", (dtype,), print)
+    assert not faults

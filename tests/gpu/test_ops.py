@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from benchmarks.gpu import checks
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CHECKS = checks.of_ops("cuda", DTYPES)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_results_and_gradients_are_accurate(dtype: torch.dtype) -> None:
-    compared, found = checks.wrong("cuda", (dtype,))
+@pytest.mark.parametrize("check", [check for _, check in CHECKS], ids=[name for name, _ in CHECKS])
+def test_ops_are_right(check: Callable) -> None:
+    compared, faults = check()
     assert compared
-    assert not found
-
-
-def test_crops_are_the_references() -> None:
-    assert not checks.wrong_crops("cuda")
-
-
-def test_runs_give_the_same_bits() -> None:
-    assert not checks.differs("cuda")
-
-
-def test_opcheck() -> None:
-    assert not checks.opcheck("cuda")
+    assert not faults

@@ -12,8 +12,8 @@ from torch import Tensor
 import fermt
 import fermt_kernels as fk
 from fermt_kernels.triton import frame_tiles
-from fermt_kernels.triton.frame_tiles import MANY, Mode, Tiles
-from fermt_kernels.triton.launch import Tuning
+from fermt_kernels.triton.frame_tiles import MANY, Mode
+from fermt_kernels.triton.launch import Tiles, Tuning
 
 from ..test_frame import crops
 from .packed import small_model

@@ -11,9 +11,8 @@ import fermt
 import fermt_kernels as fk
 from fermt_kernels.testing import assert_accurate
 from fermt_kernels.triton import frame_tiles
-from fermt_kernels.triton.attention import Blocks
-from fermt_kernels.triton.frame_tiles import FEW, MANY, Tiles
-from fermt_kernels.triton.launch import Tuning
+from fermt_kernels.triton.frame_tiles import FEW, MANY
+from fermt_kernels.triton.launch import Blocks, Tiles, Tuning
 
 from ..support.device_frames import DTYPES, LARGE, model_of, pack, run, take
 from ..support.lanes import slow
@@ -125,5 +124,5 @@ def test_every_way_through_a_layer(steps: str, dtype: torch.dtype, monkeypatch: 
 def test_few_and_many_rows_have_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     take(monkeypatch, FEW)
     for itemsize in (2, 4):
-        assert frame_tiles.mode(itemsize, frame_tiles.FEW_ROWS) is FEW[itemsize]
-        assert frame_tiles.mode(itemsize, frame_tiles.FEW_ROWS + 1) is MANY[itemsize]
+        assert frame_tiles.mode(itemsize, frame_tiles.FEW_ROWS) == FEW[itemsize]
+        assert frame_tiles.mode(itemsize, frame_tiles.FEW_ROWS + 1) == MANY[itemsize]

@@ -38,8 +38,10 @@ def attention_forward_kernel(
     """Attention with online soft-max in base 2; scores are scaled in the exponent, one multiply-add each.
 
     The maximum is of unscaled scores, so that q is negated for a negative scale. `blocks` is the number of query blocks
-    of a head.
+    of a head. In float32 the maximum is subtracted before scaling: the largest probability is then exactly 1, and a row
+    that sees one key gets its value to the bit, as in eager PyTorch.
     """
+    exact: tl.constexpr = q_ptr.dtype.element_ty == tl.float32
     index = tl.program_id(0)
     head_index = (index // blocks).to(tl.int64)
     batch, head = head_index // heads, head_index % heads
@@ -63,7 +65,10 @@ def attention_forward_kernel(
         if not EVEN_KEYS:
             scores = tl.where((keys < key_stop)[None, :], scores, float("-inf"))
         larger = tl.maximum(largest, tl.max(scores, 1))
-        p = tl.exp2(tl.fma(scores, abs_scale_log2, -(larger * abs_scale_log2)[:, None]))
+        if exact:
+            p = tl.exp2((scores - larger[:, None]) * abs_scale_log2)
+        else:
+            p = tl.exp2(tl.fma(scores, abs_scale_log2, -(larger * abs_scale_log2)[:, None]))
         if not EVEN_KEYS:
             p = tl.where((keys < key_stop)[None, :], p, 0.0)
         correction = tl.exp2((largest - larger) * abs_scale_log2)
@@ -76,4 +81,8 @@ def attention_forward_kernel(
     lse = tl.where(sees_keys, largest * abs_scale + tl.log(total), float("-inf"))
     tl.store(lse_ptr + head_index * tokens + rows, lse, mask=rows < query_stop)
     out_base = head_pointer(out_ptr, out_strides, batch, head)
-    store_rows(out_base, out_strides, rows, query_stop, acc / total[:, None], HEAD_DIM, BLOCK_D)
+    if exact:
+        acc = tl.div_rn(acc, tl.broadcast_to(total[:, None], acc.shape))  # "/" is not rounded correctly on a GPU
+    else:
+        acc *= (1.0 / total)[:, None]
+    store_rows(out_base, out_strides, rows, query_stop, acc, HEAD_DIM, BLOCK_D)

@@ -1,0 +1,35 @@
+"""A training step on a GPU: ours beside eager PyTorch and torch.compile, on data that lies on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from ..training import COMPILED, EAGER, OURS, Training
+from .clocks import Machine, Run, Runner, timed
+
+BATCHES = (32, 128)
+DTYPE = "bfloat16"  # of autocast
+RACES = ((EAGER, OURS), (OURS, COMPILED, f"{OURS}, {COMPILED}"))  # what compiles comes last, for it takes minutes
+STEPS = 3
+NEAR = 0.02  # of the first runner's loss: what a wrong gradient exceeds, and bfloat16 does not
+
+
+def _step(name: str, batch: int, device: str, losses: list[float]) -> Run:
+    """A step, once a few of them are seen to give about the loss that the first runner had."""
+    training = Training(name, "fermt", batch, DTYPE, device)
+    losses.append([training.step() for _ in range(STEPS)][-1])
+    if not abs(losses[-1] - losses[0]) <= NEAR * abs(losses[0]):
+        raise ValueError(f"loss {losses[-1]:.5g} after {STEPS} steps, where {losses[0]:.5g} is expected")
+    return training.step
+
+
+def measure(machine: Machine) -> Iterator[dict[str, Any]]:
+    """A line a batch and runner."""
+    for names in RACES if machine.on_gpu else RACES[:1]:
+        for batch in BATCHES if machine.on_gpu else (1,):
+            losses: list[float] = []
+            runners = {name: Runner(partial(_step, name, batch, machine.device, losses), ("waited",)) for name in names}
+            shared = {"benchmark": "training step", "dtype": f"{DTYPE} autocast", "batch": batch}
+            yield from timed(f"training, B = {batch}", runners, shared, machine)
