@@ -16,7 +16,7 @@ ARROWS = {
     "version": set(),
     "testing": set(),
     "swap": {"swapping", "modules", "ops", "backends", "checks", "spec"},
-    "swapping": {"testing", "modules", "ops", "children", "spec"},
+    "swapping": {"testing", "modules", "ops", "children", "spec", "wrapped"},
     "modules": {"ops", "backends", "checks", "children", "spec"},
     "children": set(),
     "flops": {"ops", "spec"},

@@ -13,6 +13,7 @@ from ..data.preview import EXAMPLES, augmentation_pictures, pair_pictures
 from ..data.sampling import MAX_GAP, PairSampler
 from ..data.sequences import SequenceSet
 from ..datasets import GENERATED, TRAINING_FILES, TRAINING_SETS, open_set
+from ..overwrites import Files
 from ..tracking.sheet import arrange, write_png
 from .common import DATASET_FORM, check_inputs_kept, check_output, console, failed, parse_dataset
 
@@ -61,7 +62,7 @@ def preview(
             raise typer.BadParameter(f"expected one {option} for each of {len(chosen)} --dataset; got {len(values)}")
     if (only or exclude) and len(chosen) > 1:
         raise typer.BadParameter(f"--only and --exclude need a single --dataset; got {len(chosen)}")
-    inputs = {"--only": only, "--exclude": exclude}
+    inputs: dict[str, Path | Files | None] = {"--only": only, "--exclude": exclude}
     inputs |= {f"--dataset {one.name}": one.files(TRAINING_FILES) for one in chosen if one.name not in GENERATED}
     check_inputs_kept({"--out": out}, inputs)
     kept = False if no_cache else cache or True
