@@ -40,11 +40,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"precious")
 
-    def fail(tensors: object, filename: str, metadata: object) -> None:
-        Path(filename).write_bytes(b"half")
+    def fail(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    monkeypatch.setattr(os, "fsync", fail)  # when all is written
     with pytest.raises(OSError, match="disk full"):
         fermt.save(fermt.build_model("a2a5-3-9"), path)
     assert path.read_bytes() == b"precious"
