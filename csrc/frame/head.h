@@ -78,7 +78,7 @@ struct Head {
   int64_t blocks(int layer) const { return (row_count() + block_rows(layer) - 1) / block_rows(layer); }
   int64_t items(int layer) const { return model.head_groups(layer) * strips(layer) * blocks(layer); }
 
-  // A work item's memory: the sums of its columns, and room for the columns' weights.
+  // A work item's memory: the sums of its columns, and a buffer for the columns' weights.
   struct ItemMemory {
     float* sums;
     Operand* strip;

@@ -109,8 +109,8 @@ inline void gemm_rows(const Packed* a, int64_t stride, int64_t rows, const Packe
 }
 
 // epilogue(row, column, sum over k of a[row][k] * panel[k][column]), a vector of columns at a time, for all of a panel.
-// `packed_k` counts operands. `after` is what will be read next, as many bytes as the panel has; `strip` is room for
-// strip_size(packed_k) operands. Needs a TileScope around it.
+// `packed_k` counts operands. `after` is what will be read next, as many bytes as the panel has; `strip` is a buffer
+// for strip_size(packed_k) operands. Needs a TileScope around it.
 template <class Packed, class Stored, class Epilogue>
 inline void gemm_panel(const Packed* a, int64_t stride, int64_t rows, const Stored* panel, int64_t width,
                        int64_t packed_k, const Stored* after, Packed* strip, Epilogue epilogue) {

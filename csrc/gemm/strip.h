@@ -15,11 +15,6 @@ namespace {
 constexpr int kGemmVectors = kLanes == 16 ? 4 : 2;  // vectors of outputs in a tile
 constexpr int64_t kStrip = kGemmVectors * kLanes;
 
-template <int Value>
-struct Constant {
-  static constexpr int value = Value;
-};
-
 // Operands that a stored element becomes.
 template <class Stored, class Packed>
 constexpr int64_t kWidening = kPackFactor<Stored> / kPackFactor<Packed>;
@@ -30,7 +25,7 @@ constexpr bool is_in_place(int64_t width) {
   return kWidening<Stored, Packed> == 1 && (kLanes == 16 || width == Columns);
 }
 
-// Room for a strip of packed_k operands, in operands.
+// Size of a strip of packed_k operands, in operands.
 template <class Stored, class Packed>
 constexpr int64_t strip_size(int64_t packed_k) {
   return is_in_place<Stored, Packed, kStrip>(fermt::kPanel) ? 0 : packed_k * kStrip;

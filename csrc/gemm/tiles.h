@@ -27,8 +27,8 @@ constexpr bool kTiled<Int8Quad> = true;
 constexpr int64_t kTileSide = 16;  // rows of a tile, and its 4-byte elements in a row
 
 // Gives the calling thread eight tiles while it lives: full ones, or with tile 2 cut to `depth` elements a row and
-// tiles 3 and 4 to as many rows, for products of rows that short. The previous configuration is put back: other
-// libraries keep theirs between calls.
+// tiles 3 and 4 to as many rows, for products of rows that short. The previous configuration is put back, for
+// other libraries may keep theirs between calls.
 class TileScope {
  public:
   explicit TileScope(int64_t depth = kTileSide) {
@@ -88,16 +88,11 @@ struct TileBlock {
 
   template <class Body>
   static void for_columns(Body&& body) {
-    body(Index<0>{});
-    if constexpr (Columns > 1) body(Index<1>{});
-    if constexpr (Columns > 2) body(Index<2>{});
-    if constexpr (Columns > 3) body(Index<3>{});
+    body(Constant<0>{});
+    if constexpr (Columns > 1) body(Constant<1>{});
+    if constexpr (Columns > 2) body(Constant<2>{});
+    if constexpr (Columns > 3) body(Constant<3>{});
   }
-  template <int I>
-  struct Index {
-    static constexpr int value = I;
-  };
-
   static void clear() {
     for_columns([](auto c) {
       tile_zero<kSum<0, c.value>>();
@@ -128,7 +123,7 @@ struct TileBlock {
   }
 };
 
-// Copies `rows` x `count` packed elements into full tiles of rows, `tiles` x 16 of 16 elements; the rest is 0.
+// Copies `rows` x `count` packed elements into `padded_rows` rows of 16; the rest is 0.
 template <class Packed>
 inline void pad_tile(const Packed* from, int64_t stride, int64_t rows, int64_t count, int64_t padded_rows, Packed* to) {
   const __mmask16 lanes = static_cast<__mmask16>((1u << count) - 1);
@@ -203,14 +198,11 @@ inline void tile_panel(const Packed* a, int64_t stride, int64_t rows, const Pack
                            [=](int64_t row, int64_t c, auto sum) { epilogue(row, column + c, sum); });
     next += lines * 64;
   };
-  using Narrow = TileBlock<1, 1>;
   int64_t column = 0;
   if (rows <= kTileSide)
-    for (; column + 4 * kTileSide <= width; column += 4 * kTileSide)
-      columns(typename Narrow::template Index<4>{}, column);
-  for (; column + 2 * kTileSide <= width; column += 2 * kTileSide)
-    columns(typename Narrow::template Index<2>{}, column);
-  for (; column < width; column += kTileSide) columns(typename Narrow::template Index<1>{}, column);
+    for (; column + 4 * kTileSide <= width; column += 4 * kTileSide) columns(Constant<4>{}, column);
+  for (; column + 2 * kTileSide <= width; column += 2 * kTileSide) columns(Constant<2>{}, column);
+  for (; column < width; column += kTileSide) columns(Constant<1>{}, column);
 }
 
 #else

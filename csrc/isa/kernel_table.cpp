@@ -73,7 +73,7 @@ const KernelTable* table_row(int row) { return row >= 0 && row < kRowCount ? &kR
 const KernelTable& selected_table() {
   const KernelTable* row = g_selected.load(std::memory_order_relaxed);
   if (row) return *row;
-  // Another thread may select a row meanwhile: then that one is taken, and `row` is set to it.
+  // Another thread may have selected a row since: then that one is taken, and `row` is set to it.
   const KernelTable* best = best_row();
   return *(g_selected.compare_exchange_strong(row, best, std::memory_order_relaxed) ? best : row);
 }

@@ -201,7 +201,7 @@ inline void add_outer_rows(const Packed* a, int64_t rows, const Packed* b, int64
   }
 }
 
-// The same of all rows and columns, where `transposed` is room for a once more.
+// The same of all rows and columns. `transposed` is a's transpose, kTokenBlock wide, which tiles take instead.
 template <class Packed>
 inline void add_outer(const Packed* a, int64_t rows, const Packed* b, int64_t width, int64_t packed_k, float* sums,
                       int64_t stride, const Packed* transposed) {

@@ -75,14 +75,19 @@ inline VecInt rounded_bytes(Vec v) {
   return __builtin_convertvector(round_to_nearest(min(splat(255.0f), max(v, Vec{}))), VecInt);
 }
 
+#if FERMT_VECTOR_BYTES == 32
+inline __m128i to_words(VecInt v) {
+  return _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+}
+#endif
+
 inline void store_bytes(Vec v, uint8_t* to) {
   const VecInt rounded = rounded_bytes(v);
 #if FERMT_VECTOR_BYTES == 64
   const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)rounded);
   memcpy(to, &bytes, sizeof bytes);
 #elif FERMT_VECTOR_BYTES == 32
-  const __m128i words =
-      _mm_packs_epi32(_mm256_castsi256_si128((__m256i)rounded), _mm256_extracti128_si256((__m256i)rounded, 1));
+  const __m128i words = to_words(rounded);
   const __m128i bytes = _mm_packus_epi16(words, words);
   memcpy(to, &bytes, kLanes);
 #else
@@ -96,8 +101,7 @@ inline void store_bytes(Vec v, int16_t* to) {
   const __m256i words = _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)rounded);
   memcpy(to, &words, sizeof words);
 #elif FERMT_VECTOR_BYTES == 32
-  const __m128i words =
-      _mm_packs_epi32(_mm256_castsi256_si128((__m256i)rounded), _mm256_extracti128_si256((__m256i)rounded, 1));
+  const __m128i words = to_words(rounded);
   memcpy(to, &words, sizeof words);
 #else
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int16_t>(rounded[i]);

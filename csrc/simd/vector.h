@@ -149,6 +149,12 @@ inline void transpose_round(Vec (&rows)[kLanes]) {
 
 inline void transpose(Vec (&rows)[kLanes]) { transpose_round<1>(rows); }
 
+// A number that a generic lambda can take as a template argument.
+template <int Value>
+struct Constant {
+  static constexpr int value = Value;
+};
+
 // `count` rounded up to a multiple of `step`.
 constexpr int64_t round_up(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
 

@@ -52,7 +52,7 @@ CANDIDATES: dict[Entry, tuple[Candidate, ...]] = {
         Candidate(Blocks(32, 64, Tuning(2, 3)), BOTH),
         Candidate(Blocks(16, 64, Tuning(1, 2)), BOTH),
     ),
-    # A third stage loads the next weights meanwhile; more shares are more programs.
+    # A third stage overlaps the next weights' loads; more shares are more programs.
     ("FEW", 2, "qkv"): (
         Candidate(Tiles(16, 64, 64, Tuning(4, 3), shares=3), BOTH),
         Candidate(Tiles(16, 32, 64, Tuning(4, 3), shares=6), BOTH),
