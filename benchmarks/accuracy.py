@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fermt.cli.common import check_inputs_kept, check_output, failed
-from fermt.progress import ProgressDisplay
+from fermt.progress import ProgressDisplay, duration
 from fermt.signals import exit_status
 from fermt_kernels.files import atomic_write
 
 from .accuracy_data import LabelledSequence, Scores, find_sequences, score
 from .accuracy_trackers import FORMS, PEERS, Entry, entries
-from .harness import Threads, duration, facts, headline, names_among, table
+from .harness import Threads, facts, headline, names_among, table
 
 FRAME_SECONDS = 0.03  # of a tracker on a frame, in the mean
 QUICK_FRAMES, QUICK_SEQUENCES = 60, 3

@@ -17,7 +17,7 @@ from fermt_kernels.backends import unsupported_reason
 from fermt_kernels.testing import errors, inaccuracy
 
 from .cases import NUM_HEADS, NUM_TEMPLATE, AttentionCase, UnitCase
-from .harness import Out, Progress, append, facts, headline, table
+from .harness import Out, append, facts, headline, start_progress, table
 from .peers import DECODED
 
 CHECK_SECONDS = 0.7  # of an op or an output of the model, in the mean
@@ -88,7 +88,7 @@ def main(
     failures = 0
     checks = op_checks()
     steps = len(checks) + (not quick)
-    progress = Progress("agreement with float64", steps, steps * CHECK_SECONDS)
+    progress = start_progress("agreement with float64", steps, steps * CHECK_SECONDS)
 
     def add(what: str, backend: str, actual: Tensor, eager: Tensor, truth: Tensor) -> None:
         nonlocal failures

@@ -46,7 +46,7 @@ def main(
     tracker = fermt.Tracker(fermt.build_model(config), dtype=DTYPES[dtype])
     tracker.init(images[0], TARGET)
     seconds, settled = [], resident("VmRSS")
-    todo = counted(islice(cycle(images), frames), "frames tracked", frames, frames * FRAME_SECONDS)
+    todo = counted(islice(cycle(images), frames), "tracking", "frames", frames, frames * FRAME_SECONDS)
     for i, image in enumerate(todo):
         start = time.perf_counter()
         tracker.update(image)

@@ -16,7 +16,7 @@ import fermt
 from fermt.config import named_config
 from fermt.flops import FlopCount, count_flops
 
-from .harness import Out, Progress, append, facts, table
+from .harness import Out, append, facts, start_progress, table
 
 PARTS = ("linear", "head", "attention", "patches", "dau")
 FULL, MIXED = "a3", "a2"  # what Eq. 7 compares with
@@ -110,7 +110,7 @@ def main(
     """
     todo = [(name, dau) for name in fermt.CONFIGS for dau in ((True, False) if name == "fermt" else (True,))]
     todo = [(name, dau) for name, dau in todo if not quick or name == config]
-    progress = Progress("FLOPs of every configuration", len(todo), len(todo) * MODEL_SECONDS)
+    progress = start_progress("FLOPs of every configuration", len(todo), len(todo) * MODEL_SECONDS)
     records = []
     for name, dau in todo:
         records.append(record(name, dau))

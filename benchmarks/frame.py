@@ -21,7 +21,19 @@ from fermt.flops import frame_macs
 from fermt.tracking.sources import open_source
 
 from .frame_report import TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
-from .harness import CLIP, TARGET, Case, Out, Progress, Threads, append, facts, headline, interleave, names_among
+from .harness import (
+    CLIP,
+    TARGET,
+    Case,
+    Out,
+    Threads,
+    append,
+    facts,
+    headline,
+    interleave,
+    names_among,
+    start_progress,
+)
 from .peers import COMPILED_PEERS, PEERS, MakeFrame, Peer, PeerMissingError, cached_frame, on_backend, whole_frame
 
 CALIBRATION = 8  # frames of the clip on which int8 is calibrated
@@ -133,7 +145,7 @@ def main(
     names = names_among("--tables", tables or (QUICK_TABLES if quick else ",".join(TITLES)), TITLES)
     batches = [int(size) for size in (batch or ("1" if quick else "1,2,4,8")).split(",")]
     runners = len(PACKED) + len(PEERS) + (len(COMPILED_PEERS) if compiled else 0)
-    progress = Progress(
+    progress = start_progress(
         f"a frame of {config}: {', '.join(names)}", len(names) + 1, (PREPARING + runners * seconds) * len(names)
     )
     torch.manual_seed(0)

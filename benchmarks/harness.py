@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TextIO, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
 import typer
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 import fermt_kernels as fk
 from fermt.machine import cpu_name
+from fermt.progress import ProgressDisplay, duration
 from fermt_kernels.cpp import library
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +105,7 @@ def take_turns(
     repeats: int = 3,
     least_rounds: int = 5,
     name: str = "",
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
 ) -> Timings:
     """Takes samples in turns, in rotating order, until about `seconds` a case have passed.
 
@@ -127,7 +129,7 @@ def take_turns(
     began = time.perf_counter()
     while (spent := time.perf_counter() - began) < budget or count < least_rounds:
         if progress:
-            progress.now(f"{name}: timed for {spent:.0f} s, {count} rounds")
+            progress.note(f"{name}: timed for {spent:.0f} s, {count} rounds")
         shift = count % len(names)
         count += 1
         for each in names[shift:] + names[:shift]:
@@ -140,63 +142,32 @@ def take_turns(
     return timings
 
 
-def duration(seconds: float) -> str:
-    """In words: 8 s, 2 min 10 s."""
-    whole = max(1, round(seconds))
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+def start_progress(what: str, count: int, seconds: float, unit: str = "steps") -> ProgressDisplay:
+    """Says on standard error what a run consists of and how long it takes; returns the display of what is done.
 
-
-class Progress:
-    """How many steps there are and about how long they take; then a line a step, as it is done.
-
-    Lines go to standard error, so that tables and JSON have standard output to themselves.
+    Lines go to standard error, so that tables and JSON have standard output to themselves. There is no bar: the thread
+    that draws it would take time from what is measured.
 
     Args:
         what: what is measured.
-        steps: how many times `step` will be called.
-        seconds: how long such a run takes on `machine`, as measured once; later lines go by the steps done.
-        stream: where the lines go, in place of standard error.
+        count: steps of the run.
+        seconds: how long such a run takes on two cores with AVX2, as measured once; later lines go by the steps done.
+        unit: name of the steps in the plural.
     """
-
-    def __init__(
-        self,
-        what: str,
-        steps: int,
-        seconds: float,
-        stream: TextIO | None = None,
-        machine: str = "two cores with AVX2",
-    ) -> None:
-        self._steps, self._done, self._stream = steps, 0, stream
-        self._began = time.perf_counter()
-        self.say(f"{what}: {steps} step{'s' * (steps != 1)}, about {duration(seconds)} on {machine}")
-
-    def say(self, text: str) -> None:
-        """Prints a line."""
-        print(text, file=self._stream or sys.stderr, flush=True)
-        self._told = time.perf_counter()
-
-    def now(self, text: str) -> None:
-        """Prints a line about the step that is going on, unless there was one within the last `EVERY` seconds."""
-        if time.perf_counter() - self._told >= EVERY:
-            self.say(f"[{self._done + 1}/{self._steps}] {text}")
-
-    def step(self, text: str, done: int = 1) -> None:
-        """Prints a line: one more step is done, or as many as `done` says."""
-        self._done += done
-        spent = time.perf_counter() - self._began
-        left = spent / self._done * (self._steps - self._done)
-        rest = f", about {duration(left)} left" if left > 0 else ""
-        self.say(f"[{self._done}/{self._steps}] {text} ({duration(spent)}{rest})")
+    display = ProgressDisplay(Console(stderr=True), "", count, unit=unit, bar=False, every=EVERY)
+    display.say(f"{what}: {count} {unit}, about {duration(seconds)} on two cores with AVX2")
+    return display
 
 
-def counted(items: Iterable[Item], what: str, total: int, seconds: float) -> Iterator[Item]:
-    """Yields the items, with a line every `EVERY` seconds that says how many are done."""
-    progress, told, before = Progress(what, total, seconds), time.perf_counter(), 0
+def counted(items: Iterable[Item], what: str, unit: str, total: int, seconds: float) -> Iterator[Item]:
+    """Yields the items, with a line every `EVERY` seconds, and one in the end, that says how many are done."""
+    display = start_progress(what, total, seconds, unit)
     for done, item in enumerate(items, 1):
         yield item
-        if done == total or time.perf_counter() - told >= EVERY:
-            progress.step(what, done - before)
-            told, before = time.perf_counter(), done
+        if done == total:
+            display.report(done, "all done")
+        else:
+            display.update(done)
 
 
 def in_process(module: str, *arguments: str, **variables: str) -> str:

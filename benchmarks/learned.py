@@ -49,7 +49,7 @@ def main(
     trackers = {"trained": fermt.Tracker(trained), "untrained": fermt.Tracker(fermt.build_model(trained.config))}
     found: dict[str, list[Scores]] = {name: [] for name in (*trackers, UNMOVED)}
     seeds = range(FIRST_SEED, FIRST_SEED + videos)
-    for seed in counted(seeds, "videos tracked", videos, videos * frames * FRAME_SECONDS):
+    for seed in counted(seeds, "tracking", "videos", videos, videos * frames * FRAME_SECONDS):
         video, truth = synthetic_video(seed, frames, config=synthetic_config(synthetic))
         for name, tracker in trackers.items():
             found[name].append(score(follow(tracker, video, truth[0]), truth))

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from .cases import ATTENTION, LONG_CASES, AttentionCase
-from .harness import Out, Progress, append, facts, headline, in_process, table
+from .harness import Out, append, facts, headline, in_process, start_progress, table
 
 STATUS = Path("/proc/self/status")
 LENGTH_SECONDS = 40.0  # of all runners at one length
@@ -82,7 +82,7 @@ def main(
     console, about = Console(), facts()
     console.print(headline(about), highlight=False, soft_wrap=True)
     lengths, names = LONG_CASES[: 1 if quick else None], [name for name in ATTENTION if only in name]
-    progress = Progress("peak memory", len(lengths) * len(names), LENGTH_SECONDS / 4 * len(lengths) * len(names))
+    progress = start_progress("peak memory", len(lengths) * len(names), LENGTH_SECONDS / 4 * len(lengths) * len(names))
     lines = []
     made = table("Peak memory above the inputs, forward and backward, float32, MB", ("case", *names))
     for each in lengths:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
+from fermt.progress import ProgressDisplay
 from fermt_kernels.backends import resolve
 from fermt_kernels.cpp import library
 from fermt_kernels.testing import inaccuracy
@@ -22,7 +23,6 @@ from .harness import (
     DTYPES,
     Case,
     Out,
-    Progress,
     Timings,
     append,
     facts,
@@ -30,6 +30,7 @@ from .harness import (
     in_process,
     interleave,
     names_among,
+    start_progress,
     table,
 )
 
@@ -84,7 +85,7 @@ def calls(runs: dict[str, Run], inputs: list[Tensor], what: str) -> dict[str, Ca
 
 
 def measure(
-    title: str, runs: dict[str, Run], inputs: list[Tensor], seconds: float, console: Console, progress: Progress
+    title: str, runs: dict[str, Run], inputs: list[Tensor], seconds: float, console: Console, progress: ProgressDisplay
 ) -> dict[str, Timings]:
     """Timings of the forward pass, and of forward and backward. A wrong result of ours gets none; a peer's is noted."""
     timed = dict(runs)
@@ -128,7 +129,7 @@ def auto_row(line: dict[str, Any]) -> list[str]:
     return [*words, f"{line['ratio']:.2f}x{slower}"]
 
 
-def report_auto(options: list[str], console: Console, progress: Progress) -> list[dict[str, Any]]:
+def report_auto(options: list[str], console: Console, progress: ProgressDisplay) -> list[dict[str, Any]]:
     """Prints a row for each op and instruction set, and returns the lines.
 
     Each set is measured in a process of its own, in which PyTorch has no more instructions either, as on such a CPU.
@@ -182,7 +183,7 @@ def main(
     }
     rows = sum(map(len, wanted.values())) * len(chosen)
     isas = library.supported_isas() if auto and library.unavailable_reason() is None else []
-    progress = Progress(
+    progress = start_progress(
         f"ops: {rows} rows, and auto on {len(isas)} instruction sets",
         3 * rows + len(isas),
         rows * (ROW_SECONDS / (4 if quick else 1) + 8 * seconds) + ISA_SECONDS / (4 if quick else 1) * len(isas),

@@ -20,7 +20,6 @@ from .gpu.clocks import peak_megabytes
 from .harness import (
     Case,
     Out,
-    Progress,
     Threads,
     append,
     facts,
@@ -28,6 +27,7 @@ from .harness import (
     in_process,
     interleave,
     names_among,
+    start_progress,
     table,
 )
 from .memory import peak_above
@@ -124,7 +124,7 @@ def main(
         batch, steps, seconds = min(batch, QUICK_BATCH), min(steps, QUICK_STEPS), min(seconds, QUICK_SECONDS)
         compiled = memory = False
     names = [name for name in RUNNERS if name == EAGER or (only in name and (compiled or COMPILED not in name))]
-    progress = Progress(
+    progress = start_progress(
         f"training of {config}, batch {batch}: {steps} steps of {len(names)} runners, then their time"
         + (" and memory" if memory else ""),
         len(chosen) * (len(names) + 1),
@@ -137,7 +137,7 @@ def main(
             runners[name] = Training(name, config, batch, dtype, device)
             for done in range(steps):
                 losses[name] = runners[name].step()
-                progress.now(f"{name}, {dtype}: {done + 1} of {steps} steps")
+                progress.note(f"{name}, {dtype}: {done + 1} of {steps} steps")
             progress.step(f"{name}, {dtype}: loss {losses[name]:.4f} after {steps} steps")
         timings = interleave(
             {name: Case(runner.step) for name, runner in runners.items()},

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fermt.progress import duration
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton.measured import targeting
 
-from ..harness import duration, markdown
+from ..harness import markdown
 from . import checks, clocks, crop, frame, frame_checks, ops, plan, training, triton_tune
 from .clocks import Machine
 from .compilation import KERNEL_SECONDS, distinct, launched, warm, workers_here

@@ -18,10 +18,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
+from fermt.progress import duration
 from fermt_kernels.files import atomic_write
 
 from ..cases import OURS
-from ..harness import ROOT, duration, markdown
+from ..harness import ROOT, markdown
 from .parts import PARTS, Lines, Part
 from .work import H200, Ceilings
 

@@ -223,7 +223,7 @@ def main(
 
     chosen = [int(arch) for arch in archs.split(",")]
     todo = [(source, chosen[0]) for source in one_each(sources())] if quick else every_one(chosen)
-    rows = list(counted(compile_all(todo), "kernels compiled", len(todo), len(todo) * KERNEL_SECONDS / 2))
+    rows = list(counted(compile_all(todo), "compiling", "kernels", len(todo), len(todo) * KERNEL_SECONDS / 2))
     headings = ("kernel", "case", "sm", "regs", "spilled", "shared", "warps", "occupancy")
     cells = ([f"{value:.0%}" if isinstance(value, float) else str(value) for value in row] for row in rows)
     Console().print(table("Triton kernels, ahead of time", headings, cells, left=2))

@@ -166,7 +166,7 @@ class Trainer:
             outcome = self.stepper([next(batches) for _ in range(config.accumulate)], progress.total)
             progress.step, progress.total = progress.step + 1, progress.total + 1
             self._count(outcome)
-            self.display.advance(progress.total)
+            self.display.update(progress.total)
             last = progress.step == config.steps_per_epoch
             if progress.total % config.log_every == 0 and not last:
                 self._log(self._means(lr))
