@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
-from functools import cache
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,26 +18,12 @@ from fermt_kernels.backends import BACKENDS
 
 from .conftest import ROOT
 from .support import golden
+from .support.toolchain import compiler, run
 
 FRAMES = 12
 PLAYER = (372.0, 108.0, 125.0, 240.0)
 CORNER = (561.5, 270.25, 90.0, 95.5)  # its crops reach past two sides of the image
 BOX = ",".join(map(str, PLAYER))
-
-
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
-
-
-@cache
-def toolchain() -> ModuleType:
-    """csrc/toolchain.py, which finds the compiler for the build."""
-    spec = importlib.util.spec_from_file_location("toolchain", ROOT / "csrc" / "toolchain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +32,10 @@ def program(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     if reason := BACKENDS["cpp"].unavailable_reason():
         required = "cpp" in request.config.getoption("--require-backend")
         (pytest.fail if required else pytest.skip)(f"the compiled library is not usable: {reason}")
-    try:
-        compiler = toolchain().find_compiler().command
-    except toolchain().BuildError as error:
-        pytest.skip(str(error))
     include, library = fk.frame.native()
     built = tmp_path_factory.mktemp("program") / "track"
     flags = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{include}")
-    finished = run(*compiler, *flags, ROOT / "examples" / "track.cpp", library, "-o", built)
+    finished = run(*compiler(), *flags, ROOT / "examples" / "track.cpp", library, "-o", built)
     assert finished.returncode == 0, finished.stderr
     return built
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +17,9 @@ from fermt_kernels.cpp import library
 from fermt_kernels.spec.heads import HEADS
 from fermt_kernels.spec.schedule import TemplateSchedule, Visibility
 
+from .conftest import ROOT
 from .support.packed import small_model
+from .support.toolchain import compiler, run
 
 # By hand, from Eq. 6: template sees template, template sees search, search sees template, search sees search.
 VISIBLE = {
@@ -54,6 +58,39 @@ def stacks() -> list[tuple[tuple[str, ...], bool]]:
     """All stacks of one to three layers, with a head that reads the template and without."""
     patterns = [stack for depth in (1, 2, 3) for stack in itertools.product(fk.PATTERNS, repeat=depth)]
     return list(itertools.product(patterns, (False, True)))
+
+
+@pytest.fixture(scope="module")
+def library_schedules(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], list[list[str]]]:
+    """What csrc/abi/packed_model.cpp, compiled by itself, makes of stacks of layers (tests/support/schedule.cpp)."""
+    built = tmp_path_factory.mktemp("schedule") / "schedule"
+    sources = (ROOT / "tests" / "support" / "schedule.cpp", ROOT / "csrc" / "abi" / "packed_model.cpp")
+    finished = run(*compiler(), "-std=c++17", f"-I{ROOT / 'csrc'}", *sources, "-o", built)
+    assert finished.returncode == 0, finished.stderr
+
+    def schedules(lines: list[str]) -> list[list[str]]:
+        found = subprocess.run(built, input="\n".join(lines), capture_output=True, text=True, check=True, timeout=60)
+        return [line.split() for line in found.stdout.splitlines()]
+
+    return schedules
+
+
+def test_the_library_has_the_same_schedules_and_heads(
+    library_schedules: Callable[[list[str]], list[list[str]]],
+) -> None:
+    """All that it states itself: what is computed beyond need would be in no result, and only cost time."""
+    cases = [(head, *stack) for head in HEADS.values() for stack in stacks()]
+    lines, expected = [], []
+    for head, patterns, reads in cases:
+        seen = [Visibility.of(pattern) for pattern in patterns]
+        bits = [sum(bit << place for place, bit in enumerate(layer)) for layer in seen]
+        lines.append(" ".join(map(str, (head.code, int(reads), *bits))))
+        schedule = TemplateSchedule(patterns, reads)
+        asked = (schedule.template_updated, schedule.template_queries, schedule.template_keys, schedule.search_keys)
+        layers = ["".join(str(int(answer(i))) for answer in asked) for i in range(len(patterns))]
+        channels = [branch.channels for branch in head.branches]
+        expected.append([str(schedule.first_dynamic_layer), *layers, *map(str, (head.map_channels, *channels))])
+    assert library_schedules(lines) == expected
 
 
 def test_the_librarys_caches_follow_the_schedule(loaded: library.Library) -> None:
