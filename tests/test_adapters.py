@@ -21,6 +21,7 @@ import fermt
 import fermt_kernels as fk
 from fermt.adapters import opencv, pytracking
 
+from .support.errors import refused
 from .support.following import BOX, FRAMES, bgr, follow, model, tracks
 
 FORMS: dict[str, Callable[[Path], Any]] = {
@@ -44,22 +45,26 @@ def test_every_form_of_a_model(tmp_path: Path, form: str) -> None:
     assert tracker.track(FRAMES[1])["target_bbox"] == list(tracks()[0].box)
 
 
-BAD_SOURCES: list[tuple[Callable[[Path], Any], dict[str, Any], type[Exception], str]] = [
-    (lambda at: None, {}, TypeError, r"expected a FERMT, .* weights \(.safetensors, .fermt\); got NoneType"),
-    (lambda at: at / "none.safetensors", {}, FileNotFoundError, "no weights at"),
-    (lambda at: str(at / "none.fermt"), {}, FileNotFoundError, "no packed model at"),
-    (lambda at: at / "none.fermt", {"device": "cuda"}, ValueError, "which runs on the CPU; got device 'cuda'"),
-    (lambda at: model(), {"device": "cpu"}, ValueError, "device is for weights from a file, got 'cpu' with a model"),
-    (lambda at: model(), {"bgr": False}, TypeError, "multiple values for keyword argument 'bgr'"),
-    (lambda at: model(), {"patient": 3}, TypeError, "unexpected keyword argument 'patient'"),
+BAD_SOURCES: list[tuple[Callable[[Path], Any], dict[str, Any], type[Exception], tuple[str, ...]]] = [
+    (lambda at: None, {}, TypeError, (".safetensors", ".fermt", "NoneType")),
+    (lambda at: at / "none.safetensors", {}, FileNotFoundError, ("none.safetensors",)),
+    (lambda at: str(at / "none.fermt"), {}, FileNotFoundError, ("none.fermt",)),
+    (lambda at: at / "none.fermt", {"device": "cuda"}, ValueError, ("none.fermt", "'cuda'")),
+    (lambda at: model(), {"device": "cpu"}, ValueError, ("device", "'cpu'")),
+    (lambda at: model(), {"bgr": False}, TypeError, ("'bgr'",)),
+    (lambda at: model(), {"patient": 3}, TypeError, ("'patient'",)),
 ]
 
 
-@pytest.mark.parametrize(("source", "options", "error", "message"), BAD_SOURCES)
+@pytest.mark.parametrize(("source", "options", "error", "values"), BAD_SOURCES)
 def test_bad_sources(
-    tmp_path: Path, source: Callable[[Path], Any], options: dict[str, Any], error: type[Exception], message: str
+    tmp_path: Path,
+    source: Callable[[Path], Any],
+    options: dict[str, Any],
+    error: type[Exception],
+    values: tuple[str, ...],
 ) -> None:
-    with pytest.raises(error, match=message):
+    with refused(error, *values):
         opencv.Tracker(source(tmp_path), **options)
 
 
@@ -93,9 +98,9 @@ def test_opencv_not_ok_while_lost() -> None:
 
 def test_opencv_before_init() -> None:
     tracker = opencv.Tracker(model())
-    with pytest.raises(RuntimeError, match="getTrackingScore needs a target"):
+    with refused(RuntimeError, "getTrackingScore", "Tracker.init"):
         tracker.getTrackingScore()
-    with pytest.raises(RuntimeError, match="update needs a target"):
+    with refused(RuntimeError, "Tracker.update", "Tracker.init"):
         tracker.update(FRAMES[0])
 
 
@@ -131,16 +136,16 @@ def test_pytracking_takes_arrays_and_no_info() -> None:
 def test_pytracking_refuses_objects() -> None:
     tracker = pytracking.Tracker(model())
     several = {"init_bbox": OrderedDict({1: BOX, 2: BOX}), "init_object_ids": [1, 2], "object_ids": [1, 2]}
-    with pytest.raises(ValueError, match=r"follows one object, without init_object_ids; got \[1, 2\]"):
+    with refused(ValueError, "init_object_ids", [1, 2]):
         tracker.initialize(FRAMES[0], several)
-    with pytest.raises(ValueError, match=r"info must have init_bbox, .* it has \['init_mask'\]"):
+    with refused(ValueError, "init_bbox", "'init_mask'"):
         tracker.initialize(FRAMES[0], {"init_mask": None})
 
 
 def test_got10k_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "got10k.trackers", None)
     monkeypatch.delitem(sys.modules, "fermt.adapters.got10k", raising=False)
-    with pytest.raises(ImportError, match=r"needs got10k.trackers, which cannot be imported: .*; pip install got10k"):
+    with refused(ImportError, "got10k.trackers", "pip install got10k"):
         import fermt.adapters.got10k  # noqa: F401
 
 
@@ -207,5 +212,5 @@ def test_got10k_images_of_any_mode(toolkit: SimpleNamespace, mode: str) -> None:
 
 
 def test_got10k_refuses_arrays(toolkit: SimpleNamespace) -> None:
-    with pytest.raises(TypeError, match="must be a PIL image, as the toolkit opens it; got ndarray"):
+    with refused(TypeError, "PIL", "ndarray"):
         toolkit.Tracker(model()).init(FRAMES[0], BOX)

@@ -11,6 +11,8 @@ import torch
 import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS, resolve
 
+from .support.errors import lacking, refused
+
 WITHOUT_LIBRARY = """
 from pathlib import Path
 import fermt_kernels.cpp.library as library
@@ -36,7 +38,7 @@ print(fk.backends())
 print(fk.mixed_attention(torch.randn(1, 9, 96), 2, 4).shape)
 """
     )
-    assert "the compiled library is not installed (nowhere/libfermt_kernels.so is missing)" in printed
+    assert "nowhere/libfermt_kernels.so" in printed
     assert "csrc/build_library.py" in printed  # how to build it in a checkout
     assert "torch.Size([1, 9, 32])" in printed
 
@@ -61,7 +63,7 @@ def test_a_triton_that_cannot_be_imported_is_reported(tmp_path: Path, fresh_pyth
         PYTHONPATH=str(tmp_path),
         TRITON_INTERPRET="1",
     )
-    assert "triton cannot be imported (ImportError: libtriton.so is damaged)" in printed
+    assert lacking(printed, "triton", "ImportError: libtriton.so is damaged") == []
     assert "torch.Size([1, 9, 32])" in printed
 
 
@@ -76,15 +78,15 @@ except RuntimeError as error:
     print(error)
 """
     )
-    assert "backend 'cpp' cannot run attention_forward: the compiled library is not installed" in printed
+    assert lacking(printed, "'cpp'", "attention_forward") == []
 
 
 def test_a_name_says_why_it_cannot() -> None:
     qkv = torch.randn(1, 9, 96)
-    with pytest.raises(RuntimeError, match="backend 'triton' cannot run attention_forward: "):
+    with refused(RuntimeError, "'triton'", "attention_forward"):
         fk.mixed_attention(qkv, 2, 4, backend="triton")
     if BACKENDS["cpp"].unavailable_reason() is None:
-        with pytest.raises(RuntimeError, match="'cpp' cannot run attention_forward: .*not torch.float64"):
+        with refused(RuntimeError, "'cpp'", "attention_forward", torch.float64):
             fk.mixed_attention(qkv.double(), 2, 4, backend="cpp")
 
 
@@ -99,8 +101,6 @@ def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch, fresh
     monkeypatch.setenv("FERMT_BACKEND", "reference")
     assert resolve("attention", "auto", "cpu", torch.float32, False) == "reference"
     monkeypatch.setenv("FERMT_BACKEND", "fastest")
-    with pytest.raises(
-        ValueError, match="unknown FERMT_BACKEND='fastest'; expected one of auto, triton, cpp, reference"
-    ):
+    with refused(ValueError, "FERMT_BACKEND", "'fastest'", "auto, triton, cpp, reference"):
         fk.mixed_attention(torch.randn(1, 9, 96), 2, 4)
     assert "fermt" in fresh_python("import fermt; print(fermt.__name__)", FERMT_BACKEND="fastest")

@@ -13,6 +13,7 @@ from fermt.images import read_image
 
 from .support import datasets
 from .support.datasets import BENCHMARK_MAKERS
+from .support.errors import refused
 
 NAMES = sorted(BENCHMARK_MAKERS)
 LISTED = ("lasot", "lasot_ext", "nfs", "otb100", "uav123")  # by the project itself, not by files on disk
@@ -61,20 +62,17 @@ def test_opening_reads_no_sequence(made: tuple[str, Path, list[str]]) -> None:
     for path in [*root.rglob("*.jpg")]:
         path.unlink()
     benchmark = open_benchmark(name, root, only=names)
-    with pytest.raises(ValueError, match="line 1: expected"):
+    with refused(ValueError, "line 1", "'1,2,3'"):
         benchmark[0]
 
 
 @pytest.mark.parametrize("name", LISTED)
 def test_listed_sequences_that_are_not_there_are_told(tmp_path: Path, name: str) -> None:
     names = BENCHMARK_MAKERS[name](tmp_path)
-    lacking, published = BENCHMARKS[name].published - len(names), BENCHMARKS[name].published
-    with pytest.raises(
-        FileNotFoundError, match=f"{name}: {lacking} of {published} sequences in .* are incomplete"
-    ) as raised:
+    absent, published = BENCHMARKS[name].published - len(names), BENCHMARKS[name].published
+    with refused(FileNotFoundError, name, absent, published, tmp_path, "only") as raised:
         open_benchmark(name, tmp_path)
     assert BENCHMARKS[name].layout in str(raised.value)
-    assert "name those to evaluate on (only)" in str(raised.value)
 
 
 def annotation(name: str, root: Path, sequence: str) -> Path:
@@ -91,7 +89,7 @@ def test_a_missing_annotation(made: tuple[str, Path, list[str]]) -> None:
     if name == "trackingnet":  # its annotations are its list
         assert names[1] not in open_benchmark(name, root).sequence_names
         return
-    with pytest.raises(FileNotFoundError, match=rf"1 of {len(names)} sequences .*\n  {names[1]} \(no .*{path.name}"):
+    with refused(FileNotFoundError, 1, len(names), names[1], path):
         open_benchmark(name, root, only=names)
 
 
@@ -100,9 +98,8 @@ def test_a_missing_folder_of_frames(made: tuple[str, Path, list[str]], tmp_path:
     benchmark = open_benchmark(name, root, only=names)
     folder = benchmark[0].frames[0].parent
     folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"incomplete.*\n  " + names[0]) as raised:
+    with refused(FileNotFoundError, names[0], folder):
         open_benchmark(name, root, only=names)
-    assert str(folder) in str(raised.value)
     with pytest.raises(OSError, match=folder.name):
         list(benchmark[0].frames)
 
@@ -113,7 +110,7 @@ def test_a_missing_frame(made: tuple[str, Path, list[str]]) -> None:
     for path in paths:
         path.unlink()
     sequence, number = open_benchmark(name, root, only=names)[0], int(paths[0].stem)
-    with pytest.raises(ValueError, match=f"sequence '{names[0]}': there is no image of frame {number}, nor of 1 more"):
+    with refused(ValueError, f"'{names[0]}'", number, 1):
         sequence.frames[0]
 
 
@@ -121,10 +118,10 @@ def test_a_line_that_is_wrong(made: tuple[str, Path, list[str]]) -> None:
     name, root, names = made
     path = annotation(name, root, names[0])
     path.write_text("1,2,3\n" + path.read_text())
-    with pytest.raises(ValueError, match=rf"{path.name}', line 1: expected four numbers x,y,w,h, got '1,2,3'"):
+    with refused(ValueError, f"{path.name}'", "line 1", "'1,2,3'"):
         open_benchmark(name, root, only=names)[0]
     path.write_text("")
-    with pytest.raises(ValueError, match=rf"{path.name}': expected .* got"):
+    with refused(ValueError, f"{path.name}'"):
         open_benchmark(name, root, only=names)[0]
 
 
@@ -138,35 +135,34 @@ def test_the_choice_of_sequences(tmp_path: Path) -> None:
     chosen.write_text(f"{index}\n")
     assert open_benchmark("uav123", root, only=str(chosen)).sequence_names == ["uav6"]
     assert open_benchmark("uav123", root, only=names[::-1]).sequence_names == names
-    with pytest.raises(ValueError, match=r"uav123 has no sequence bird, uav9; expected names such as bike1 and bike2"):
+    with refused(ValueError, "uav123", "bird, uav9", "bike1"):
         open_benchmark("uav123", root, only=["bird", "uav6", "uav9"])
     chosen.write_text("bird\n")
-    with pytest.raises(ValueError, match="expected names of sequences such as 'bike1'.*got bird"):
+    with refused(ValueError, "'bike1'", "bird"):
         open_benchmark("uav123", root, only=chosen)
-    with pytest.raises(ValueError, match="none of 123 sequences is left"):
+    with refused(ValueError, "uav123", 123):
         open_benchmark("uav123", root, only=[])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_roots_that_are_not_there_or_empty(tmp_path: Path, name: str) -> None:
     for root in (tmp_path / "none", tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"Expected layout of the root:\n") as raised:
+        with refused(FileNotFoundError, root) as raised:
             open_benchmark(name, root)
-        assert str(root) in str(raised.value)
         assert BENCHMARKS[name].layout in str(raised.value)
 
 
 def test_names_splits_and_lists_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown benchmark 'otb'; expected one of got10k, trackingnet, .*otb100"):
+    with refused(ValueError, "'otb'", "got10k", "otb100"):
         open_benchmark("otb", tmp_path)
     for name, split, known in (("got10k", "train", "val or test"), ("nfs", "60", "30 or 240"), ("uav123", "x", "test")):
-        with pytest.raises(ValueError, match=f"{name} has split {known}; got '{split}'"):
+        with refused(ValueError, name, known, f"'{split}'"):
             open_benchmark(name, tmp_path, split=split)
     datasets.got10k(tmp_path, split="val")
     (tmp_path / "val" / "list.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"got10k: there is no .*list.txt"):
+    with refused(FileNotFoundError, "got10k", tmp_path / "val" / "list.txt"):
         open_benchmark("got10k", tmp_path)
     (tmp_path / "TEST" / "frames").mkdir(parents=True)
     (tmp_path / "TEST" / "anno").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"trackingnet: there is no .*anno/\*.txt"):
+    with refused(FileNotFoundError, "trackingnet", tmp_path / "TEST" / "anno" / "*.txt"):
         open_benchmark("trackingnet", tmp_path)

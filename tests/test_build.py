@@ -17,6 +17,7 @@ from types import ModuleType
 import pytest
 
 from .conftest import ISA_ROWS, ROOT
+from .support.errors import lacking, refused
 
 pytest.importorskip("setuptools", reason="building needs setuptools")
 
@@ -92,9 +93,8 @@ def test_the_wheel_works_where_nothing_else_is(wheel: Path, tmp_path: Path) -> N
 def test_without_a_compiler_it_stops_and_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
     finished = build_wheel(tree, tmp_path, CXX="no-such-compiler")
     assert finished.returncode != 0
-    assert "no C++ compiler found (looked for no-such-compiler)" in finished.stderr
-    assert "apt install g++" in finished.stderr
-    assert "set FERMT_KERNELS_NO_CPP=1 and try again" in finished.stderr
+    for value in ("no-such-compiler", "apt install g++", "FERMT_KERNELS_NO_CPP=1"):
+        assert value in finished.stderr
 
 
 def test_without_the_library_on_request(tree: Path, tmp_path: Path) -> None:
@@ -208,15 +208,15 @@ def test_flags_of_the_environment_are_used(small: ModuleType, monkeypatch: pytes
     edges = ninja_file(small)
     assert edges.index("-O3") < edges.index("-O1 -DFROM_CXXFLAGS")
     assert "-L/from/ldflags" in edges
-    for variable, value, message in (
-        ("MAX_JOBS", "many", "MAX_JOBS='many': expected a whole number of at least 1"),
-        ("CXXFLAGS", "'-O2", 'CXXFLAGS="\'-O2" cannot be read as flags'),
-        ("CXXFLAGS", "--no-such-flag", "cannot compile a small C.*17 program: .*no-such-flag"),
-        ("FERMT_BUILD_ISAS", "sse9", "FERMT_BUILD_ISAS=sse9: expected some of .*generic"),
+    for variable, value, *values in (
+        ("MAX_JOBS", "many", "'many'"),
+        ("CXXFLAGS", "'-O2", "'-O2"),
+        ("CXXFLAGS", "--no-such-flag", "no-such-flag"),
+        ("FERMT_BUILD_ISAS", "sse9", "sse9", "generic"),
     ):
         with monkeypatch.context() as patch:
             patch.setenv(variable, value)
-            with pytest.raises(small.BuildError, match=message):
+            with refused(small.BuildError, *values):
                 installed(small)
 
 
@@ -234,22 +234,22 @@ def test_without_a_static_runtime_the_shared_one_is_used(
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "named"),
     [
-        ("exit 1", "-dumpmachine failed"),
-        ('[ "$1" = -dumpmachine ] || { echo broken >&2; exit 1; }', "cannot compile a small C.*17 program: broken"),
+        ("exit 1", "-dumpmachine"),
+        ('[ "$1" = -dumpmachine ] || { echo broken >&2; exit 1; }', "broken"),
         (
             'case "$*" in *csrc/ops/*) echo "error: too hard" >&2; exit 1;; esac',
-            "failed at .*answer.o: error: too",
+            "answer.o: error: too hard",
         ),
-        ('case "$*" in *csrc/ops/*) echo "Killed signal" >&2; exit 1;; esac', "ran out of memory: MAX_JOBS=1"),
+        ('case "$*" in *csrc/ops/*) echo "Killed signal" >&2; exit 1;; esac', "MAX_JOBS=1"),
     ],
 )
 def test_a_compiler_that_fails_is_named_with_its_reason(
-    small: ModuleType, wrapper: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, lines: str, message: str
+    small: ModuleType, wrapper: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, lines: str, named: str
 ) -> None:
     monkeypatch.setenv("CXX", wrapper(lines))
-    with pytest.raises(small.BuildError, match=message) as raised:
+    with refused(small.BuildError, named) as raised:
         installed(small)
     assert "a compiler'\"'\"'s wrapper" in str(raised.value)
     assert "oldest" not in str(raised.value)
@@ -269,8 +269,7 @@ def test_rows_that_the_compiler_does_not_know_are_left_out(
     rows = {name: small.ISAS[name] for name in ("avx2_vnni", "avx2", "generic")}
     assert list(small.known_isas(compiler, [], rows)) == ["avx2", "generic"]
     printed = capfd.readouterr().out
-    assert "without the row avx2_vnni: " in printed
-    assert "does not know avxvnni; CPUs that have it use another row" in printed
+    assert lacking(printed, "avx2_vnni", "avxvnni") == []
     assert small.unknown_features(compiler, [], ["avx2", "no_such_feature"]) == {"no_such_feature"}
 
 

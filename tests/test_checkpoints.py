@@ -20,6 +20,7 @@ import fermt
 from fermt import checkpoints
 
 from .support import golden
+from .support.errors import refused
 
 
 def same(a: fermt.FERMT, b: fermt.FERMT) -> bool:
@@ -55,21 +56,21 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "weights.safetensors"
     fermt.save(fermt.build_model("fermt"), path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"weights.safetensors' is damaged, cut short, or not safetensors"):
+    with refused(ValueError, path):
         fermt.load(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no weights at"):
+    with refused(FileNotFoundError, tmp_path / "none.safetensors"):
         fermt.load(tmp_path / "none.safetensors")
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+    with refused(FileNotFoundError, tmp_path / "none.pth"):
         checkpoints.read_pickled(tmp_path / "none.pth")
 
 
 def test_other_peoples_safetensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(3)}, str(path), metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"was not written by fermt.save: .*'fermt_config', only \['format'\]"):
+    with refused(ValueError, path, "'fermt_config'", "'format'"):
         fermt.load(path)
 
 
@@ -80,7 +81,7 @@ def test_weights_that_do_not_fit_their_configuration(tmp_path: Path) -> None:
     import json
 
     safetensors.torch.save_file(state, str(path), metadata={"fermt_config": json.dumps(model.config.to_dict())})
-    with pytest.raises(ValueError, match="missing: box_head.conv1_ctr.0.bias.*unexpected: box_head.conv1_br.0.bias"):
+    with refused(ValueError, "box_head.conv1_ctr.0.bias", "box_head.conv1_br.0.bias"):
         fermt.load(path)
 
 
@@ -102,14 +103,8 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded() -> None:
     authors["backbone.extra"] = torch.zeros(1)
     del authors["backbone.norm.bias"]
     authors["backbone.norm.weight"] = torch.zeros(7)
-    with pytest.raises(ValueError) as caught:
+    with refused(ValueError, "backbone.norm.bias", "backbone.extra", "backbone.norm.weight", "(7,)", "(192,)"):
         fermt.load_state_dict(model, authors)
-    for part in (
-        "1 missing: backbone.norm.bias",
-        "1 unexpected: backbone.extra",
-        "backbone.norm.weight (7,), not (192,)",
-    ):
-        assert part in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -142,12 +137,12 @@ def test_pretrained_weights_of_another_network(tmp_path: Path) -> None:
     state = mae_lite()
     del state["module.model.blocks.3.norm1.weight"]
     torch.save({"model": state}, tmp_path / "mae.pth.tar")
-    with pytest.raises(ValueError, match=r"1 missing: blocks.3.norm1.weight"):
+    with refused(ValueError, 1, "blocks.3.norm1.weight"):
         fermt.load_pretrained(fermt.build_model("fermt"), tmp_path / "mae.pth.tar")
     torch.save({"model": {"fc.weight": torch.zeros(1)}}, tmp_path / "resnet.pth.tar")
-    with pytest.raises(ValueError, match="has no 'pos_embed': expected a MAE-Lite ViT-Tiny, got"):
+    with refused(ValueError, tmp_path / "resnet.pth.tar", "'pos_embed'", "'fc.weight'"):
         fermt.load_pretrained(fermt.build_model("fermt"), tmp_path / "resnet.pth.tar")
-    with pytest.raises(ValueError, match="square number of rows"):
+    with refused(ValueError, (1, 7, 192)):
         checkpoints.resize_positions(torch.zeros(1, 7, 192), 8)
 
 
@@ -204,7 +199,7 @@ def test_pickled_code_does_not_run(tmp_path: Path) -> None:
     checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors")
     assert not proof.exists()
     write_authors_checkpoint(tmp_path / "c.pth.tar", settings=Trap(os.system, f"touch {proof}"))
-    with pytest.raises(ValueError, match=r"cannot be read without running code .* it needs posix.system"):
+    with refused(ValueError, tmp_path / "c.pth.tar", "posix.system"):
         checkpoints.convert(tmp_path / "c.pth.tar", tmp_path / "d.safetensors")
     assert not proof.exists()
     assert not (tmp_path / "d.safetensors").exists()
@@ -215,20 +210,20 @@ def test_a_truncated_pickle_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "a.pth.tar"
     write_authors_checkpoint(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="cannot be read as a checkpoint: damaged, cut short"):
+    with refused(ValueError, path):
         checkpoints.read_pickled(path)
 
 
 def test_a_checkpoint_without_weights(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"has no weights under the key 'net'; its keys are \['epoch'\]"):
+    with refused(ValueError, tmp_path / "a.pth", "'net'", "'epoch'"):
         checkpoints.convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds a list; expected a dict of weights"):
+    with refused(ValueError, tmp_path / "list.pth", "list"):
         checkpoints.convert(tmp_path / "list.pth", tmp_path / "b.safetensors")
 
 
 def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
     write_authors_checkpoint(tmp_path / "a.pth.tar")
-    with pytest.raises(ValueError, match="unexpected: box_head.conv1_ctr.0.bias"):
+    with refused(ValueError, "box_head.conv1_ctr.0.bias"):
         checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors", "fermt-corner")

@@ -17,6 +17,7 @@ from fermt_kernels.cpp import abi, library, torch_threads
 from fermt_kernels.testing import unit_inputs
 
 from .conftest import ISA_ROWS
+from .support.errors import BAD_DTYPE, BAD_SIZE, BAD_SPAN, BAD_STRIDE, NULL_POINTER, lacking, refused
 from .support.lanes import slow
 from .test_attention import SHAPES, assert_backend_is_accurate
 from .test_dual_attention_unit import SHAPES as UNIT_SHAPES
@@ -87,7 +88,7 @@ def test_the_environment_forces_an_instruction_set(
 
 
 def test_an_unknown_instruction_set_is_refused(loaded: library.Library, fresh_python: Callable[..., str]) -> None:
-    with pytest.raises(ValueError, match="instruction set 'sse9' is unknown; expected one of"):
+    with refused(ValueError, "'sse9'", "generic"):
         loaded.select_isa("sse9")
     printed = fresh_python("import fermt_kernels as fk; print(fk.backends())", FERMT_ISA="sse9")
     assert "FERMT_ISA=sse9: instruction set 'sse9' is unknown" in printed
@@ -124,7 +125,7 @@ def test_a_damaged_library_is_reported(tmp_path: Path, fresh_python: Callable[..
         "from pathlib import Path; import fermt_kernels as fk, fermt_kernels.cpp.library as library;"
         f"library.PATH = Path({str(broken)!r}); print(fk.backends())"
     )
-    assert "libfermt_kernels.so cannot be loaded" in printed
+    assert "libfermt_kernels.so" in printed
 
 
 def attention_fields() -> tuple[dict[str, Any], list[torch.Tensor]]:
@@ -185,52 +186,52 @@ def test_good_arguments_pass_with_threads_and_without(
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "value", "message"),  # "field[i]" is element i of an array, or of a tensor's address and strides
+    ("name", "field", "value", "status"),  # "field[i]" is element i of an array, or of a tensor's address and strides
     [
         *(
             ("fermt_attention_backward", *row)
             for row in (
-                ("grad_out[0]", 0, "null"),
-                ("lse", 0, "null"),
-                ("grad_v[0]", 0, "null"),
-                ("batch", -1, "too large"),
-                ("tokens", 2**62, "too large"),
-                ("heads", 2**39, "too large"),
-                ("head_dim", 0, "too large"),
-                ("num_template", 5, "span of keys"),
-                ("num_template", -1, "span of keys"),
-                ("template_keys[1]", 5, "span of keys"),
-                ("search_keys[0]", 5, "span of keys"),
-                ("search_keys[0]", -1, "span of keys"),
-                ("dtype", 7, "no such dtype"),
-                ("grad_out[3]", -16, "stride is negative"),
-                ("grad_v[1]", -1, "stride is negative"),
+                ("grad_out[0]", 0, NULL_POINTER),
+                ("lse", 0, NULL_POINTER),
+                ("grad_v[0]", 0, NULL_POINTER),
+                ("batch", -1, BAD_SIZE),
+                ("tokens", 2**62, BAD_SIZE),
+                ("heads", 2**39, BAD_SIZE),
+                ("head_dim", 0, BAD_SIZE),
+                ("num_template", 5, BAD_SPAN),
+                ("num_template", -1, BAD_SPAN),
+                ("template_keys[1]", 5, BAD_SPAN),
+                ("search_keys[0]", 5, BAD_SPAN),
+                ("search_keys[0]", -1, BAD_SPAN),
+                ("dtype", 7, BAD_DTYPE),
+                ("grad_out[3]", -16, BAD_STRIDE),
+                ("grad_v[1]", -1, BAD_STRIDE),
             )
         ),
         *(
             ("fermt_dual_attention_unit_backward", *row)
             for row in (
-                ("x[0]", 0, "null"),
-                ("weights[0]", 0, "null"),
-                ("grad_weights[11]", 0, "null"),
-                ("channels", 0, "too large"),
-                ("width", 0, "too large"),
-                ("height", 2**50, "too large"),
-                ("kernel", 4, "too large"),
-                ("dilated_kernel", -5, "too large"),
-                ("hidden", 0, "too large"),
-                ("dtype", -1, "no such dtype"),
-                ("grad_x[2]", -1, "stride is negative"),
+                ("x[0]", 0, NULL_POINTER),
+                ("weights[0]", 0, NULL_POINTER),
+                ("grad_weights[11]", 0, NULL_POINTER),
+                ("channels", 0, BAD_SIZE),
+                ("width", 0, BAD_SIZE),
+                ("height", 2**50, BAD_SIZE),
+                ("kernel", 4, BAD_SIZE),
+                ("dilated_kernel", -5, BAD_SIZE),
+                ("hidden", 0, BAD_SIZE),
+                ("dtype", -1, BAD_DTYPE),
+                ("grad_x[2]", -1, BAD_STRIDE),
             )
         ),
     ],
 )
-def test_bad_arguments_become_errors(loaded: library.Library, name: str, field: str, value: int, message: str) -> None:
+def test_bad_arguments_become_errors(loaded: library.Library, name: str, field: str, value: int, status: int) -> None:
     fields, _keep = CALLS[name]()
     field, _, index = field.rstrip("]").partition("[")
     before = fields[field]
     fields[field] = (*before[: int(index)], value, *before[int(index) + 1 :]) if index else value
-    with pytest.raises(RuntimeError, match=f"{name}: .*{message}"):
+    with refused(RuntimeError, name, f"status {status}"):
         loaded.call(name, **fields)
 
 
@@ -238,8 +239,9 @@ def test_bad_arguments_become_errors(loaded: library.Library, name: str, field: 
 def test_fields_go_by_their_names(loaded: library.Library, name: str) -> None:
     fields, _keep = CALLS[name]()
     first = next(iter(fields))
-    for wrong in ({key: value for key, value in fields.items() if key != first}, fields | {"bach": 1}):
-        with pytest.raises(TypeError, match="expected the fields"):
+    without = {key: value for key, value in fields.items() if key != first}
+    for wrong, named in ((without, first), (fields | {"bach": 1}, "bach")):
+        with refused(TypeError, f"'{named}'"):
             loaded.call(name, **wrong)
 
 
@@ -268,7 +270,7 @@ def test_without_torchs_threads_the_reference_runs(
         f"{WITHOUT_THREADS[case]};"
         "print(fk.backends()); print(fk.mixed_attention(torch.randn(1, 9, 96), 2, 4).shape)"
     )
-    assert f"torch {torch.__version__} does not export torch_parallel_for" in printed
+    assert lacking(printed, torch.__version__, "torch_parallel_for") == []
     assert "torch.Size([1, 9, 32])" in printed
 
 

@@ -13,6 +13,8 @@ import fermt_kernels as fk
 from fermt.data import crop_target, target_square
 from fermt_kernels.backends import resolve
 
+from .support.errors import refused
+
 IMAGE = torch.randint(256, (9, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SQUARES = torch.tensor([[1, 2, 5], [-3, -2, 20]])
 
@@ -131,53 +133,45 @@ def test_no_targets() -> None:
 
 def test_the_backend_is_chosen_as_everywhere() -> None:
     assert resolve("crop", "auto", "cpu", torch.uint8, False) == "reference"
-    with pytest.raises(RuntimeError, match="backend 'triton' cannot run crop_forward: "):
+    with refused(RuntimeError, "'triton'", "crop_forward"):
         fk.frame.crop(IMAGE, SQUARES, 8, backend="triton")
-    with pytest.raises(ValueError, match="unknown backend 'fast'"):
+    with refused(ValueError, "backend", "'fast'"):
         fk.frame.crop(IMAGE, SQUARES, 8, backend="fast")
 
 
 BAD = [
-    ({"image": IMAGE.numpy()}, TypeError, r"image must be a uint8 tensor \(H, W, 3\), got ndarray"),
-    ({"image": IMAGE.float()}, TypeError, "image must be uint8, got torch.float32"),
-    ({"image": IMAGE.permute(2, 0, 1)}, ValueError, r"got shape \(3, 9, 12\)"),
-    ({"image": IMAGE[None]}, ValueError, r"got shape \(1, 9, 12, 3\)"),
-    ({"image": IMAGE[:1]}, ValueError, r"at least 2 x 2 pixels; got shape \(1, 12, 3\)"),
-    ({"squares": [[1, 2, 5]]}, TypeError, r"squares must be an int32 or int64 tensor \(B, 3\), got list"),
-    ({"squares": SQUARES.double()}, TypeError, "squares must be int32 or int64, got torch.float64"),
-    ({"squares": SQUARES[0]}, ValueError, r"squares must have shape \(B, 3\).*got shape \(3,\)"),
-    ({"squares": SQUARES[:, :2]}, ValueError, r"got shape \(2, 2\)"),
-    (
-        {"squares": torch.tensor([[1, 2, 5], [1, 2, 0]])},
-        ValueError,
-        r"square 1 = \(left, top, side\) = \(1, 2, 0\) must have a side from 1 to 2147483647 pixels",
-    ),
-    ({"squares": torch.tensor([[1, 2, 2**31]])}, ValueError, r"\(1, 2, 2147483648\) must have a side"),
-    ({"squares": torch.tensor([[-5, 2, 5]])}, ValueError, r"\(-5, 2, 5\) does not meet the image of 12 x 9 pixels"),
-    ({"squares": torch.tensor([[2, -5, 5]])}, ValueError, "does not meet"),
-    ({"squares": torch.tensor([[11, 2, 5]])}, ValueError, "does not meet .*the last row and column do not count"),
-    ({"squares": torch.tensor([[2, 8, 5]])}, ValueError, "does not meet"),
-    ({"size": 8.0}, TypeError, r"size must be an int, got 8.0"),
-    ({"size": True}, TypeError, "size must be an int, got True"),
-    ({"size": 0}, ValueError, r"size must lie in \[1, 4096\], in pixels; got 0"),
-    ({"size": 4097}, ValueError, "got 4097"),
-    ({"out": np.zeros(3)}, TypeError, r"out must be a uint8 tensor \(2, 8, 8, 3\), got ndarray"),
-    ({"out": torch.zeros(2, 8, 8, 3)}, TypeError, "out must be uint8, got torch.float32"),
-    ({"out": torch.zeros(2, 8, 9, 3, dtype=torch.uint8)}, ValueError, r"got shape \(2, 8, 9, 3\)"),
+    ({"image": IMAGE.numpy()}, TypeError, ("image", "(H, W, 3)", "ndarray")),
+    ({"image": IMAGE.float()}, TypeError, ("image", "uint8", torch.float32)),
+    ({"image": IMAGE.permute(2, 0, 1)}, ValueError, ("image", (3, 9, 12))),
+    ({"image": IMAGE[None]}, ValueError, ("image", (1, 9, 12, 3))),
+    ({"image": IMAGE[:1]}, ValueError, ("image", "2 x 2", (1, 12, 3))),
+    ({"squares": [[1, 2, 5]]}, TypeError, ("squares", "int32", "int64", "list")),
+    ({"squares": SQUARES.double()}, TypeError, ("squares", "int32", "int64", torch.float64)),
+    ({"squares": SQUARES[0]}, ValueError, ("squares", "(B, 3)", (3,))),
+    ({"squares": SQUARES[:, :2]}, ValueError, ("squares", (2, 2))),
+    ({"squares": torch.tensor([[1, 2, 5], [1, 2, 0]])}, ValueError, ("square 1", (1, 2, 0), 2147483647)),
+    ({"squares": torch.tensor([[1, 2, 2**31]])}, ValueError, ("square 0", (1, 2, 2**31))),
+    ({"squares": torch.tensor([[-5, 2, 5]])}, ValueError, ("square 0", (-5, 2, 5), "12 x 9")),
+    ({"squares": torch.tensor([[2, -5, 5]])}, ValueError, ("square 0", (2, -5, 5))),
+    ({"squares": torch.tensor([[11, 2, 5]])}, ValueError, ("square 0", (11, 2, 5), "last row and column")),
+    ({"squares": torch.tensor([[2, 8, 5]])}, ValueError, ("square 0", (2, 8, 5))),
+    ({"size": 8.0}, TypeError, ("size", "int", 8.0)),
+    ({"size": True}, TypeError, ("size", "int", True)),
+    ({"size": 0}, ValueError, ("size", "[1, 4096]", 0)),
+    ({"size": 4097}, ValueError, ("size", "[1, 4096]", 4097)),
+    ({"out": np.zeros(3)}, TypeError, ("out", (2, 8, 8, 3), "ndarray")),
+    ({"out": torch.zeros(2, 8, 8, 3)}, TypeError, ("out", "uint8", torch.float32)),
+    ({"out": torch.zeros(2, 8, 9, 3, dtype=torch.uint8)}, ValueError, ("out", (2, 8, 8, 3), (2, 8, 9, 3))),
     (
         {"out": torch.zeros(2, 3, 8, 8, dtype=torch.uint8).permute(0, 2, 3, 1)},
         ValueError,
-        r"be contiguous; got shape \(2, 8, 8, 3\), strides \(192, 8, 1, 64\)",
+        ("out", "contiguous", (2, 8, 8, 3), (192, 8, 1, 64)),
     ),
-    (
-        {"out": torch.zeros(2, 8, 8, 3, dtype=torch.uint8, device="meta")},
-        ValueError,
-        "out must be on cpu, where the image is; got meta",
-    ),
+    ({"out": torch.zeros(2, 8, 8, 3, dtype=torch.uint8, device="meta")}, ValueError, ("out", "cpu", "meta")),
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "message"), BAD)
-def test_what_is_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=f"crop: .*{message}"):
+@pytest.mark.parametrize(("given", "error", "values"), BAD)
+def test_what_is_refused(given: dict[str, Any], error: type[Exception], values: tuple[object, ...]) -> None:
+    with refused(error, "crop", *values):
         fk.frame.crop(**{"image": IMAGE, "squares": SQUARES, "size": 8} | given)

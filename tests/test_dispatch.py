@@ -12,6 +12,7 @@ from fermt_kernels.backends import BACKENDS
 from fermt_kernels.testing import attention_inputs, unit_inputs
 
 from .conftest import COMPILED
+from .support.errors import refused
 
 NAMES = ["reference", *COMPILED]
 
@@ -78,7 +79,7 @@ def test_compiles_for_any_number_of_tokens() -> None:
 
 
 def test_compiled_op_keeps_its_errors() -> None:
-    with pytest.raises(Exception, match="unknown pattern 'x'"):
+    with refused(Exception, "pattern", "'x'"):
         torch.compile(fk.attention_packed, backend="aot_eager")(torch.randn(1, 9, 96), 2, 3, "x")
 
 
@@ -126,7 +127,7 @@ def test_second_derivative_is_refused(op: str) -> None:
         first, weights = unit_inputs((1, 3, 8, 8))
         out = fk.dual_attention_unit(first.requires_grad_(), fk.DAUWeights(*weights))
     (grad,) = torch.autograd.grad(out.square().sum(), first, create_graph=True)
-    with pytest.raises(RuntimeError, match=f"fermt::{op} can be differentiated once; .*reference.{op}"):
+    with refused(RuntimeError, f"fermt::{op}", f"reference.{op}"):
         grad.sum().backward()
 
 

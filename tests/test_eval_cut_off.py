@@ -29,6 +29,7 @@ from fermt.tracking.network import network_for
 from .conftest import ROOT
 from .support import clips
 from .support.datasets import cut
+from .support.errors import lacking
 from .support.evaluating import ALONE, DEADLY, FRAMES, NAMES, Deadly, boxes, call, given, run, scores
 from .support.tracking import save_steady
 
@@ -110,7 +111,7 @@ def test_interrupted_it_keeps_what_is_done(
         patch.setattr(runner_module, "advance", interrupted)
         code, printed = run(clips_root, small_weights, tmp_path / "small", *ALONE)
     assert code == 130
-    assert "Interrupted: the same command continues" in printed
+    assert "Interrupted" in printed
     assert set(boxes(tmp_path / "small")) == {f"{NAMES[1]}.txt"}
     assert "1 done before" in run(clips_root, small_weights, tmp_path / "small", *ALONE)[1]
     assert boxes(tmp_path / "small") == boxes(whole_run)
@@ -201,7 +202,7 @@ def test_a_network_that_fails_in_one_sequence(
         lambda: next(work, None), events.append
     )
     (failed,) = [event for event in events if isinstance(event, Failed)]
-    assert (failed.sequence, "must be finite" in failed.reason) == (2, True)
+    assert (failed.sequence, lacking(failed.reason, "nan")) == (2, [])
     assert {event.sequence for event in events if isinstance(event, Finished)} == {0, 1, 3}
     expected = boxes(whole_run)
     del expected[f"{NAMES[2]}.txt"]
@@ -322,6 +323,6 @@ def test_a_run_without_any_result_says_why_and_no_more(clips_root: Path, small_w
         cut(hurt / "val" / name / "00000002.jpg")
     code, printed = run(hurt, small_weights, tmp_path / "small", *ALONE)
     assert code == 1
-    assert "4 of 4 sequences have no result" in printed
+    assert lacking(printed, 4, *NAMES) == []
     assert "Error" not in printed
     assert boxes(tmp_path / "small") == {}

@@ -80,7 +80,7 @@ def test_it_tracks_as_the_tracker_does(
     tracker.init(frames[0], box)
     tracks = [tracker.update(frame) for frame in frames[1:]]
     assert found.shape == (FRAMES - 1, 5)
-    # Its crops are OpenCV's to the bit: with a random network, a grey level's difference soon leads elsewhere.
+    # Its crops are OpenCV's to the bit: with a random network, a gray level's difference soon leads elsewhere.
     assert np.abs(found[:, :4] - [track.box for track in tracks]).max() <= 0.5
     assert np.abs(found[:, 4] - [track.score for track in tracks]).max() <= 0.01
 

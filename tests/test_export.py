@@ -26,6 +26,7 @@ from fermt.export import MAPS, ExportError, FrameGraph, Report, TemplateGraph, W
 from fermt.tracking.sources import open_source
 
 from .conftest import ROOT
+from .support.errors import lacking, refused
 from .support.packed import SMALL, small_model
 
 PLAYER = (372.0, 108.0, 125.0, 240.0)
@@ -114,21 +115,21 @@ def models() -> dict[str, fermt.FERMT]:
 
 @pytest.fixture(scope="module")
 def center(folder: Path, models: dict[str, fermt.FERMT]) -> Report:
-    """The centre model as a pair that takes crops."""
+    """The center model as a pair that takes crops."""
     needs_onnx()
     return fermt.export_onnx_pair(models["center"], folder / "center.onnx", uint8=True)
 
 
 @pytest.fixture(scope="module")
 def corner(folder: Path, models: dict[str, fermt.FERMT]) -> Report:
-    """The corner model as a pair that takes normalised images."""
+    """The corner model as a pair that takes normalized images."""
     needs_onnx()
     return fermt.export_onnx_pair(models["corner"], folder / "corner.onnx")
 
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, models: dict[str, fermt.FERMT]) -> Report:
-    """The centre model as one graph that takes normalised images."""
+    """The center model as one graph that takes normalized images."""
     needs_onnx()
     return fermt.export_onnx(models["center"], folder / "whole.onnx")
 
@@ -235,7 +236,7 @@ def test_what_is_not_the_model_is_not_written(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "model.pt2"
     path.write_text("what was there before")
     monkeypatch.setattr(files, "WholeGraph", Wrong)
-    with pytest.raises(ExportError, match=r"score_map from torch.export is [\d.e-]+ off .* [\d.e-]+ is allowed"):
+    with refused(ExportError, "score_map", "torch.export"):
         fermt.export_pt2(fermt.build_model(TINY), path)
     assert path.read_text() == "what was there before"
     assert list(tmp_path.iterdir()) == [path]
@@ -249,15 +250,15 @@ def test_the_rule() -> None:
     broken = eager.clone()
     broken[0, 0, 0] = torch.nan
     for wrong in (exact + 9e-6, broken):
-        with pytest.raises(ExportError, match="map from it is"):
+        with refused(ExportError, "map", "it", f"{9e-6:.3g}" if torch.isfinite(wrong).all() else "nan"):
             judge("it", "map", wrong, eager, exact)
-    with pytest.raises(ExportError, match=r"shape \(3, 4\)"):
+    with refused(ExportError, (3, 4), (3, 4, 4)):
         judge("it", "map", exact[:, 0], eager, exact)
 
 
 def test_a_runtime_that_refuses_the_file(tmp_path: Path) -> None:
     runtime = {"torch.export": check.PT2_RUNTIMES["torch.export"]}
-    with pytest.raises(ExportError, match=r"torch.export cannot run the exported file: ."):
+    with refused(ExportError, "torch.export"):
         check.check(small_model("center"), [(b"nonsense", MAPS["center"])], runtime, uint8=False)
 
 
@@ -266,14 +267,14 @@ def test_a_runtime_that_refuses_the_file(tmp_path: Path) -> None:
 def test_missing_packages(export: Any, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnx", "onnxscript"):
         monkeypatch.setitem(sys.modules, name, None if name == package else sys)
-    with pytest.raises(ExportError, match=rf"needs {package}, .*pip install 'fermt-kernels\[export\]'"):
+    with refused(ExportError, package, "pip install 'fermt-kernels[export]'"):
         export(small_model("center"), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("export", "name"), [(fermt.export_onnx, "a.pt2"), (fermt.export_pt2, "a.onnx")])
 def test_endings(export: Any, name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"expected a name that ends in .*{name}"):
+    with refused(ValueError, name):
         export(small_model("center"), tmp_path / name)
 
 
@@ -292,7 +293,7 @@ def test_command(weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str
     out = tmp_path / "model.pt2"
     result = command("--weights", weights, "--out", out, "--uint8")
     assert result.exit_code == 0, result.output
-    assert f"{out}  {out.stat().st_size / 1e6:.1f} MB" in result.output
+    assert lacking(result.output, out, f"{out.stat().st_size / 1e6:.1f} MB") == []
     assert "checked with torch.export" in result.output
     assert "No weights" not in result.output
     assert capfd.readouterr() == ("", ""), "nothing else is said"
@@ -308,9 +309,9 @@ def test_command_without_a_runtime(
     result = command("--weights", weights, "--out", tmp_path / "model.onnx", "--split")
     assert result.exit_code == 0, result.output
     assert [file.name for file in tmp_path.iterdir()] == ["model.frame.onnx"]
-    assert "No template graph: the search region of this configuration never sees the template." in result.output
+    assert "template graph" in result.output
     words = " ".join(result.output.split())
-    assert "Not checked: neither ONNX Runtime nor OpenVINO is installed (pip install 'fermt-kernels[export]')" in words
+    assert lacking(words, "ONNX Runtime", "OpenVINO", "pip install 'fermt-kernels[export]'") == []
     assert capfd.readouterr() == ("", ""), "nothing else is said"
 
 

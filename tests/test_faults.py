@@ -28,6 +28,7 @@ from fermt.training import state
 
 from .conftest import ROOT
 from .support import clips, micro
+from .support.errors import lacking, refused
 from .support.tracking import save_steady
 from .test_train_command import changes
 
@@ -348,18 +349,18 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
     trainer = micro.trainer(micro.config(), tmp_path / "run")
     with locked(tmp_path / "run"):
         before = sorted(path.name for path in (tmp_path / "run").iterdir())
-        with pytest.raises(RuntimeError, match="another run is active in '.*run'"):
+        with refused(RuntimeError, tmp_path / "run"):
             trainer.run()
         for mode in ("--resume", "--fresh"):
             arguments = ["train", "--out", str(tmp_path / "run"), mode, "--device", "cpu", *changes()]
             result = CliRunner().invoke(app, arguments, env={"COLUMNS": "400"})
-            assert (result.exit_code, "another run is active" in result.output) == (1, True)
+            assert (result.exit_code, lacking(result.output, tmp_path / "run")) == (1, [])
         assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before == [LOCK]
     assert litter(tmp_path) == set()
 
 
 def test_weights_on_a_full_disk(given: Path, tmp_path: Path, limit_of_files: Callable[[int], None]) -> None:
     limit_of_files(2_000)
-    with pytest.raises(OSError, match=r"too large: '.*small\.safetensors'"):
+    with refused(OSError, tmp_path / "small.safetensors"):
         fermt.save(fermt.load(given / "small.safetensors"), tmp_path / "small.safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ from fermt_kernels.frame.pack import pattern_bits, winograd_filters
 from fermt_kernels.spec.normalization import BATCH_NORM_EPS, LAYER_NORM_EPS
 
 from .support import packed
+from .support.errors import refused
 
 
 @pytest.fixture(scope="module")
@@ -104,73 +105,78 @@ def changed(model: fermt.FERMT, weights: dict[str, Any] | None = None, **config:
 
 
 @pytest.mark.parametrize(
-    ("config", "error", "message"),
+    ("config", "error", "values"),
     [
-        ({"dim": 40}, ValueError, "dim must be a multiple of 16 and at most 8192, got 40"),
-        ({"dim": 8208}, ValueError, "dim must be a multiple of 16 and at most 8192, got 8208"),
-        ({"dim": 32.0}, TypeError, "dim must be an int, got 32.0"),
-        ({"num_heads": 3}, ValueError, "dim must be a multiple of 3"),
-        ({"num_heads": 0}, ValueError, "num_heads must be at least 1 and at most 32, got 0"),
-        ({"mlp_ratio": 1.25}, ValueError, r"the MLP's width, dim \* mlp_ratio, must be a multiple of 16 .*got 40"),
-        ({"template_size": 20}, ValueError, "template_size must be a multiple of 8 and at most 2048, got 20"),
-        ({"search_size": 0}, ValueError, "search_size must be a multiple of 8 and at most 2048, got 0"),
-        ({"patch_size": 128}, ValueError, "patch_size must be at least 1 and at most 64, got 128"),
-        ({"patterns": ("mixed",) * 65}, ValueError, "1 to 64 layers, got 65 patterns"),
-        ({"patterns": ()}, ValueError, "1 to 64 layers, got 0 patterns"),
-        ({"patterns": ("mixed", "diagonal")}, ValueError, "unknown pattern 'diagonal'; expected one of self, mixed"),
-        ({"head": "anchor"}, ValueError, "head must be one of center, corner; got 'anchor'"),
-        ({"reweight": True}, ValueError, "reweight belongs to the corner head; got head 'center'"),
-        ({"patterns": ("mixed",) * 4}, ValueError, "the model has no weight 'backbone.blocks.3"),
-        ({"patterns": ("mixed",) * 2}, ValueError, "unexpected weights backbone.blocks.2.attn.proj.bias, "),
-        ({"dau": False}, ValueError, "unexpected weights backbone.dau.proj_1.bias, "),
-        ({"mlp_ratio": 2.0}, ValueError, r"'backbone.blocks.0.mlp.fc1.weight' must have shape \(64, 32\), got \(48, 3"),
+        ({"dim": 40}, ValueError, ("dim", 16, 8192, 40)),
+        ({"dim": 8208}, ValueError, ("dim", 16, 8192, 8208)),
+        ({"dim": 32.0}, TypeError, ("dim", "int", 32.0)),
+        ({"num_heads": 3}, ValueError, ("dim", 3)),
+        ({"num_heads": 0}, ValueError, ("num_heads", 1, 32, 0)),
+        ({"mlp_ratio": 1.25}, ValueError, ("mlp_ratio", 16, 40)),
+        ({"template_size": 20}, ValueError, ("template_size", 8, 2048, 20)),
+        ({"search_size": 0}, ValueError, ("search_size", 8, 2048, 0)),
+        ({"patch_size": 128}, ValueError, ("patch_size", 1, 64, 128)),
+        ({"patterns": ("mixed",) * 65}, ValueError, (1, 64, "65 patterns")),
+        ({"patterns": ()}, ValueError, (1, 64, "0 patterns")),
+        ({"patterns": ("mixed", "diagonal")}, ValueError, ("pattern", "'diagonal'", "self, mixed")),
+        ({"head": "anchor"}, ValueError, ("head", "center, corner", "'anchor'")),
+        ({"reweight": True}, ValueError, ("reweight", "corner", "'center'")),
+        ({"patterns": ("mixed",) * 4}, ValueError, ("backbone.blocks.3",)),
+        ({"patterns": ("mixed",) * 2}, ValueError, ("backbone.blocks.2.attn.proj.bias",)),
+        ({"dau": False}, ValueError, ("backbone.dau.proj_1.bias",)),
+        ({"mlp_ratio": 2.0}, ValueError, ("'backbone.blocks.0.mlp.fc1.weight'", (64, 32), (48, 32))),
     ],
 )
 def test_a_configuration_that_is_refused(
-    model: fermt.FERMT, config: dict[str, Any], error: type[Exception], message: str
+    model: fermt.FERMT, config: dict[str, Any], error: type[Exception], values: tuple[object, ...]
 ) -> None:
-    with pytest.raises(error, match=f"pack: .*{message}"):
+    with refused(error, "pack", *values):
         fk.frame.pack(changed(model, **config))
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "error", "message"),
+    ("key", "value", "error", "values"),
     [
-        ("backbone.norm.bias", None, ValueError, "no weight 'backbone.norm.bias'"),
-        ("backbone.norm.bias", torch.zeros(3), ValueError, r"'backbone.norm.bias' must have shape \(32,\), got \(3,\)"),
-        ("backbone.norm.bias", torch.zeros(32, dtype=torch.int8), TypeError, "a tensor of floats, got torch.int8"),
-        ("backbone.norm.bias", [0.0] * 32, TypeError, "a tensor of floats, got list"),
+        ("backbone.norm.bias", None, ValueError, ("'backbone.norm.bias'",)),
+        ("backbone.norm.bias", torch.zeros(3), ValueError, ("'backbone.norm.bias'", (32,), (3,))),
+        ("backbone.norm.bias", torch.zeros(32, dtype=torch.int8), TypeError, ("'backbone.norm.bias'", torch.int8)),
+        ("backbone.norm.bias", [0.0] * 32, TypeError, ("'backbone.norm.bias'", "list")),
         (
             "backbone.norm.bias",
             torch.zeros(32, device="meta"),
             ValueError,
-            "on the CPU or a GPU .*, got meta",
+            ("'backbone.norm.bias'", "meta"),
         ),
-        ("box_head.conv9_x.weight", torch.zeros(1), ValueError, "unexpected weights box_head.conv9_x.weight"),
-        ("box_head.conv2_ctr.0.weight", torch.zeros(40, 48, 3, 3), ValueError, "convolution 2 must be .* 16 .*got 40"),
-        ("backbone.dau.proj_1.weight", torch.zeros(2, 3, 1, 1), ValueError, r"proj_1_weight must have shape \(3, 3,"),
+        ("box_head.conv9_x.weight", torch.zeros(1), ValueError, ("box_head.conv9_x.weight",)),
+        ("box_head.conv2_ctr.0.weight", torch.zeros(40, 48, 3, 3), ValueError, ("convolution 2", 16, 40)),
+        (
+            "backbone.dau.proj_1.weight",
+            torch.zeros(2, 3, 1, 1),
+            ValueError,
+            ("proj_1_weight", (3, 3, 1, 1), (2, 3, 1, 1)),
+        ),
     ],
 )
 def test_weights_that_are_refused(
-    model: fermt.FERMT, key: str, value: Any, error: type[Exception], message: str
+    model: fermt.FERMT, key: str, value: Any, error: type[Exception], values: tuple[object, ...]
 ) -> None:
-    with pytest.raises(error, match=f"pack: .*{message}"):
+    with refused(error, "pack", *values):
         fk.frame.pack(changed(model, {key: value}))
 
 
 def test_int8_refuses_convolutions_whose_sums_may_not_fit() -> None:
     crops_of_a_pair = tuple(torch.zeros(1, size, size, 3, dtype=torch.uint8) for size in (16, 32))
     wide = packed.small_model("center", widths=(MAX_INT8_CHANNELS + 16, 16, 16, 16))
-    with pytest.raises(ValueError, match="pack: in int8 a convolution has at most 1840 channels, got 1856"):
+    with refused(ValueError, "pack", "int8", MAX_INT8_CHANNELS, MAX_INT8_CHANNELS + 16):
         fk.frame.pack(wide, torch.int8, calibration=crops_of_a_pair)
 
 
 def test_what_is_no_model_is_refused(model: fermt.FERMT) -> None:
-    with pytest.raises(TypeError, match=r"dtype must be one of float32, bfloat16, int8; got torch.float16"):
+    with refused(TypeError, "dtype", "float32, bfloat16, int8", torch.float16):
         fk.frame.pack(model, torch.float16)
-    with pytest.raises(TypeError, match=r"config like fermt.ModelConfig; that of Linear lacks \['patterns', "):
+    with refused(TypeError, "fermt.ModelConfig", "Linear", "'patterns'"):
         fk.frame.pack(nn.Linear(1, 1))
-    with pytest.raises(TypeError, match=r"must have a state_dict\(\); SimpleNamespace has none"):
+    with refused(TypeError, "state_dict()", "SimpleNamespace"):
         fk.frame.pack(SimpleNamespace(config=model.config))
 
 

@@ -23,6 +23,7 @@ from fermt.flops import count_flops, frame_macs
 from fermt_kernels.cpp import library
 
 from .conftest import ROOT
+from .support.errors import lacking
 
 MODELS: dict[str, dict[str, Any]] = {
     **{name: {} for name in ("fermt", "fermt-corner", "a1", "a1a4", "a3a4", "a3a5", "a2", "a2a5-3-9")},
@@ -148,8 +149,8 @@ def test_only_a_peer_may_be_inaccurate(capsys: pytest.CaptureFixture[str]) -> No
         }
         bench.measure("whole", runners, 0.01)
     printed = capsys.readouterr().out
-    assert "ours, wrong: no number, its result is wrong" in printed
-    assert "* a wrong peer: less accurate than eager float32: score_map" in printed
+    assert "ours, wrong: " in printed
+    assert any(lacking(line, "a wrong peer", "float32", "score_map") == [] for line in printed.splitlines())
     lines = {line["runner"]: line for line in bench.lines}
     assert lines.keys() == {"ours", "a peer", "a wrong peer"}
     assert [name for name, line in lines.items() if "less_accurate" in line] == ["a wrong peer"]

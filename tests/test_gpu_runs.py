@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from .support.errors import lacking, refused
+
 if find_spec("triton") is None:
     pytest.skip("triton is not installed here", allow_module_level=True)
 
@@ -130,7 +132,7 @@ def test_a_tool_that_is_not_installed_is_no_fault(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(PARTS, "good", PARTS["good"]._replace(prefix=("no-such-sanitizer",)))
     results = supervise.Results(tmp_path, "x", dict(FACTS))
     supervise.run_parts(["good"], results, 60)
-    assert results.states[1].how == "left out, not installed: no-such-sanitizer"
+    assert lacking(results.states[1].how, "no-such-sanitizer") == []
     assert results.faults() == []
 
 
@@ -157,7 +159,7 @@ def test_a_failure_of_ours_is_a_fault_and_a_peers_is_not(tmp_path: Path) -> None
     for runner in ("fermt, no graph", "eager"):
         results.add("frame", {"runner": runner, "timing": "graph", "failed": "OutOfResources"})
     assert results.faults() == ["frame: fermt, no graph, graph: OutOfResources"]
-    assert "No table, see the lines: KeyError" in results.page()  # these lines lack most of what they should have
+    assert "KeyError" in results.page()  # these lines lack most of what they should have
 
 
 def test_nothing_in_c_is_built_for_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -221,5 +223,5 @@ def test_a_run_is_estimated_to_take_less_than_its_deadline(run: str) -> None:
 
 
 def test_an_unknown_part_is_refused() -> None:
-    with pytest.raises(command.typer.BadParameter, match="got 'frames'"):
+    with refused(command.typer.BadParameter, "'frames'"):
         command.main("ops,frames")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import zlib
 from pathlib import Path
@@ -16,6 +18,8 @@ from fermt.data.synthetic.images import ImageFolder
 from fermt.datasets.frames import Frames
 from fermt.images import ImageError, exif_orientation, read_image, read_with_alpha
 from fermt.tracking.sources import open_source
+
+from .support.errors import lacking, refused
 
 
 @pytest.fixture
@@ -47,16 +51,17 @@ def test_damaged_images_are_refused(jpeg: Path) -> None:
     for size in (len(data) - 2, len(data) // 2):
         for whole in (data, with_segment(data, data)):
             jpeg.write_bytes(whole[: size + len(whole) - len(data)])
-            with pytest.raises(ImageError, match=r"a.jpg' cannot be read: a JPEG that is cut off after \d+ bytes"):
+            with refused(ImageError, "a.jpg'", "JPEG", jpeg.stat().st_size):
                 read_image(jpeg)
-    for content, message in ((b"", "the file is empty"), (b"<html>", "its 6 bytes are no image")):
+    for content in (b"", b"<html>"):
         jpeg.write_bytes(content)
-        with pytest.raises(ImageError, match=message):
+        with refused(ImageError, "a.jpg'", *filter(None, [len(content)])):
             read_image(jpeg)
-    with pytest.raises(ImageError, match=r"none.jpg' cannot be read: No such file"):
+    with refused(ImageError, "none.jpg'", os.strerror(errno.ENOENT)):
         read_image(jpeg.with_name("none.jpg"))
     copied = pickle.loads(pickle.dumps(ImageError("a.jpg", "why")))
-    assert (copied.path, str(copied)) == ("a.jpg", "image 'a.jpg' cannot be read: why")
+    assert (copied.path, copied.reason) == ("a.jpg", "why")
+    assert lacking(str(copied), "'a.jpg'", "why") == []
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +92,7 @@ def test_orientation_is_ignored_everywhere_and_said(
     for _ in range(2):
         for image in (read_image(jpeg), next(iter(open_source(jpeg.parent))), read_with_alpha(jpeg)[..., :3]):
             assert np.array_equal(image, expected)
-    assert caplog.text.count("has EXIF orientation 6, which is ignored") == (orientation == 6)
+    assert caplog.text.count("EXIF orientation 6") == (orientation == 6)
 
 
 def test_sixteen_bits_are_reduced_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -96,9 +101,10 @@ def test_sixteen_bits_are_reduced_and_said(tmp_path: Path, caplog: pytest.LogCap
         cv2.imwrite(str(tmp_path / f"a{suffix}"), values)
         image = read_image(tmp_path / f"a{suffix}")
         assert np.array_equal(image, np.repeat((values // 256).astype(np.uint8)[..., None], 3, axis=2))
-    assert caplog.text.count("its values 0 to 1299 become 0 to 5") == 1
+    assert len(caplog.messages) == 1
+    assert lacking(caplog.messages[0], 0, 1299, 5) == []
     cv2.imwrite(str(tmp_path / "b.tif"), np.repeat(values[..., None], 3, axis=2).astype(np.float32))
-    with pytest.raises(ImageError, match=r"its pixels are float32, expected 8 or 16 bits"):
+    with refused(ImageError, "b.tif'", "float32"):
         read_image(tmp_path / "b.tif")
 
 
@@ -106,7 +112,7 @@ def test_further_pages_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     pages = [np.full((20, 30, 3), 40 * i, np.uint8) for i in range(1, 7)]
     cv2.imwritemulti(str(tmp_path / "a.tiff"), pages)
     assert np.array_equal(read_image(tmp_path / "a.tiff"), pages[0])
-    assert "has 6 pages, and only the first is read" in caplog.text
+    assert lacking(caplog.text, "a.tiff'", 6) == []
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif"])
@@ -115,7 +121,7 @@ def test_half_an_image_is_refused_by_every_reader(tmp_path: Path, suffix: str) -
     cv2.imwrite(str(path), np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for read in (read_image, read_with_alpha, lambda path: next(iter(open_source(path.parent)))):
-        with pytest.raises(ImageError, match=rf"a{suffix}' cannot be read: .*cut off"):
+        with refused(ImageError, f"a{suffix}'"):
             read(path)
 
 
@@ -127,7 +133,7 @@ def test_an_image_that_opencv_refuses_is_named(tmp_path: Path) -> None:
     )
     (tmp_path / "a.png").write_bytes(data)
     for read in (read_image, read_with_alpha):
-        with pytest.raises(ImageError, match=r"a.png' cannot be read: (OpenCV refuses it|its \d+ bytes are no image)"):
+        with refused(ImageError, "a.png'"):
             read(tmp_path / "a.png")
 
 

@@ -17,6 +17,8 @@ import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS
 from fermt_kernels.testing import assert_accurate, linear_inputs, over_families
 
+from .support.errors import refused
+
 SIZES = [  # rows, inputs, outputs: around the edges of tiles, panels, blocks and items
     (1, 1, 1),
     (5, 3, 2),
@@ -211,7 +213,7 @@ def test_refuses_a_second_derivative(loaded: object) -> None:
     x, weight, _, _ = linear_inputs(4, 3, 2, torch.float32)
     x.requires_grad_()
     (grad,) = torch.autograd.grad(fk.linear(x, weight, gelu=True, backend="cpp").sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"fermt::linear can be differentiated once"):
+    with refused(RuntimeError, "fermt::linear"):
         grad.sum().backward()
 
 
@@ -226,23 +228,23 @@ def test_backends_without_one_take_pytorchs() -> None:
     x, weight, bias, _ = linear_inputs(6, 5, 4, torch.float32)
     for name in (name for name, backend in BACKENDS.items() if "linear_forward" not in backend.SUPPORTS):
         assert torch.equal(fk.linear(x, weight, bias, gelu=True, backend=name), F.linear(F.gelu(x), weight, bias))
-    with pytest.raises(RuntimeError, match=r"its linear_forward takes .*, not torch.float64"):
+    with refused(RuntimeError, "'cpp'", "linear_forward", torch.float64):
         fk.linear(x.double(), weight.double(), backend="cpp")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "error", "values"),
     [
-        ((1.0, torch.ones(2, 3)), TypeError, r"x must be a tensor, got float"),
-        ((torch.ones(4), torch.ones(2, 3)), ValueError, r"x must have shape \(\.\.\., 3\), as weight has; got \(4,\)"),
-        ((torch.ones(4, 3), torch.ones(3)), ValueError, r"weight must have shape \(N, K\), neither 0; got \(3,\)"),
-        ((torch.ones(4, 3), torch.ones(2, 3), torch.ones(3)), ValueError, r"bias must have shape \(2,\), got \(3,\)"),
-        ((torch.ones(4, 3), torch.ones(2, 3).double()), TypeError, r"weight must have the dtype of x, torch.float32"),
-        ((torch.ones(4, 3).int(), torch.ones(2, 3).int()), TypeError, r"x must be one of float32, .* got torch.int32"),
+        ((1.0, torch.ones(2, 3)), TypeError, ("x", "float")),
+        ((torch.ones(4), torch.ones(2, 3)), ValueError, ("x", "(..., 3)", (4,))),
+        ((torch.ones(4, 3), torch.ones(3)), ValueError, ("weight", "(N, K)", (3,))),
+        ((torch.ones(4, 3), torch.ones(2, 3), torch.ones(3)), ValueError, ("bias", (2,), (3,))),
+        ((torch.ones(4, 3), torch.ones(2, 3).double()), TypeError, ("weight", "x", torch.float32, torch.float64)),
+        ((torch.ones(4, 3).int(), torch.ones(2, 3).int()), TypeError, ("x", "float32", torch.int32)),
     ],
 )
-def test_bad_input(arguments: tuple, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=f"linear: {message}"):
+def test_bad_input(arguments: tuple, error: type[Exception], values: tuple[object, ...]) -> None:
+    with refused(error, "linear", *values):
         fk.linear(*arguments)
 
 

@@ -20,6 +20,7 @@ from fermt.tracking.sources import PyAVFile, Stream, VideoFile, open_source
 from fermt.tracking.video import LARGEST_TERM, LOWEST_RATE, VideoWriter, nearest_rate
 
 from .support import media
+from .support.errors import lacking, refused
 
 pytest.importorskip("imageio_ffmpeg", reason="videos are made by imageio-ffmpeg: pip install imageio-ffmpeg")
 GRAY = 1.0  # mean difference of gray levels: decoders are exact, conversions of color differ; the next frame has 2.5
@@ -105,9 +106,10 @@ def test_repeated_frames_are_checked_at_growing_distances(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", ["half.mp4", "half.mkv", "half.avi", "zeros.mp4"])
 def test_a_cut_video_says_so(videos: dict[str, Path], name: str) -> None:
     frames = []
-    with pytest.raises(ValueError, match=r"ends after \d+ of the 100 frames .*damaged"):
+    with refused(ValueError, videos[name], 100) as raised:
         frames.extend(open_source(videos[name]))
     assert 40 < len(frames) < 70
+    assert lacking(str(raised.value), len(frames)) == []
 
 
 @pytest.mark.usefixtures("without_pyav")
@@ -118,7 +120,7 @@ def test_more_announced_than_decoded_is_a_remark(
     source = open_source(videos[name])
     frames = len(list(source))
     assert frames < source.count * 0.9
-    assert f"has {frames} frames, and announces {source.count}" in caplog.text
+    assert lacking(caplog.text, frames, source.count) == []
 
 
 def test_containers(videos: dict[str, Path]) -> None:
@@ -142,18 +144,18 @@ def test_any_frame_rate_is_written(fps: float, tmp_path: Path, caplog: pytest.Lo
     assert len(list(source)) == 3
     possible = min(max(fps, LOWEST_RATE), LARGEST_TERM)
     assert source.fps == pytest.approx(possible, rel=1e-3, abs=5e-4)
-    assert ("frames per second instead of" in caplog.text) == (possible != fps)
+    assert bool(caplog.text) == (possible != fps)
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_no_frame_rate(fps: float) -> None:
-    with pytest.raises(ValueError, match="a positive number of frames per second"):
+    with refused(ValueError, fps):
         nearest_rate(fps)
 
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
-    with pytest.raises(ValueError, match=r"pipe.mp4' is a pipe"):
+    with refused(ValueError, tmp_path / "pipe.mp4"):
         open_source(tmp_path / "pipe.mp4")
 
 
@@ -173,7 +175,7 @@ def test_a_url_is_read(videos: dict[str, Path]) -> None:
         assert source.name == f"http://127.0.0.1:{port}/whole.mp4"
         for _ in range(2):
             assert len(list(source)) == 100
-        with pytest.raises(ValueError, match=r"no video can be opened at 'http://127.0.0.1:\d+/none.mp4'"):
+        with refused(ValueError, f"'http://127.0.0.1:{port}/none.mp4'"):
             open_source(f"http://127.0.0.1:{port}/none.mp4")
     finally:
         server.kill()

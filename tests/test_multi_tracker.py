@@ -13,6 +13,7 @@ import fermt
 import fermt_kernels as fk
 from fermt.tracking.network import ModuleNetwork, PackedNetwork
 
+from .support.errors import refused
 from .support.tracking import Scripted, follow, follow_many, noise, rows, steady_model
 
 SIZES = [(120, 160)] * 5 + [(90, 130), (200, 220), (120, 160)]
@@ -151,7 +152,7 @@ def test_nothing_to_follow() -> None:
     network = Scripted([])
     tracker = follow_many(network)
     assert tracker.update(IMAGES[0]) == {}
-    with pytest.raises(TypeError, match="must be a uint8 array .* got str"):
+    with refused(TypeError, "uint8", "str"):
         tracker.update("frame.png")
     tracker.add(IMAGES[0], BOXES[0])
     tracker.drop(0)
@@ -161,23 +162,23 @@ def test_nothing_to_follow() -> None:
 
 def test_errors() -> None:
     tracker = follow_many(Scripted(rows([0.9] * 9)))
-    with pytest.raises(KeyError, match="no target 'a'; there are none"):
+    with refused(KeyError, "'a'"):
         tracker.drop("a")
     tracker.add(IMAGES[0], BOXES[0], "a")
     tracker.add(IMAGES[0], BOXES[0])
-    with pytest.raises(ValueError, match="there is a target 'a' already; drop it first"):
+    with refused(ValueError, "'a'"):
         tracker.add(IMAGES[0], BOXES[1], "a")
-    with pytest.raises(KeyError, match="no target 'b'; there are 'a', 0"):
+    with refused(KeyError, "'b'", "'a', 0"):
         tracker.drop("b")
-    with pytest.raises(KeyError, match="no target 'b'; there are 'a', 0"):
+    with refused(KeyError, "'b'", "'a', 0"):
         tracker.reinit("b", IMAGES[0], BOXES[0])
     with pytest.raises(TypeError, match="unhashable"):
         tracker.add(IMAGES[0], BOXES[0], ["a"])
-    with pytest.raises(ValueError, match="lies outside the image"):
+    with refused(ValueError, (500.0, 5.0, 5.0, 5.0)):
         tracker.add(IMAGES[0], (500, 5, 5, 5), "b")
-    with pytest.raises(TypeError, match="must be a uint8 array"):
+    with refused(TypeError, "uint8", "NoneType"):
         tracker.add(None, BOXES[0], "b")
-    with pytest.raises(ValueError, match="positive width and height"):
+    with refused(ValueError, (5.0, 5.0, 0.0, 5.0)):
         tracker.reinit("a", IMAGES[0], (5, 5, 0, 5))
     assert tracker.names == ("a", 0)
     assert set(tracker.update(IMAGES[0])) == {"a", 0}
@@ -189,6 +190,6 @@ def test_if_one_is_not_finite_all_stay_as_they_were() -> None:
     for each in (tracker, undisturbed):
         for box in BOXES[:3]:
             each.add(IMAGES[0], box)
-    with pytest.raises(RuntimeError, match="must be finite"):
+    with refused(RuntimeError, "nan"):
         tracker.update(IMAGES[0])
     assert tracker.update(IMAGES[0]) == undisturbed.update(IMAGES[0])

@@ -13,6 +13,8 @@ import fermt
 from fermt.cli import app
 from fermt.overwrites import check_overwrites
 
+from .support import errors
+
 
 def hard_link(source: Path, name: Path) -> Path:
     os.link(source, name)
@@ -108,12 +110,12 @@ def test_folders_of_runs(tmp_path: Path) -> None:
 def test_new_files_beside_inputs_are_fine(tmp_path: Path) -> None:
     check_overwrites({"--out": tmp_path / "frames" / "new.csv", "--video": None}, {"SOURCE": "frames", "--boxes": None})
     check_overwrites({"--out": tmp_path / "new.csv"}, {"SOURCE": "0", "--weights": tmp_path / "new.safetensors"})
-    with pytest.raises(ValueError, match="--out and --json are one file, 'a'"):
+    with errors.refused(ValueError, "--out", "--json", "'a'"):
         check_overwrites({"--out": "a", "--json": str(tmp_path / "a")}, {})
 
 
 def test_the_function_refuses_too(tmp_path: Path) -> None:
     (tmp_path / "a.pth.tar").write_text("weights")
-    with pytest.raises(ValueError, match="target .* would replace an input"):
+    with errors.refused(ValueError, "target", tmp_path / "a.pth.tar", "path"):
         fermt.checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "a.pth.tar")
     assert (tmp_path / "a.pth.tar").read_text() == "weights"

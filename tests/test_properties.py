@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +9,8 @@ from hypothesis import strategies as st
 import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS
 from fermt_kernels.testing import LAYOUTS, attention_inputs, unit_inputs
+
+from .support.errors import refused
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Beside the accuracy rule, which has tests of its own, this one only has to catch a wrong formula or a wrong stride.
@@ -86,7 +87,7 @@ def test_attention_accepts_what_is_valid_and_nothing_else(
     if valid:
         assert fk.attention(*tensors, n, pattern, backend=backend).shape == tuple(q)
         return
-    with pytest.raises(ValueError, match="attention: "):
+    with refused(ValueError, "attention"):
         fk.attention(*tensors, n, pattern, backend=backend)
 
 

@@ -14,6 +14,7 @@ from fermt.datasets import TRAINING_SETS, open_set
 
 from .support import datasets
 from .support.datasets import FRAMES, MAKERS, SEQUENCES
+from .support.errors import refused
 
 NAMES = sorted(MAKERS)
 
@@ -49,7 +50,7 @@ def test_images_are_those_of_the_frames(made: tuple[str, Path]) -> None:
     for i in range(SEQUENCES):
         for t in range(FRAMES if read.is_video else 1):
             image = read.image(i, t)
-            shown = datasets.colour(i - i % 2 if name == "imagenet_vid" else i, t)  # two tracks share a snippet
+            shown = datasets.color(i - i % 2 if name == "imagenet_vid" else i, t)  # two tracks share a snippet
             assert (image.shape, image.dtype) == ((datasets.HEIGHT, datasets.WIDTH, 3), np.uint8)
             assert np.abs(image.astype(int) - shown).max() <= 3  # JPEG
 
@@ -75,7 +76,7 @@ def test_coco_in_a_folder_of_images(tmp_path: Path) -> None:
 def test_what_a_root_lacks_is_named(tmp_path: Path, name: str, part: str) -> None:
     root = MAKERS[name](tmp_path / "root")
     (root / part).rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=f"{name}: there is no .*{part}") as raised:
+    with refused(FileNotFoundError, name, root / part) as raised:
         open_set(name, root, cache=False)
     assert TRAINING_SETS[name].layout in str(raised.value)
 
@@ -83,17 +84,17 @@ def test_what_a_root_lacks_is_named(tmp_path: Path, name: str, part: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_roots_that_are_not_there_or_empty(tmp_path: Path, name: str) -> None:
     for root in (tmp_path / "none", tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"Expected layout of the root:\n") as raised:
+        with refused(FileNotFoundError, root) as raised:
             open_set(name, root, cache=False)
-        assert str(root) in str(raised.value)
-    with pytest.raises(ValueError, match=f"{name} needs a root"):
+        assert TRAINING_SETS[name].layout in str(raised.value)
+    with refused(ValueError, name, "root"):
         open_set(name, None)
 
 
 def test_names_and_splits_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown data set 'got'; expected one of got10k, .*synthetic"):
+    with refused(ValueError, "'got'", "got10k", "synthetic"):
         open_set("got", tmp_path)
-    with pytest.raises(ValueError, match="got10k has split train or val; got 'test'"):
+    with refused(ValueError, "got10k", "train or val", "'test'"):
         open_set("got10k", tmp_path, split="test")
 
 
@@ -121,11 +122,11 @@ def test_sequences_by_name_by_index_and_without_some(tmp_path: Path) -> None:
     assert chosen(root, exclude="GOT-10k_Train_000002\n") == [first[0], first[2]]
     assert chosen(root, only="0\n1", exclude="1") == [first[0]]
     assert chosen(root, exclude="") == first
-    with pytest.raises(ValueError, match=r"names of sequences such as 'GOT-10k_Train_000001'.*got GOT-10k_Train_9"):
+    with refused(ValueError, "'GOT-10k_Train_000001'", "GOT-10k_Train_9"):
         chosen(root, exclude="GOT-10k_Train_9\n")
-    with pytest.raises(ValueError, match="expected indices below 3, got 3, 4, 5, 6, 7, and 2 more"):
+    with refused(ValueError, 3, "3, 4, 5, 6, 7", 2):
         chosen(root, only="\n".join(map(str, range(10))))
-    with pytest.raises(ValueError, match="none of 3 sequences .* is left"):
+    with refused(ValueError, 3, root):
         chosen(root, exclude="0\n1\n2")
 
 
@@ -154,55 +155,54 @@ def written(text: str) -> Callable[[Path], object]:
 
 GOT = "train/GOT-10k_Train_000002/"
 DAMAGES = [
-    ("got10k", GOT + "groundtruth.txt", removed, "No such file.*000002/groundtruth.txt"),
-    ("got10k", GOT + "groundtruth.txt", shortened, "absence.label': expected 4 numbers, one for each box, got 5"),
-    ("got10k", GOT + "absence.label", shortened, "absence.label': expected 5 numbers, one for each box, got 4"),
-    ("got10k", GOT + "cover.label", written("8\n8\n8\n8\nfull\n"), "cover.label': expected whole numbers"),
-    ("got10k", GOT + "cover.label", removed, "No such file.*cover.label"),
+    ("got10k", GOT + "groundtruth.txt", removed, ("groundtruth.txt'",)),
+    ("got10k", GOT + "groundtruth.txt", shortened, ("absence.label'", 4, 5)),
+    ("got10k", GOT + "absence.label", shortened, ("absence.label'", 5, 4)),
+    ("got10k", GOT + "cover.label", written("8\n8\n8\n8\nfull\n"), ("cover.label'", "'full'")),
+    ("got10k", GOT + "cover.label", removed, ("cover.label'",)),
     (
         "got10k",
         GOT + "groundtruth.txt",
         written("1,2,3,4\n1,2,3\n"),
-        "line 2: expected four numbers x,y,w,h, got '1,2,3'",
+        ("groundtruth.txt'", "line 2", "'1,2,3'"),
     ),
-    ("got10k", GOT + "groundtruth.txt", written("1,2,3,4\n\n1,2,3,4\n"), "line 2: expected four numbers"),
-    ("got10k", GOT + "groundtruth.txt", written("a,b,c,d\n"), "groundtruth.txt': expected four numbers"),
-    ("lasot", "hand-fan/hand-fan-7/out_of_view.txt", written("0,0"), "expected 5 numbers, one for each box, got 2"),
-    ("trackingnet", "TRAIN_0/anno/abc_0.txt", written("\0\1\2"), "abc_0.txt', line 1: expected four"),
-    ("coco", "annotations/instances_train2017.json", datasets.cut, "instances_train2017.json' is not JSON"),
-    ("coco", "annotations/instances_train2017.json", written("{}"), "there is no 'images'"),
+    ("got10k", GOT + "groundtruth.txt", written("1,2,3,4\n\n1,2,3,4\n"), ("groundtruth.txt'", "line 2", "''")),
+    ("got10k", GOT + "groundtruth.txt", written("a,b,c,d\n"), ("groundtruth.txt'", "'a'")),
+    ("lasot", "hand-fan/hand-fan-7/out_of_view.txt", written("0,0"), ("out_of_view.txt'", 5, 2)),
+    ("trackingnet", "TRAIN_0/anno/abc_0.txt", written("\0\1\2"), ("abc_0.txt'", "line 1")),
+    ("coco", "annotations/instances_train2017.json", datasets.cut, ("instances_train2017.json'", "JSON")),
+    ("coco", "annotations/instances_train2017.json", written("{}"), ("instances_train2017.json'", "'images'")),
     (
         "coco",
         "annotations/instances_train2017.json",
         written('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3], "iscrowd": 0}]}'),
-        r"1 of 1 annotations are left out: number 0 \(no image 1\)",
+        ("instances_train2017.json'", "number 0", "image 1"),
     ),
     (
         "imagenet_vid",
         "Annotations/VID/train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000001/000003.xml",
         datasets.cut,
-        "000003.xml' is not a frame's annotation",
+        ("000003.xml'",),
     ),
     (
         "imagenet_vid",
         "Annotations/VID/train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000001/000003.xml",
         removed,
-        "expected 000003.xml, frames being numbered from 0 without a gap",
+        ("000004.xml'", "000003.xml"),
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "member", "damage", "message"), DAMAGES, ids=[f"{d[0]}-{i}" for i, d in enumerate(DAMAGES)]
+    ("name", "member", "damage", "values"), DAMAGES, ids=[f"{d[0]}-{i}" for i, d in enumerate(DAMAGES)]
 )
 def test_damaged_annotations(
-    tmp_path: Path, name: str, member: str, damage: Callable[[Path], object], message: str
+    tmp_path: Path, name: str, member: str, damage: Callable[[Path], object], values: tuple[object, ...]
 ) -> None:
     root = MAKERS[name](tmp_path / "root")
     damage(root / member)
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(ValueError, name, 1, root, *values):
         open_set(name, root, cache=tmp_path / "cache")
-    assert str(raised.value).startswith(f"{name}: 1 of ")
     assert not (tmp_path / "cache").exists()
 
 
@@ -210,7 +210,7 @@ def test_all_damage_is_told_at_once_and_can_be_left_out(tmp_path: Path) -> None:
     root = datasets.got10k(tmp_path, sequences=9, frames=1)
     for i in range(7):
         (root / "train" / f"GOT-10k_Train_{i + 1:06d}" / "groundtruth.txt").unlink()
-    with pytest.raises(ValueError, match=r"7 of 9 annotations in (.|\n)*and 2 more\nRepair them, or leave"):
+    with refused(ValueError, "got10k", 7, 9, 2, "exclude"):
         open_set("got10k", root, cache=False)
     (tmp_path / "broken.txt").write_text("\n".join(map(str, range(7))))
     assert len(open_set("got10k", root, exclude=tmp_path / "broken.txt", cache=False)) == 2
@@ -221,5 +221,5 @@ def test_a_set_without_files(monkeypatch: pytest.MonkeyPatch) -> None:
     module.SyntheticSequences = lambda: "made"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fermt.data.synthetic", module)
     assert open_set("synthetic", None) == "made"
-    with pytest.raises(ValueError, match="synthetic has no root; got '/data'"):
+    with refused(ValueError, "synthetic", "'/data'"):
         open_set("synthetic", "/data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from fermt.evaluation import results
 from fermt.evaluation.results import ResultError, read_result, write_result
+
+from .support.errors import refused
 
 BOXES = np.array([(10, 20, 30, 40), (10.1234, -20.5, 30, 0), (1e3, 0, 3, 4)])
 SECONDS = np.array([0, 0.0125, 0.123456789])
@@ -47,16 +50,18 @@ def test_what_is_cut_off_leaves_no_boxes(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("boxes", "seconds", "message"),
+    ("boxes", "seconds", "values"),
     [
-        (BOXES[:, :3], SECONDS, r"got \(3, 3\) and \(3,\)"),
-        (BOXES, SECONDS[:2], r"got \(3, 4\) and \(2,\)"),
-        (np.where(BOXES == -20.5, np.nan, BOXES), SECONDS, r"got box \[10\.1234, nan, 30\.0, 0\.0\].* in frame 1"),
-        (BOXES, np.array([0, 0, np.inf]), "inf s in frame 2"),
+        (BOXES[:, :3], SECONDS, ((3, 3), (3,))),
+        (BOXES, SECONDS[:2], ((3, 4), (2,))),
+        (np.where(BOXES == -20.5, np.nan, BOXES), SECONDS, ([10.1234, math.nan, 30.0, 0.0], "frame 1")),
+        (BOXES, np.array([0, 0, np.inf]), ("inf", "frame 2")),
     ],
 )
-def test_what_is_not_written(tmp_path: Path, boxes: np.ndarray, seconds: np.ndarray, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_what_is_not_written(
+    tmp_path: Path, boxes: np.ndarray, seconds: np.ndarray, values: tuple[object, ...]
+) -> None:
+    with refused(ValueError, "one", *values):
         write_result(tmp_path, "one", boxes, seconds)
     assert list(tmp_path.iterdir()) == []
 
@@ -100,47 +105,45 @@ def test_nan_and_zeros_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "values"),
     [
-        ("", "one.txt' is empty: expected a line of four numbers"),
-        ("\n\n", "one.txt' is empty"),
-        ("1,2,3,4\n1,2,3\n", r"one.txt', line 2: expected four numbers x,y,w,h, got '1,2,3'"),
-        ("1,2,3,4\n\n1,2,3,4\n", r"one.txt', line 2: expected four numbers x,y,w,h, got ''"),
-        ("x,y,w,h\n1,2,3,4\n", r"one.txt', line 1: .*got 'x,y,w,h'"),
-        ("1,2,3,4,0.9\n", "line 1: .*got '1,2,3,4,0.9'"),
-        ("1,2,3,4+5i\n", r"line 1: .*got '1,2,3,4\+5i'"),
-        ("1;2;3;4\n", "line 1: .*got '1;2;3;4'"),
+        ("", ()),
+        ("\n\n", ()),
+        ("1,2,3,4\n1,2,3\n", ("line 2", "'1,2,3'")),
+        ("1,2,3,4\n\n1,2,3,4\n", ("line 2", "''")),
+        ("x,y,w,h\n1,2,3,4\n", ("line 1", "'x,y,w,h'")),
+        ("1,2,3,4,0.9\n", ("line 1", "'1,2,3,4,0.9'")),
+        ("1,2,3,4+5i\n", ("line 1", "'1,2,3,4+5i'")),
+        ("1;2;3;4\n", ("line 1", "'1;2;3;4'")),
     ],
 )
-def test_bad_boxes(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_boxes(tmp_path: Path, text: str, values: tuple[str, ...]) -> None:
     put(tmp_path / "one.txt", text)
-    with pytest.raises(ResultError, match=message):
+    with refused(ResultError, "one.txt'", *values):
         read_result(tmp_path, "one")
 
 
 def test_bad_files(tmp_path: Path) -> None:
     put(tmp_path / "one.txt", "1,2,3,4\n")
     put(tmp_path / "times" / "one_time.txt", "0.1\n0.1,0.2\n")
-    with pytest.raises(ResultError, match=r"one_time.txt': expected as many columns in every line, got \[1, 2\]"):
+    with refused(ResultError, "one_time.txt'", [1, 2]):
         read_result(tmp_path, "one")
     put(tmp_path / "times" / "one_time.txt", "fast\n")
-    with pytest.raises(ResultError, match="one_time.txt', line 1: expected seconds, .* got 'fast'"):
+    with refused(ResultError, "one_time.txt'", "line 1", "'fast'"):
         read_result(tmp_path, "one")
     (tmp_path / "one.txt").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(
-        ResultError, match="expected four numbers x,y,w,h a line: .*one.txt', line 1: expected text in UTF-8"
-    ):
+    with refused(ResultError, "one.txt'", "line 1", "UTF-8"):
         read_result(tmp_path, "one")
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder of results"):
+    with refused(FileNotFoundError, tmp_path / "none"):
         read_result(tmp_path / "none", "one")
     with pytest.raises(FileNotFoundError) as caught:
         read_result(tmp_path, "one")
     assert results.LAYOUT in str(caught.value)
     put(tmp_path / "tracker" / "one" / "one_001.txt", "1,2,3,4\n")
-    with pytest.raises(FileNotFoundError, match="but in the folder below it: give .*tracker'"):
+    with refused(FileNotFoundError, tmp_path / "tracker"):
         read_result(tmp_path, "one")
 
 
@@ -160,7 +163,7 @@ def test_other_toolkits_names_of_a_sequence(dataset: str, name: str, file: str, 
     assert len(result.boxes) == len(BOXES)
     assert result.seconds is not None
     if file != name:
-        with pytest.raises(FileNotFoundError, match=f"no results of '{name}'"):
+        with refused(FileNotFoundError, f"'{name}'"):
             read_result(tmp_path, name, "lasot")
     write_result(tmp_path, name, BOXES[:1], SECONDS[:1])  # its own name comes first
     assert len(read_result(tmp_path, name, dataset)[0].boxes) == 1

@@ -17,6 +17,7 @@ from fermt.evaluation.results import write_result
 from fermt.marks import is_marked
 
 from .support import clips, datasets
+from .support.errors import lacking
 
 BOX = ("--box", "30,20,25,22")
 
@@ -123,7 +124,7 @@ def test_a_picture_that_would_become_a_frame_is_refused(tmp_path: Path, small_we
     for source in ("data", "data/*.png", "data/*"):
         arguments = ("track", str(tmp_path / source), *BOX, "--out", str(tmp_path / "data" / "a.csv"), "--every", "1")
         result = CliRunner().invoke(app, arguments, env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
-        assert (result.exit_code, "a.png' would become an input" in result.output) == (2, True), result.output
+        assert (result.exit_code, lacking(result.output, "a.png'")) == (2, [])
     assert len(list((tmp_path / "data").iterdir())) == 3
 
 
@@ -134,7 +135,7 @@ def test_pictures_of_a_data_set_have_no_mark(tmp_path: Path) -> None:
     arguments = ("eval", "--dataset", f"got10k={data}", "--results", str(tmp_path), "--plot", str(image))
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
     assert not is_marked(image)
-    assert (result.exit_code, "would replace an input" in result.output) == (2, True), result.output
+    assert (result.exit_code, lacking(result.output, "--plot", image.name)) == (2, [])
 
 
 def test_all_files_that_data_sets_read_have_suffixes_that_are_known(

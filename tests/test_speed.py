@@ -17,6 +17,8 @@ from fermt.tracking import speed
 from fermt.tracking.sources import Source
 from fermt.tracking.speed import CLIP_FRAMES, PROTOCOL, WARM_UP, Clip, Speed, Way, measure, open_clip
 
+from .support.errors import refused
+
 SLOW_START, QUICK, LONG, READ = 0.1, 0.002, 0.008, 0.02
 FRAME = np.zeros((90, 120, 3), np.uint8)
 BOX = (30.0, 20.0, 25.0, 22.0)
@@ -109,5 +111,5 @@ def test_a_clip_is_the_first_frames_of_a_video(tmp_path: Path) -> None:
 
 def test_one_frame_is_no_clip(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), FRAME)
-    with pytest.raises(ValueError, match="needs a video of two frames or more; .* has 1"), open_clip(tmp_path):
+    with refused(ValueError, tmp_path, 1), open_clip(tmp_path):
         pass

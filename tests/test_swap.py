@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -10,6 +9,8 @@ from torch import Tensor
 import fermt
 import fermt_kernels as fk
 from fermt_kernels.patterns import key_spans
+
+from .support.errors import lacking, refused
 
 
 class Attention(nn.Module):
@@ -36,7 +37,7 @@ class Attention(nn.Module):
 
 
 class GridAttention(Attention):
-    """Attention that is told the grids and its block, as FERMT's release has it."""
+    """Attention that takes the grids and its block, as FERMT's release has it."""
 
     def forward(self, x: Tensor, Hz: int, Wz: int, Hx: int, Wx: int, i: int) -> Tensor:  # noqa: N803
         return self.attend(x, "mixed" if i < 2 else "cross", Hz * Wz)
@@ -51,11 +52,11 @@ class Blocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self.blocks):
-            grids = (2, 3, 4, 3, i) if isinstance(block["attn"], GridAttention) or self.told else ()
+            grids = (2, 3, 4, 3, i) if isinstance(block["attn"], GridAttention) or self.gives_grids else ()
             x = x + block["attn"](x, *grids)
         return x
 
-    told = False
+    gives_grids = False
 
 
 TOKENS = (2, 18, 48)
@@ -69,7 +70,7 @@ def test_a_model_that_passes_grids_gets_fermts_patterns() -> None:
     model, x = Blocks(GridAttention).eval(), torch.randn(TOKENS)
     expected, keys, parameters = model(x), list(model.state_dict()), set(model.parameters())
     report = fk.swap(model)
-    model.told = True
+    model.gives_grids = True
     compare(model, expected, x)
     assert list(model.state_dict()) == keys
     assert set(model.parameters()) == parameters
@@ -101,7 +102,7 @@ def test_gradients_reach_the_original_parameters() -> None:
     parameters = list(model.parameters())
     expected = torch.autograd.grad(model(x).square().mean(), parameters)
     fk.swap(model)
-    model.told = True
+    model.gives_grids = True
     actual = torch.autograd.grad(model(x).square().mean(), parameters)
     for got, want in zip(actual, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
@@ -111,7 +112,7 @@ def test_a_swapped_model_compiles_as_one_graph() -> None:
     model, x = Blocks(GridAttention).eval(), torch.randn(TOKENS)
     expected = model(x)
     fk.swap(model)
-    model.told = True
+    model.gives_grids = True
     compare(torch.compile(model, fullgraph=True, backend="aot_eager"), expected, x)
 
 
@@ -151,11 +152,11 @@ def test_dropout_in_training_is_refused() -> None:
     model = Blocks(Attention, attn_drop=0.1).train()
     report = fk.swap(model)
     assert not any(row.done for row in report)
-    assert "attention dropout is 0.1 in training" in repr(report)
+    assert lacking(repr(report), "dropout", 0.1) == []
     assert isinstance(model.blocks[0]["attn"], Attention)
     fk.swap(model.eval())
     model(torch.randn(TOKENS))
-    with pytest.raises(RuntimeError, match="set attn_drop to 0"):
+    with refused(RuntimeError, "attn_drop"):
         model.train()(torch.randn(TOKENS))
 
 
@@ -164,9 +165,9 @@ def test_attention_maps_and_masks_are_refused() -> None:
     fk.swap(model)
     attention, x = model.blocks[0]["attn"], torch.randn(TOKENS)
     attention(x, mask=None, return_attention=False)
-    with pytest.raises(ValueError, match="has no return_attention"):
+    with refused(ValueError, "return_attention"):
         attention(x, None, True)
-    with pytest.raises(ValueError, match="has no mask"):
+    with refused(ValueError, "mask"):
         attention(x, mask=torch.zeros(18, 18))
 
 
@@ -175,20 +176,20 @@ def test_other_parameters_are_refused() -> None:
     model.blocks[1]["attn"].relative_position_bias_table = nn.Parameter(torch.zeros(4))
     report = fk.swap(model)
     assert [row.done for row in report] == [True, False, True, True]
-    assert "parameters beyond qkv and proj (relative_position_bias_table)" in report[1].detail
+    assert "relative_position_bias_table" in report[1].detail
 
 
 def test_a_pattern_without_num_template_is_refused() -> None:
     report = fk.swap(Blocks(Attention), pattern="mixed")
-    assert "pattern 'mixed' needs num_template" in report[0].detail
+    assert lacking(report[0].detail, "'mixed'", "num_template") == []
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="unknown pattern 'x'"):
+    with refused(ValueError, "pattern", "'x'"):
         fk.swap(Blocks(Attention), pattern="x")
-    with pytest.raises(ValueError, match="expected one pattern or one for each of 4 blocks, got 3"):
+    with refused(ValueError, 4, 3):
         fk.swap(Blocks(Attention), pattern=["mixed"] * 3)
-    with pytest.raises(ValueError, match="unknown backend 'x'"):
+    with refused(ValueError, "backend", "'x'"):
         fk.swap(Blocks(Attention), backend="x")
-    with pytest.raises(ValueError, match="found nothing to replace; expected modules with linear layers 'qkv'"):
+    with refused(ValueError, "'qkv'"):
         fk.swap(nn.Linear(3, 3))

@@ -24,7 +24,7 @@ FAMILIES = {"autocast": 4}  # coarse numbers, of which a gate's weights are few
 
 
 class Tracker(nn.Module):
-    """A Dual Attention Unit, patches, and four blocks of attention that are told the grids."""
+    """A Dual Attention Unit, patches, and four blocks of attention that take the grids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def gradients(
         for part, tensor in enumerate((images, *model.parameters())):
             tensor.copy_(shaken(tensor, 1000 * seed + part, neighbor))
     model, images = model.to(dtype), images.to(dtype).requires_grad_()
-    model.trunk.told = kind is Tracker
+    model.trunk.gives_grids = kind is Tracker
     weights = torch.randn(TOKENS)
     parameters = list(model.parameters())
     if swapped:

@@ -15,6 +15,7 @@ from fermt.data import crop_target
 from fermt.tracking import Options
 from fermt.tracking.target import MARGIN
 
+from .support.errors import refused
 from .support.packed import small_model
 from .support.tracking import STEPS, Row, Scripted, follow, noise, rows, steady_model
 
@@ -191,7 +192,7 @@ def test_reinit_and_init_with_a_real_network() -> None:
 
 
 BAD_BOXES: list[object] = [
-    (-100.0, 40.0, 100.001, 4.0),  # meets the image, but the square around its centre does not
+    (-100.0, 40.0, 100.001, 4.0),  # meets the image, but the square around its center does not
     (299.5, 10.0, 0.1, 0.1),
     (10.0, 10.0, 1e-200, 1e-200),
     (10.0, 10.0, 5.0),
@@ -211,15 +212,15 @@ def test_init_and_reinit_refuse_the_same_boxes_and_leave_the_target(box: object)
     for each in (tracker, undisturbed):
         each.init(IMAGE, BOX)
     for call in (tracker.init, tracker.reinit):
-        with pytest.raises(ValueError, match=r"\(x, y, w, h\)"):
+        with refused(ValueError, "(x, y, w, h)"):
             call(IMAGE, box)
-        with pytest.raises(TypeError, match="must be a uint8 array"):
+        with refused(TypeError, "uint8", "float64"):
             call(IMAGE.astype(float), OTHER)
         assert tracker.update(IMAGE) == undisturbed.update(IMAGE)
 
 
 def test_reinit_before_init() -> None:
-    with pytest.raises(RuntimeError, match=r"Tracker\.reinit needs a target: call Tracker\.init"):
+    with refused(RuntimeError, "Tracker.reinit", "Tracker.init"):
         follow(Scripted([])).reinit(IMAGE, BOX)
 
 
@@ -230,7 +231,7 @@ def test_what_is_not_finite_is_an_error_and_leaves_the_target(bad: float, place:
     tracker, undisturbed = follow(Scripted([(*good[:place], bad, *good[place + 1 :]), good])), follow(Scripted([good]))
     for each in (tracker, undisturbed):
         each.init(IMAGE, BOX)
-    with pytest.raises(RuntimeError, match=r"box and score must be finite, got \(.*(nan|inf).*\): look at its weights"):
+    with refused(RuntimeError, bad):
         tracker.update(IMAGE)
     assert tracker.update(IMAGE) == undisturbed.update(IMAGE)
 
@@ -243,39 +244,43 @@ def test_weights_that_are_not_finite(head: str, dtype: torch.dtype) -> None:
         model.box_head.get_submodule("conv5_ctr" if head == "center" else "conv5_tl").bias.fill_(math.nan)
     tracker = fermt.Tracker(model)
     tracker.init(IMAGE, BOX)
-    with pytest.raises(RuntimeError, match="must be finite"):
+    with refused(RuntimeError, "nan"):
         tracker.update(IMAGE)
 
 
-OPTIONS: list[tuple[dict[str, object], type[Exception], str]] = [
-    ({"bgr": "no"}, TypeError, "bgr must be True or False, got 'no'"),
-    ({"lost_below": -0.1}, ValueError, "lost_below must be a number from 0 to 1, got -0.1"),
-    ({"lost_below": 1.5}, ValueError, "lost_below must be a number from 0 to 1, got 1.5"),
-    ({"lost_below": math.nan}, ValueError, "lost_below must be a number from 0 to 1, got nan"),
-    ({"lost_below": "0.5"}, TypeError, "lost_below must be a number from 0 to 1, got '0.5'"),
-    ({"patience": 0}, ValueError, "patience must be a whole number of frames, at least 1, got 0"),
-    ({"patience": 1.5}, TypeError, "patience must be a whole number of frames, at least 1, got 1.5"),
-    ({"growth": 0.9}, ValueError, "growth must be a finite number, at least 1, got 0.9"),
-    ({"growth": math.inf}, ValueError, "growth must be a finite number, at least 1, got inf"),
-    ({"largest_growth": 0.5}, ValueError, "largest_growth must be a number from 1 to 4, got 0.5"),
-    ({"largest_growth": 4.5}, ValueError, "largest_growth must be a number from 1 to 4, got 4.5"),
-    ({"refresh_every": -1}, ValueError, "refresh_every must be a whole number of frames, at least 0, got -1"),
-    ({"refresh_every": None}, TypeError, "refresh_every must be a whole number of frames, at least 0, got None"),
-    ({"refresh_above": 1.01}, ValueError, "refresh_above must be a number from 0 to 1, got 1.01"),
-    ({"refresh_above": math.nan}, ValueError, "refresh_above must be a number from 0 to 1, got nan"),
-    ({"speed": 2}, TypeError, "unexpected keyword argument 'speed'"),
+OPTIONS: list[tuple[dict[str, object], type[Exception]]] = [
+    ({"bgr": "no"}, TypeError),
+    ({"lost_below": -0.1}, ValueError),
+    ({"lost_below": 1.5}, ValueError),
+    ({"lost_below": math.nan}, ValueError),
+    ({"lost_below": "0.5"}, TypeError),
+    ({"patience": 0}, ValueError),
+    ({"patience": 1.5}, TypeError),
+    ({"growth": 0.9}, ValueError),
+    ({"growth": math.inf}, ValueError),
+    ({"largest_growth": 0.5}, ValueError),
+    ({"largest_growth": 4.5}, ValueError),
+    ({"refresh_every": -1}, ValueError),
+    ({"refresh_every": None}, TypeError),
+    ({"refresh_above": 1.01}, ValueError),
+    ({"refresh_above": math.nan}, ValueError),
 ]
 
 
-@pytest.mark.parametrize(("options", "error", "message"), OPTIONS)
-def test_options_out_of_range(options: dict[str, object], error: type[Exception], message: str) -> None:
-    model = small_model("center")
+@pytest.mark.parametrize(("options", "error"), OPTIONS)
+def test_options_out_of_range(options: dict[str, object], error: type[Exception]) -> None:
+    model, ((name, value),) = small_model("center"), options.items()
     for make in (Options, lambda **given: fermt.Tracker(model, **given), lambda **given: follow(Scripted([]), **given)):
-        with pytest.raises(error, match=message):
+        with refused(error, name, repr(value)):
             make(**options)
+
+
+def test_unknown_options() -> None:
+    with refused(TypeError, "'speed'"):
+        fermt.Tracker(small_model("center"), speed=2)
 
 
 def test_options_at_the_ends_of_their_ranges() -> None:
     Options(lost_below=0, patience=1, growth=1, largest_growth=1, refresh_every=0, refresh_above=0)
     Options(bgr=True, lost_below=np.float32(1), patience=np.int64(10**9), growth=1e308, largest_growth=4)
-    assert {field for options, *_ in OPTIONS for field in options} - {"speed"} == set(vars(Options()))
+    assert {field for options, _ in OPTIONS for field in options} == set(vars(Options()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fermt.tracking.starts import Start, parse_box, read_starts
 from fermt.training import read_config
 
 from .support import datasets
+from .support.errors import lacking, refused
 
 BOM = codecs.BOM_UTF8
 PARSERS: dict[str, tuple[bytes, Callable[[Path], Any]]] = {
@@ -53,7 +54,7 @@ def test_what_is_not_utf_8_is_named_with_its_file(tmp_path: Path, name: str) -> 
     content, parse = PARSERS[name]
     for damaged in (content + b"\n\xff\xfe", codecs.BOM_UTF16_LE + content.decode().encode("utf-16-le")):
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(ValueError, match=rf"{name}'.*expected text in UTF-8|run.json' is not the record"):
+        with refused(ValueError, f"{name}'"):
             parse(tmp_path / name)
 
 
@@ -83,26 +84,25 @@ def test_stray_files_of_macos_are_no_annotations(tmp_path: Path) -> None:
         assert len(open_set(name, root, cache=False)) == expected
 
 
-BROKEN = {  # annotations, and what is said of them
-    r"id 71 \(box None\)": {"id": 71, "image_id": 0, "iscrowd": 0},
-    r"id 72 \(box \[1, 2, 3\]\)": {"id": 72, "image_id": 0, "bbox": [1, 2, 3], "iscrowd": 0},
-    r"id 73 \(box \[1, 2, nan, 4\]\)": {"id": 73, "image_id": 0, "bbox": [1, 2, float("nan"), 4]},
-    r"id 74 \(box 'none'\)": {"id": 74, "image_id": 0, "bbox": "none"},
-    r"id 75 \(no image 999\)": {"id": 75, "image_id": 999, "bbox": [1, 2, 30, 40]},
-    r"number 3 \(no image None\)": {"bbox": [1, 2, 30, 40]},
-    r"number 3 \(it is int": 5,
-}
+BROKEN = [  # annotations, and what must be said of each
+    (("id 71", "None"), {"id": 71, "image_id": 0, "iscrowd": 0}),
+    (("id 72", [1, 2, 3]), {"id": 72, "image_id": 0, "bbox": [1, 2, 3], "iscrowd": 0}),
+    (("id 73", [1, 2, math.nan, 4]), {"id": 73, "image_id": 0, "bbox": [1, 2, math.nan, 4]}),
+    (("id 74", "'none'"), {"id": 74, "image_id": 0, "bbox": "none"}),
+    (("id 75", 999), {"id": 75, "image_id": 999, "bbox": [1, 2, 30, 40]}),
+    (("number 3", "None"), {"bbox": [1, 2, 30, 40]}),
+    (("number 3", "int"), 5),
+]
 
 
-@pytest.mark.parametrize("message", BROKEN)
+@pytest.mark.parametrize(("values", "note"), BROKEN)
 def test_an_annotation_without_a_box_is_left_out_and_named(
-    tmp_path: Path, message: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, values: tuple[object, ...], note: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = datasets.coco(tmp_path / "root")
     path = root / "annotations" / "instances_train2017.json"
     before = open_set("coco", root, cache=False)
     content = json.loads(path.read_text())
-    note = BROKEN[message]
     if isinstance(note, dict) and note.get("image_id") == 0:
         note = note | {"image_id": content["images"][0]["id"]}
     content["annotations"].append(note)
@@ -111,7 +111,7 @@ def test_an_annotation_without_a_box_is_left_out_and_named(
     assert len(read) == len(before)
     assert all(np.array_equal(read.annotation(i).boxes, before.annotation(i).boxes) for i in range(len(read)))
     count = len(content["annotations"])
-    assert f"1 of {count} annotations are left out" in caplog.text
+    assert lacking(caplog.text, 1, count) == []
     caplog.clear()
     (tmp_path / "boxes").mkdir()
     for image in content["images"]:
@@ -120,7 +120,7 @@ def test_an_annotation_without_a_box_is_left_out_and_named(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fermt.data.pool.sets.in_split", lambda name, split: True)
         assert len(BoxedObjects(tmp_path)) > 0
-    assert re.search(message.replace("number 3", f"number {count - 1}"), caplog.text)
+    assert lacking(caplog.text.replace(f"number {count - 1}", "number 3"), *values) == []
 
 
 def test_boxes_in_every_form(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_boxes_in_every_form(tmp_path: Path) -> None:
 )
 def test_boxes_in_no_form(tmp_path: Path, text: str, line: int) -> None:
     (tmp_path / "boxes").write_text(text)
-    with pytest.raises(ValueError, match=rf"boxes', line {line}: expected .*got"):
+    with refused(ValueError, "boxes'", f"line {line}"):
         read_starts(tmp_path / "boxes")
 
 

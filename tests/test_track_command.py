@@ -22,6 +22,7 @@ from fermt.tracking.sheet import GAP, MOST, WIDTH, ContactSheet
 from fermt.tracking.sources import open_source
 from fermt.tracking.video import Window
 
+from .support.errors import lacking, refused
 from .support.packed import small_model
 
 CLIP = Path(__file__).parents[1] / "examples" / "basketball.mp4"
@@ -108,7 +109,7 @@ def test_a_target_after_the_end_is_reported_and_the_others_kept(folder: Path, we
     (tmp_path / "boxes.txt").write_text("0,a,10,20,30,40\n50,b,50,40,20,20\n")
     code, printed = track(folder, "--boxes", tmp_path / "boxes.txt", "--weights", weights, "--out", tmp_path / "a.csv")
     assert code == 1
-    assert "target 'b' starts in frame 50, and the last frame is 11" in printed
+    assert lacking(printed, "'b'", 50, 11) == []
     assert len(rows(tmp_path / "a.csv")) == FRAMES
 
 
@@ -118,12 +119,12 @@ def test_patterns_are_read_in_natural_order(folder: Path) -> None:
     assert source.count == FRAMES
     for got, want in zip(source, range(FRAMES), strict=True):
         assert np.array_equal(got[..., ::-1], cv2.imread(str(folder / f"frame{want}.png")))
-    with pytest.raises(FileNotFoundError, match="no file matches"):
+    with refused(FileNotFoundError, folder / "*.gif"):
         open_source(str(folder / "*.gif"))
 
 
 class Film:
-    """Stands in for cv2.VideoCapture: a camera or a video of `frames` grey frames, and how many it announces."""
+    """Stands in for cv2.VideoCapture: a camera or a video of `frames` gray frames, and how many it announces."""
 
     frames, announced = 5, 5
     opened: list[object] = []  # noqa: RUF012
@@ -163,7 +164,7 @@ def test_a_camera_is_an_index(film: type[Film], weights: Path, tmp_path: Path) -
     assert len(rows(tmp_path / "a.csv")) == 5
     code, printed = track(7, "--box", BOX, "--weights", weights, "--out", tmp_path / "b.csv")
     assert code == 1
-    assert "no camera 7 can be opened" in printed
+    assert lacking(printed, "camera 7") == []
     assert not (tmp_path / "b.csv").exists()
 
 
@@ -174,7 +175,7 @@ def test_a_video_that_breaks_off_keeps_what_was_read(
     (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\xffmdat")  # a box that should be longer
     code, printed = track(tmp_path / "cut.mp4", "--box", BOX, "--weights", weights, "--out", tmp_path / "a.csv")
     assert code == 1
-    assert "ends after 5 of the 9 frames that it announces" in printed
+    assert lacking(printed, "cut.mp4'", 5, 9) == []
     assert "5 boxes in" in printed
     assert len(rows(tmp_path / "a.csv")) == 5
 
@@ -186,7 +187,7 @@ def test_a_damaged_image_keeps_what_was_read(folder: Path, weights: Path, tmp_pa
         folder, "--box", BOX, "--weights", weights, "--out", out, "--video", tmp_path / "a.mp4", "--every", 2
     )  # fmt: skip
     assert code == 1
-    assert "frame7.png' cannot be read" in printed
+    assert "frame7.png'" in printed
     assert len(rows(out)) == 7
     assert len(list(open_source(tmp_path / "a.mp4"))) == 7
     assert (tmp_path / "a.png").exists()
@@ -219,7 +220,7 @@ def test_an_interruption_keeps_whole_lines(
     out = tmp_path / "a.csv"
     code, printed = track(folder, "--box", BOX, "--weights", weights, "--out", out, "--video", tmp_path / "a.mp4")
     assert code == 130
-    assert "Interrupted: the frames done so far are kept." in printed
+    assert "Interrupted" in printed
     assert len(rows(out)) == 4
     assert out.read_text().endswith("\n")
     assert len(list(open_source(tmp_path / "a.mp4"))) == 4
@@ -326,7 +327,7 @@ def test_pyav_reads_what_opencv_does() -> None:
     ours, theirs = open_source(CLIP), sources.PyAVFile(CLIP)
     assert (theirs.count, theirs.fps) == (ours.count, pytest.approx(ours.fps))
     for a, b, _ in zip(ours, theirs, range(5), strict=False):
-        assert np.abs(a.astype(int) - b.astype(int)).mean() < 2  # colours are converted by two libraries
+        assert np.abs(a.astype(int) - b.astype(int)).mean() < 2  # colors are converted by two libraries
 
 
 def test_a_start_loads_nothing_that_takes_long(fresh_python: Callable[..., str]) -> None:
@@ -383,7 +384,7 @@ def test_drawing_needs_a_display(folder: Path, weights: Path, tmp_path: Path, mo
     monkeypatch.setattr(cv2, "selectROI", refuse, raising=False)
     code, printed = track(folder, "--select", "--weights", weights, "--out", tmp_path / "a.csv")
     assert code == 1
-    assert "no window can be opened: this needs a display" in printed
+    assert "display" in printed
     assert not (tmp_path / "a.csv").exists()
 
 
@@ -395,5 +396,5 @@ def test_an_image_that_opencv_refuses_keeps_what_was_read(
     (folder / "frame3.png").write_bytes(data)
     code, printed = track(folder, "--box", BOX, "--weights", weights, "--out", tmp_path / "a.csv")
     assert code == 1
-    assert "frame3.png' cannot be read" in printed
+    assert "frame3.png'" in printed
     assert len(rows(tmp_path / "a.csv")) == 3

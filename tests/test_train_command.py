@@ -16,6 +16,7 @@ from fermt.cli import app
 from fermt.training import TRAINING
 
 from .support import datasets, micro
+from .support.errors import lacking
 
 SMALL = ("epochs=1", "pairs=8", "batch=4", "workers=0", "validation_pairs=4", "log_every=1")
 
@@ -111,29 +112,28 @@ def test_help_names_every_recipe() -> None:
 
 
 REFUSED = [
-    (("--config", "papper"), "unknown training configuration 'papper'; expected one of paper, paper-got10k"),
-    (("--config", "paper"), "coco, got10k, lasot, trackingnet needs a folder: --dataset coco=FOLDER"),
-    (("--dataset", "got10k="), "--dataset: expected NAME=FOLDER, or NAME alone"),
-    (("--dataset", "got10k=/data"), "dataset must be one of synthetic; got 'got10k'"),
-    (("--set", "epochs"), "an override is key=value, such as epochs=10; got 'epochs'"),
-    (("--set", "epoch=1"), "unknown training fields ['epoch']"),
-    (("--set", "synthetic=hardest"), "unknown synthetic setting 'hardest'"),
-    (("--set", 'synthetic_options={"colour": 1}'), "synthetic_options {'colour': 1} do not fit"),
-    (("--device", "tpu"), "device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
-    (("--backend", "fast"), "unknown backend 'fast'"),
+    (("--config", "papper"), ("'papper'", "paper, paper-got10k")),
+    (("--config", "paper"), ("coco, got10k, lasot, trackingnet", "--dataset coco=FOLDER")),
+    (("--dataset", "got10k="), ("--dataset", "NAME=FOLDER", "'got10k='")),
+    (("--dataset", "got10k=/data"), ("dataset", "synthetic", "'got10k'")),
+    (("--set", "epochs"), ("'epochs'",)),
+    (("--set", "epoch=1"), ("'epoch'", "epochs")),
+    (("--set", "synthetic=hardest"), ("'hardest'", "hard")),
+    (("--set", 'synthetic_options={"color": 1}'), ("synthetic_options", "{'color': 1}")),
+    (("--device", "tpu"), ("auto, cpu, cuda or cuda:N", "'tpu'")),
+    (("--backend", "fast"), ("backend", "'fast'")),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_what_is_refused(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize(("arguments", "values"), REFUSED)
+def test_what_is_refused(tmp_path: Path, arguments: tuple[str, ...], values: tuple[str, ...]) -> None:
     result = run("--out", tmp_path / "run", *arguments)
     assert result.exit_code in (1, 2)
-    assert message in result.output
+    assert lacking(result.output, *values) == []
     assert not (tmp_path / "run").exists()
 
 
 def test_a_root_that_is_not_there_shows_the_layout(tmp_path: Path) -> None:
     result = run("--config", "paper-got10k", "--dataset", f"got10k={tmp_path / 'nowhere'}", "--dry-run")
     assert result.exit_code == 1
-    assert "got10k: there is no" in result.output
     assert "list.txt" in result.output

@@ -12,6 +12,8 @@ import pytest
 import fermt
 from fermt.training import TRAINING, TrainConfig, read_config
 
+from .support.errors import refused
+
 
 def test_the_papers_recipe() -> None:
     paper = read_config("paper")
@@ -51,61 +53,61 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", SimpleNamespace(safe_load=json.loads, YAMLError=ValueError))
     assert read_config(str(tmp_path / "run.yaml")).epochs == 3
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ValueError, match="is YAML, which needs `pip install pyyaml`"):
+    with refused(ValueError, "run.yaml'", "pip install pyyaml"):
         read_config(str(tmp_path / "run.yaml"))
 
 
 BAD_FILES = [
-    ('{"epoch": 3}', r"unknown training fields \['epoch'\]; expected some of model, model_options"),
-    ("{", "is not JSON"),
-    ("[1]", "must hold a mapping of fields, got list"),
-    ('{"base": "x"}', "base must be one of paper, paper-got10k"),
+    ('{"epoch": 3}', ("'epoch'", "model_options")),
+    ("{", ("run.json'", "JSON")),
+    ("[1]", ("run.json'", "list")),
+    ('{"base": "x"}', ("run.json'", "base", "'x'", "paper-got10k")),
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), BAD_FILES)
-def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+@pytest.mark.parametrize(("text", "values"), BAD_FILES)
+def test_bad_files(tmp_path: Path, text: str, values: tuple[str, ...]) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with refused(ValueError, *values):
         read_config(str(tmp_path / "run.json"))
 
 
 def test_no_such_file() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no training configuration at 'x\.json'"):
+    with refused(FileNotFoundError, "'x.json'"):
         read_config("x.json")
-    with pytest.raises(ValueError, match="unknown training configuration 'papper'; expected one of paper, "):
+    with refused(ValueError, "'papper'", "paper"):
         read_config("papper")
 
 
 BAD = [
-    ("epochs", "an override is key=value, such as epochs=10; got 'epochs'"),
-    ("epoch=3", r"unknown training fields \['epoch'\]"),
-    ("epochs.a=3", "epochs has no parts; got 'epochs.a'"),
-    ("epochs=0", "epochs must be at least 1; got 0"),
-    ("epochs=1.5", "epochs must be int, got 1.5"),
-    ("epochs=true", "epochs must be int, got True"),
-    ("lr=fast", "lr must be float, got 'fast'"),
-    ("lr=0", "lr must be positive; got 0"),
-    ("lr=NaN", "lr must be positive; got nan"),
-    ("clip=Infinity", "clip must be positive; got inf"),
-    ("amp=int8", "amp must be one of off, bf16, fp16; got 'int8'"),
-    ("ema=1", r"ema must lie in \[0, 1\); got 1"),
-    ("pairs=100", "an epoch of 100 pairs does not fill one step of 128"),
-    ("data={}", r"data must give each data set a positive share; got \{\}"),
-    ("data.lasot=0", "data must give each data set a positive share"),
-    ("data.lasot=much", "data.lasot must be float, got 'much'"),
-    ("roots.lasot=3", "roots.lasot must be str, got 3"),
-    ("only.vot=a.txt", r"only names \['vot'\], which data does not: got10k"),
-    ("validation={}", "validation names no data set; give one, or set validate_every to 0"),
-    ("model=fermt2", "unknown configuration 'fermt2'"),
-    ("model_options.depth=3", r"model_options \{'depth': 3\} do not fit: expected some of patterns, head"),
-    ("model_options.dim=50", "dim must be a multiple of num_heads 12; got 50"),
+    ("epochs", ("'epochs'",)),
+    ("epoch=3", ("'epoch'", "epochs")),
+    ("epochs.a=3", ("'epochs.a'",)),
+    ("epochs=0", ("epochs", 1, 0)),
+    ("epochs=1.5", ("epochs", "int", 1.5)),
+    ("epochs=true", ("epochs", "int", True)),
+    ("lr=fast", ("lr", "float", "'fast'")),
+    ("lr=0", ("lr", 0)),
+    ("lr=NaN", ("lr", "nan")),
+    ("clip=Infinity", ("clip", "inf")),
+    ("amp=int8", ("amp", "off, bf16, fp16", "'int8'")),
+    ("ema=1", ("ema", "[0, 1)", 1)),
+    ("pairs=100", (100, 128)),
+    ("data={}", ("data", "{}")),
+    ("data.lasot=0", ("data", "'lasot': 0")),
+    ("data.lasot=much", ("data.lasot", "float", "'much'")),
+    ("roots.lasot=3", ("roots.lasot", "str", 3)),
+    ("only.vot=a.txt", ("only", "'vot'", "got10k")),
+    ("validation={}", ("validation", "validate_every")),
+    ("model=fermt2", ("'fermt2'",)),
+    ("model_options.depth=3", ("model_options", "{'depth': 3}", "patterns")),
+    ("model_options.dim=50", ("dim", "num_heads 12", 50)),
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), BAD)
-def test_bad_overrides(change: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(("change", "values"), BAD)
+def test_bad_overrides(change: str, values: tuple[object, ...]) -> None:
+    with refused(ValueError, *values):
         read_config("paper", [change])
 
 

@@ -18,6 +18,7 @@ from fermt.training.optimizer import build_optimizer, set_learning_rate
 from fermt.training.trainer import initial_model, load_pretrained
 
 from .support import micro
+from .support.errors import refused
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -101,7 +102,7 @@ def test_resizing_keeps_what_is_smooth() -> None:
     middle = resized[4:12, 4:12]  # away from the edges, where cells 2k and 2k + 1 lie around the old cell k
     assert torch.allclose(0.5 * (middle[:, ::2, 0] + middle[:, 1::2, 0]), line[2:6].expand(8, 4), atol=0.02)
     assert torch.allclose(0.5 * (middle[::2, :, 1] + middle[1::2, :, 1]), line[2:6, None].expand(4, 8), atol=0.02)
-    with pytest.raises(ValueError, match="a square number of rows"):
+    with refused(ValueError, (1, 10, 3)):
         checkpoints.resize_positions(torch.zeros(1, 10, 3), 4)
 
 
@@ -113,7 +114,7 @@ def test_a_run_starts_from_a_file_of_another_image_size(tmp_path: Path) -> None:
     assert torch.equal(
         large.state_dict()["box_head.conv1_ctr.0.weight"], small.state_dict()["box_head.conv1_ctr.0.weight"]
     )
-    with pytest.raises(ValueError, match="do not fit"):
+    with refused(ValueError, "extra"):
         checkpoints.load_resized(
             large, fermt.build_model(small.config, backend="auto").state_dict() | {"extra": torch.zeros(1)}
         )

@@ -14,6 +14,8 @@ import fermt
 import fermt_kernels as fk
 from fermt_kernels.testing import attention_inputs, unit_inputs
 
+from .support.errors import refused
+
 QKV = torch.linspace(-1, 1, 2 * 9 * 36, dtype=torch.float64).sin().view(2, 9, 36)
 WEIGHTS = fk.DAUWeights(*(w.double() for w in unit_inputs((1, 3, 6, 5))[1]))
 
@@ -77,7 +79,7 @@ def test_forward_mode_on_dual_tensors(op: str) -> None:
 
 def test_a_named_backend_says_that_it_cannot(backend: str) -> None:
     x = torch.randn(1, 9, 36)
-    with pytest.raises(RuntimeError, match=f"{backend}.*'auto' or 'reference'"):
+    with refused(RuntimeError, f"'{backend}'", "'auto'", "'reference'"):
         torch.func.grad(lambda y: fk.mixed_attention(y, 3, 4, backend=backend).sum())(x)
 
 
@@ -157,16 +159,16 @@ def test_numpys_integers_are_integers() -> None:
     x = torch.randn(1, 9, 36)
     assert torch.equal(fk.mixed_attention(x, np.int64(3), np.int32(4)), fk.mixed_attention(x, 3, 4))
     assert fk.modules.TemplateSearchAttention(36, np.int64(3)).num_heads == 3
-    with pytest.raises(TypeError, match="num_template must be an int"):
+    with refused(TypeError, "num_template", "int", 4.0):
         fk.mixed_attention(x, 3, 4.0)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="num_template must be an int"):
+    with refused(TypeError, "num_template", "int", True):
         fk.mixed_attention(x, 3, True)
 
 
 def test_the_error_of_a_second_derivative_names_what_exists() -> None:
     x = torch.randn(1, 9, 36, requires_grad=True)
     (first,) = torch.autograd.grad(fk.mixed_attention(x, 3, 4).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"fermt_kernels\.reference\.attention,"):
+    with refused(RuntimeError, "fermt_kernels.reference.attention"):
         first.sum().backward()
     assert fk.reference.attention
 

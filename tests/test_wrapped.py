@@ -14,6 +14,7 @@ import fermt_kernels as fk
 from fermt import checkpoints
 from fermt_kernels.wrapped import NAMES_SHOWN, stripped, unwrapped
 
+from .support.errors import refused
 from .support.tracking import save_steady
 
 
@@ -92,7 +93,7 @@ def peft_adapter(model: nn.Module) -> nn.Module:
 def test_adapters_have_to_be_merged_first(adapt: Callable, model: fermt.FERMT, tmp_path: Path) -> None:
     adapted, target = adapt(model), tmp_path / "adapted.safetensors"
     for call in (fermt.Tracker, fk.frame.pack, lambda m: fermt.save(m, target)):
-        with pytest.raises(ValueError, match="merge them first"):
+        with refused(ValueError, "adapter"):
             call(adapted)
     assert not target.exists()
 
@@ -100,7 +101,7 @@ def test_adapters_have_to_be_merged_first(adapt: Callable, model: fermt.FERMT, t
 def test_save_refuses_what_load_would(model: fermt.FERMT, tmp_path: Path) -> None:
     target = tmp_path / "bad.safetensors"
     model.backbone.norm.register_buffer("extra", torch.zeros(1))
-    with pytest.raises(ValueError, match=r"1 unexpected: backbone\.norm\.extra"):
+    with refused(ValueError, 1, "backbone.norm.extra"):
         fermt.save(model, target)
     with pytest.raises(TypeError, match="Linear"):
         fermt.save(nn.Linear(2, 2), target)
@@ -110,7 +111,7 @@ def test_save_refuses_what_load_would(model: fermt.FERMT, tmp_path: Path) -> Non
 
 
 def test_long_lists_of_keys_are_cut(model: fermt.FERMT) -> None:
-    with pytest.raises(ValueError, match=r"missing: .* and \d+ more") as caught:
+    with refused(ValueError, "missing", "other") as caught:
         fermt.load_state_dict(model, {"other": torch.zeros(1)})
     assert str(caught.value).count("backbone.") <= NAMES_SHOWN
     assert len(str(caught.value)) < 1000

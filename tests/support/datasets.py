@@ -1,4 +1,4 @@
-"""Miniature data sets in the layouts of the real ones. Frame t of sequence i is of one colour, which says i and t."""
+"""Miniature data sets in the layouts of the real ones. Frame t of sequence i is of one color, which says i and t."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEIGHT, WIDTH = 90, 120
 SEQUENCES, FRAMES = 3, 5
 
 
-def colour(i: int, t: int) -> tuple[int, int, int]:
+def color(i: int, t: int) -> tuple[int, int, int]:
     """RGB."""
     return 30 + 40 * i, 40 + 10 * t, 128
 
@@ -45,7 +45,7 @@ def got10k(root: Path, sequences: int = SEQUENCES, frames: int = FRAMES, split: 
     for i, name in enumerate(names):
         folder = root / split / name
         for t in range(frames):
-            write_image(folder / f"{t + 1:08d}.jpg", colour(i, t))
+            write_image(folder / f"{t + 1:08d}.jpg", color(i, t))
         if split == "test":
             write_rows(folder / "groundtruth.txt", boxes(i, 1).tolist())
             continue
@@ -66,7 +66,7 @@ def lasot(root: Path, names: Sequence[str] = ("airplane-1", "airplane-2", "hand-
         write_rows(folder / "full_occlusion.txt", [[float(t == 1) for t in range(FRAMES)]])
         write_rows(folder / "out_of_view.txt", [[float(t == 2) for t in range(FRAMES)]])
         for t in range(FRAMES):
-            write_image(folder / "img" / f"{t + 1:08d}.jpg", colour(i, t))
+            write_image(folder / "img" / f"{t + 1:08d}.jpg", color(i, t))
     (root / "training_set.txt").write_text("\n".join(names))
     return root
 
@@ -79,7 +79,7 @@ def trackingnet(root: Path) -> Path:
         rows[1:3, 2 + i % 2] = 0
         write_rows(root / part / "anno" / f"{sequence}.txt", rows.tolist())
         for t in range(FRAMES):
-            write_image(root / part / "frames" / sequence / f"{t}.jpg", colour(i, t))
+            write_image(root / part / "frames" / sequence / f"{t}.jpg", color(i, t))
     return root
 
 
@@ -95,7 +95,7 @@ def coco(root: Path, images: str = "train2017") -> Path:
     (root / "annotations").mkdir(parents=True)
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content | {"annotations": notes}))
     for i in range(SEQUENCES):
-        write_image(root / images / f"{100 + i:012d}.jpg", colour(i, 0))
+        write_image(root / images / f"{100 + i:012d}.jpg", color(i, 0))
     return root
 
 
@@ -109,7 +109,7 @@ def imagenet_vid(root: Path) -> Path:
             path = root / "Annotations" / "VID" / "train" / name / f"{t:06d}.xml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"<annotation><folder>{name}</folder>{objects}</annotation>")
-            write_image(root / "Data" / "VID" / "train" / name / f"{t:06d}.JPEG", colour(2 * snippet, t))
+            write_image(root / "Data" / "VID" / "train" / name / f"{t:06d}.JPEG", color(2 * snippet, t))
     return root
 
 
@@ -134,7 +134,7 @@ def following(i: int, frames: int) -> np.ndarray:
 
 
 def write_images(folder: Path, numbers: Sequence[int], digits: int, suffix: str = ".jpg") -> None:
-    """Files of one grey image."""
+    """Files of one gray image."""
     folder.mkdir(parents=True, exist_ok=True)
     data = cv2.imencode(suffix, np.full((24, 32, 3), 128, np.uint8))[1].tobytes()
     for number in numbers:

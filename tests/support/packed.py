@@ -152,8 +152,8 @@ def frame(blob: Tensor, template: Tensor, search: Tensor) -> dict[str, Tensor]:
     h = reader.header
     assert h.total_bytes == blob.nbytes
     n, m = ((size // h.patch) ** 2 for size in (h.template_size, h.search_size))
-    normalise = reader.floats(2, 3)
-    images = [(crop * normalise[0] + normalise[1]).permute(2, 0, 1)[None] for crop in (template, search)]
+    normalize = reader.floats(2, 3)
+    images = [(crop * normalize[0] + normalize[1]).permute(2, 0, 1)[None] for crop in (template, search)]
     if h.dau:
         weights = fk.DAUWeights(*(reader.floats(*shape) for shape in _unit_shapes(h)))
         images = [fk.dual_attention_unit(image, weights, backend="reference") for image in images]

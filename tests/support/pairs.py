@@ -1,4 +1,4 @@
-"""Pairs that cost nothing to make and can be learnt: a coloured rectangle on noise."""
+"""Pairs that cost nothing to make and can be learned: a colored rectangle on noise."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from .pairs import Rectangles
 def gradients(world: World, accumulate: int) -> dict[str, Tensor]:
     """Of one step of 8 pairs in float64.
 
-    Batch norms are frozen, for in a process's own batch they would have other statistics, and every box has its centre
+    Batch norms are frozen, for in a process's own batch they would have other statistics, and every box has its center
     in the map, for the focal loss divides by the number of those that have.
     """
     settings = micro.config(model_options={"drop_path": 0.0}, pairs=8, batch=8, accumulate=accumulate, clip=1e9)

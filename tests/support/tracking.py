@@ -16,7 +16,7 @@ from fermt.tracking import multi_tracker, tracker
 from .packed import CONFIGS, small_model
 
 Row = tuple[float, ...]  # cx, cy, w, h in [0, 1] of the search region, and the score
-STEPS: list[Row] = [  # without the score: off the centre, and about as large as the target
+STEPS: list[Row] = [  # without the score: off the center, and about as large as the target
     (0.55, 0.48, 0.28, 0.22),
     (0.46, 0.56, 0.24, 0.23),
     (0.52, 0.53, 0.26, 0.27),

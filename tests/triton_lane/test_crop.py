@@ -25,7 +25,7 @@ LAYOUTS = {
     "planes": lambda x: x.permute(2, 0, 1).contiguous().permute(1, 2, 0),
     "a window": lambda x: torch.nn.functional.pad(x, (1, 0, 2, 2, 3, 3))[3:-3, 2:-2, 1:],
     "every second pixel": lambda x: x.repeat_interleave(2, 1)[:, ::2],
-    "grey": lambda x: x[..., :1].expand(x.shape),
+    "gray": lambda x: x[..., :1].expand(x.shape),
 }
 
 
