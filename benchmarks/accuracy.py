@@ -24,7 +24,7 @@ from fermt.progress import ProgressDisplay, duration
 from fermt.signals import exit_status
 from fermt_kernels.files import atomic_write
 
-from .accuracy_data import LabelledSequence, Scores, find_sequences, score
+from .accuracy_data import LabeledSequence, Scores, find_sequences, score
 from .accuracy_trackers import FORMS, PEERS, Entry, entries
 from .harness import Threads, facts, headline, names_among, table
 
@@ -40,8 +40,8 @@ LEGEND = (
 Results = dict[str, dict[str, Scores]]  # by sequence, by tracker
 
 
-def follow(sequence: LabelledSequence, taking_part: Sequence[Entry], tell: Callable[[], None]) -> dict[str, Scores]:
-    """Takes all trackers through a sequence, frame by frame; `tell` is called after each frame.
+def follow(sequence: LabeledSequence, taking_part: Sequence[Entry], on_frame: Callable[[], None]) -> dict[str, Scores]:
+    """Takes all trackers through a sequence, frame by frame; `on_frame` is called after each.
 
     Raises:
         OSError, ValueError, RuntimeError, cv2.error: an image that cannot be read, or a tracker's own error.
@@ -54,12 +54,12 @@ def follow(sequence: LabelledSequence, taking_part: Sequence[Entry], tell: Calla
             else:
                 entry.follower.init(image, sequence.truth[0].tolist())
                 boxes[entry.name].append(sequence.truth[0].tolist())
-        tell()
+        on_frame()
     return {name: score(np.array(rows, np.float64), sequence.truth) for name, rows in boxes.items()}
 
 
 def run(
-    sequences: Sequence[LabelledSequence], taking_part: Sequence[Entry], console: Console, results: Results
+    sequences: Sequence[LabeledSequence], taking_part: Sequence[Entry], console: Console, results: Results
 ) -> dict[str, str]:
     """Fills in `results` and prints a line a sequence; sequences that failed, with the reason."""
     failures: dict[str, str] = {}
@@ -69,13 +69,13 @@ def run(
         for sequence in sequences:
             ahead = frames + len(sequence.truth)
 
-            def tell() -> None:
+            def on_frame() -> None:
                 nonlocal frames
                 frames += 1
                 display.update(frames, f"{len(results) + len(failures)}/{len(sequences)} sequences")
 
             try:
-                results[sequence.name] = follow(sequence, taking_part, tell)
+                results[sequence.name] = follow(sequence, taking_part, on_frame)
             except FAILURES as error:
                 failures[sequence.name] = str(error)
                 display.say(f"{sequence.name}: left out, {error}", "bold red")
@@ -88,7 +88,7 @@ def run(
     return failures
 
 
-def grouped(texts: Sequence[str], sequences: Sequence[LabelledSequence]) -> dict[str, list[str]]:
+def grouped(texts: Sequence[str], sequences: Sequence[LabeledSequence]) -> dict[str, list[str]]:
     """Groups by name; BadParameter for one that is not NAME=SEQUENCE,... of sequences that are there."""
     known = {sequence.name: sequence for sequence in sequences}
     groups = {}
@@ -101,7 +101,7 @@ def grouped(texts: Sequence[str], sequences: Sequence[LabelledSequence]) -> dict
     return groups
 
 
-def read(paths: Sequence[Path], frames: int) -> list[LabelledSequence]:
+def read(paths: Sequence[Path], frames: int) -> list[LabeledSequence]:
     """The sequences at all paths, cut to so many frames; ValueError if two have one name."""
     sequences = [sequence.first(frames) for path in paths for sequence in find_sequences(path)]
     names = [sequence.name for sequence in sequences]

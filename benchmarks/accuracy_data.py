@@ -24,7 +24,7 @@ LAYOUT = (
 )
 
 
-class LabelledSequence(NamedTuple):
+class LabeledSequence(NamedTuple):
     """Frames and their true boxes."""
 
     name: str
@@ -45,7 +45,7 @@ class LabelledSequence(NamedTuple):
             count = f"{read} frames" if read < len(self.truth) else f"more than {len(self.truth)} frames"
             raise ValueError(f"{self.name}: its labels are of {len(self.truth)} frames, and it has {count}")
 
-    def first(self, frames: int) -> LabelledSequence:
+    def first(self, frames: int) -> LabeledSequence:
         """The sequence cut to so many frames, if it has more; 0 leaves it as it is. ValueError if no label is left."""
         if not 0 < frames < len(self.truth):
             return self
@@ -55,7 +55,7 @@ class LabelledSequence(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What a tracker reached on a sequence, over the labelled frames after the first; each from 0 to 1."""
+    """What a tracker reached on a sequence, over the labeled frames after the first; each from 0 to 1."""
 
     ao: float  # average overlap, the mean IoU
     sr: float  # success rate: frames whose IoU is above 0.5
@@ -79,7 +79,7 @@ def score(boxes: np.ndarray, truth: np.ndarray) -> Scores:
     return Scores(float(overlaps.mean()), float(success @ half), float(success @ metrics.mean(OVERLAPS)), len(overlaps))
 
 
-def find_sequences(path: Path) -> list[LabelledSequence]:
+def find_sequences(path: Path) -> list[LabeledSequence]:
     """The sequences at a path: one of them, or a folder of them, in the order of their names.
 
     Raises:
@@ -103,13 +103,13 @@ def _labels_in(folder: Path) -> Path | None:
     return next((folder / name for name in (DENSE, SPARSE) if (folder / name).is_file()), None)
 
 
-def _folder(folder: Path) -> LabelledSequence:
+def _folder(folder: Path) -> LabeledSequence:
     labels = _labels_in(folder)
     assert labels is not None
     return _sequence(folder.resolve().name, open_source(folder), labels)
 
 
-def _video(video: Path) -> LabelledSequence:
+def _video(video: Path) -> LabeledSequence:
     labels = video.with_name(video.stem + BESIDE)
     if not labels.is_file():
         raise FileNotFoundError(f"no labels at {str(labels)!r}, for the video {str(video)!r}")
@@ -124,9 +124,9 @@ def _video_of(labels: Path) -> Path:
     return found[0]
 
 
-def _sequence(name: str, source: Source, labels: Path) -> LabelledSequence:
+def _sequence(name: str, source: Source, labels: Path) -> LabeledSequence:
     whole = labels.name == DENSE
-    return LabelledSequence(name, source, read_dense(labels) if whole else read_sparse(labels), whole)
+    return LabeledSequence(name, source, read_dense(labels) if whole else read_sparse(labels), whole)
 
 
 def read_dense(file: Path) -> np.ndarray:
@@ -184,7 +184,7 @@ def _checked(file: Path, boxes: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def labelled(sequence: LabelledSequence) -> Iterator[tuple[np.ndarray, Box]]:
+def labeled(sequence: LabeledSequence) -> Iterator[tuple[np.ndarray, Box]]:
     """(image, box) of each frame that has a box."""
     for image, box, valid in zip(sequence.images(), sequence.truth, valid_boxes(sequence.truth), strict=True):
         if valid:

@@ -1,4 +1,4 @@
-"""What is measured by `benchmarks.accuracy`: the model in each of its forms, and other people's trackers."""
+"""Trackers that `benchmarks.accuracy` measures: the model in each of its forms, and other people's trackers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fermt.tracking.network import ModuleNetwork, Network, PackedNetwork, hann_w
 from fermt.tracking.target import Options, Target, advance
 from fermt.weights import located
 
-from .accuracy_data import find_sequences, labelled
+from .accuracy_data import find_sequences, labeled
 from .harness import ROOT
 from .peers import PeerMissingError, onnxruntime_session
 
-EXAMPLES = ROOT / "examples"  # whose labelled clips int8 is calibrated on
+EXAMPLES = ROOT / "examples"  # whose labeled clips int8 is calibrated on
 CSRT_CREATE = ("TrackerCSRT_create", "legacy.TrackerCSRT_create")  # where OpenCV's versions have it
 CSRT_INSTALL = "pip uninstall opencv-python-headless, then pip install opencv-contrib-python-headless"
 NANO_FILES = ("nanotrack_backbone_sim.onnx", "nanotrack_head_sim.onnx")
@@ -118,10 +118,10 @@ class OnnxNetwork:
 
 
 def calibration(config: fermt.ModelConfig) -> tuple[Tensor, Tensor]:
-    """Templates and search regions, uint8 (N, S, S, 3), of the labelled frames of the example clips."""
+    """Templates and search regions, uint8 (N, S, S, 3), of the labeled frames of the example clips."""
     templates, searches = [], []
     for sequence in find_sequences(EXAMPLES):
-        frames = list(labelled(sequence))
+        frames = list(labeled(sequence))
         template = crop_target(*frames[0], config.template_factor, config.template_size).image
         for image, box in frames[1:]:
             templates.append(template)

@@ -1,4 +1,4 @@
-"""How far each usable backend is from float64, beside eager PyTorch, op by op and for the whole model."""
+"""Distance of each usable backend from float64, beside eager PyTorch, op by op and for the whole model."""
 
 from __future__ import annotations
 

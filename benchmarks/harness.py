@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fermt_kernels as fk
-from fermt.machine import cpu_name
+from fermt.machine import cores, cpu_name
 from fermt.progress import ProgressDisplay, duration
 from fermt_kernels.cpp import library
 
@@ -203,7 +203,7 @@ def facts() -> dict[str, Any]:
         "commit": commit(),
         "date": date.today().isoformat(),
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "isa": library.load().isa if library.unavailable_reason() is None else None,
         "system": f"{platform.system()} {platform.release()}",

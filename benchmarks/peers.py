@@ -1,4 +1,4 @@
-"""What a tracked frame is compared with: the plain model in PyTorch, ONNX Runtime and OpenVINO."""
+"""Competitors of a tracked frame: the plain model in PyTorch, ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def export_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequen
 
 
 def onnxruntime_session(path: Path, threads: int) -> Any:
-    """An ONNX file in ONNX Runtime, all graph optimisations on."""
+    """An ONNX file in ONNX Runtime, all graph optimizations on."""
     try:
         import onnxruntime
     except ImportError as error:

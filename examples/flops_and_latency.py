@@ -1,4 +1,4 @@
-"""What FERMT costs, counted and measured here: python examples/flops_and_latency.py
+"""Cost of FERMT, counted and measured on this machine: python examples/flops_and_latency.py
 
 On a command line: `python -m benchmarks.flops` in the source tree, and `fermt bench`.
 """

@@ -61,8 +61,8 @@ def decode_center(maps: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
     grid = score.shape[-1]
     window = np.hanning(grid + 2)[1:-1]
     row, column = np.unravel_index((score[0] * np.outer(window, window)).argmax(), (grid, grid))
-    centre = (np.array((column, row)) + offsets[:, row, column]) / grid
-    return np.concatenate((centre, sizes[:, row, column])), float(score.max())
+    center = (np.array((column, row)) + offsets[:, row, column]) / grid
+    return np.concatenate((center, sizes[:, row, column])), float(score.max())
 
 
 def decode_corner(maps: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:

@@ -21,12 +21,6 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     return torch.cat((center - 0.5 * size, center + 0.5 * size), dim=-1)
 
 
-def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Converts boxes, (..., 4), from two corners to center and size."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat((0.5 * (low + high), high - low), dim=-1)
-
-
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Converts boxes, (..., 4), from corner and size to two corners."""
     return torch.cat((boxes[..., :2], boxes[..., :2] + boxes[..., 2:]), dim=-1)

@@ -27,6 +27,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pick_device(name: str, weights: Path | None = None) -> str:
     """Resolves the name of a device: "auto" is a GPU if there is one, else the CPU.
 
@@ -51,7 +56,7 @@ def facts(device: str | torch.device = "cpu") -> dict[str, Any]:
     return {
         "device": str(device),
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "fermt_kernels": fk.__version__,

@@ -1,4 +1,4 @@
-"""Whether a result is as accurate as eager PyTorch, and inputs to find out with. Must be imported by name.
+"""The accuracy rule, by which a result is as accurate as eager PyTorch, and inputs for it. Must be imported by name.
 
 from fermt_kernels.testing import assert_accurate
 assert_accurate(actual, eager, truth)   # eager: the same in eager PyTorch, same dtype; truth: the same in float64

@@ -11,7 +11,7 @@ import pytest
 
 from fermt import ModelConfig
 from fermt.data.augment import NONE, View, make_pair
-from fermt.data.pairs import pair_generator
+from fermt.data.pairs import generator_for
 from fermt.data.synthetic import SyntheticConfig, SyntheticPairs, SyntheticSequences, pairs, synthetic_config
 
 CONFIG = ModelConfig()
@@ -73,7 +73,7 @@ def test_a_known_rectangle_by_both_ways(config: SyntheticConfig, monkeypatch: py
         view = View(sequences.image(i, 5), box)
         for name, pair in (
             ("synthetic", source.pair(0, i)),
-            ("real", make_pair(view, view, CONFIG, NONE, pair_generator(0, 0, i))),
+            ("real", make_pair(view, view, CONFIG, NONE, generator_for(0, 0, i))),
         ):
             assert pair is not None
             x, y, w, h = (pair["box"].numpy() * CONFIG.search_size).tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from fermt import ModelConfig
+from fermt.data.pairs import generator_for
 from fermt.data.synthetic import (
     PRESETS,
     SyntheticConfig,
@@ -24,8 +24,8 @@ from fermt.data.synthetic.extents import boxes_inside
 from fermt.data.synthetic.objects import drawn, lookalike
 from fermt.data.synthetic.render import View, layer
 from fermt.data.synthetic.scene import Scene, World
-from fermt.data.synthetic.textures import generator
 
+from .support.errors import lacking, refused
 from .support.masks import edges_of
 
 SMALL = {"height": 180, "width": 320, "frames": 60}
@@ -163,11 +163,11 @@ def test_boxes_stay_in_the_frame_and_move_smoothly() -> None:
 
 
 def test_every_object_is_its_own_and_lookalikes_share_shape_or_texture() -> None:
-    looks = [drawn(generator(1, i)) for i in range(60)]
+    looks = [drawn(generator_for(1, i)) for i in range(60)]
     assert len({look.alpha.tobytes() for look in looks}) > 55
     assert len({look.colors.tobytes() for look in looks}) == 60
     for i, look in enumerate(looks):
-        other = lookalike(generator(2, i), look)
+        other = lookalike(generator_for(2, i), look)
         same = (np.array_equal(other.alpha, look.alpha), np.array_equal(other.colors, look.colors))
         assert sorted(same) == [False, True]
 
@@ -209,8 +209,8 @@ def test_images_without_alpha_fill_shapes_and_backgrounds(tmp_path: Path) -> Non
 
 def test_no_other_object_has_the_picture_of_the_target(tmp_path: Path) -> None:
     discs = {}
-    for name, colour in (("red", (0, 0, 255, 255)), ("green", (0, 255, 0, 255))):
-        discs[name] = cv2.circle(np.zeros((60, 60, 4), np.uint8), (30, 30), 25, colour, -1)
+    for name, color in (("red", (0, 0, 255, 255)), ("green", (0, 255, 0, 255))):
+        discs[name] = cv2.circle(np.zeros((60, 60, 4), np.uint8), (30, 30), 25, color, -1)
     folder = folder_of(tmp_path / "objects", **discs)
     world = World(synthetic_config("hard", objects=str(folder), lookalike=0.0), 0)
     others = 0
@@ -232,7 +232,7 @@ def test_a_damaged_image_is_reported_once_and_passed_over(tmp_path: Path) -> Non
         for i in range(8):
             Scene(world, i).poses(np.zeros(1))
     (warned,) = caught
-    assert re.search(r"bad\.png.*cannot be read: .*; it is skipped", str(warned.message))
+    assert lacking(str(warned.message), "bad.png'") == []
 
 
 def test_folders_without_images_are_errors(tmp_path: Path) -> None:
@@ -240,13 +240,13 @@ def test_folders_without_images_are_errors(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "bad.jpg").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match="holds no images"):
+    with refused(ValueError, tmp_path / "empty"):
         SyntheticSequences(config=SyntheticConfig(objects=str(tmp_path / "empty")))
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with refused(FileNotFoundError, tmp_path / "missing"):
         SyntheticPairs(MODEL, config=SyntheticConfig(backgrounds=str(tmp_path / "missing")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match="no image in folder"):
+        with refused(ValueError, damaged):
             SyntheticSequences(config=SyntheticConfig(backgrounds=str(damaged))).image(0, 0)
 
 
@@ -254,23 +254,22 @@ def test_settings_by_name_and_what_is_refused() -> None:
     assert synthetic_config("standard") == SyntheticConfig()
     assert synthetic_config("easy", frames=10).frames == 10
     assert PRESETS["easy"].speed < PRESETS["standard"].speed < PRESETS["hard"].speed
-    refusals = {
-        "unknown synthetic setting 'odd'": lambda: synthetic_config("odd"),
-        "deformation must lie in": lambda: SyntheticConfig(deformation=0.5),
-        "frames must lie in": lambda: SyntheticConfig(frames=1),
-        "size must be two numbers": lambda: SyntheticConfig(size=(0.5, 0.1)),
-        "sequences must be at least 1, got 0": lambda: SyntheticSequences(0),
-        "seed must be at least 0, got -1": lambda: SyntheticSequences(1, -1),
-        "pairs must be at least 1, got 0": lambda: SyntheticPairs(MODEL, 0, 0),
-    }
-    for message, call in refusals.items():
-        with pytest.raises(ValueError, match=message):
-            call()
-    for call in (
-        lambda: SyntheticSequences(2).image(2, 0),
-        lambda: SyntheticSequences(2).image(0, 240),
-        lambda: SyntheticSequences(2).annotation(-1),
-        lambda: SyntheticPairs(MODEL, pairs=5).pair(0, 5),
+    for call, *values in (
+        (lambda: synthetic_config("odd"), "'odd'", "easy"),
+        (lambda: SyntheticConfig(deformation=0.5), "deformation", 0.5),
+        (lambda: SyntheticConfig(frames=1), "frames", 1),
+        (lambda: SyntheticConfig(size=(0.5, 0.1)), "size", (0.5, 0.1)),
+        (lambda: SyntheticSequences(0), "sequences", 0),
+        (lambda: SyntheticSequences(1, -1), "seed", -1),
+        (lambda: SyntheticPairs(MODEL, 0, 0), "pairs", 0),
     ):
-        with pytest.raises(IndexError, match="got"):
+        with refused(ValueError, *values):
+            call()
+    for call, got in (
+        (lambda: SyntheticSequences(2).image(2, 0), 2),
+        (lambda: SyntheticSequences(2).image(0, 240), 240),
+        (lambda: SyntheticSequences(2).annotation(-1), -1),
+        (lambda: SyntheticPairs(MODEL, pairs=5).pair(0, 5), 5),
+    ):
+        with refused(IndexError, got):
             call()

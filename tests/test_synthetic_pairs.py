@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from fermt import ModelConfig
-from fermt.data import crop_target
+from fermt.data import crop_target, target_square
 from fermt.data.synthetic import SyntheticPairs, SyntheticSequences, synthetic_config
-from fermt.data.synthetic.protocol import squares
 from fermt.data.synthetic.render import View, render
 from fermt.data.synthetic.scene import Scene, World
+
+from .support.errors import refused
 
 MODEL = ModelConfig(template_size=64, search_size=128)
 SMALL = {"height": 180, "width": 320, "frames": 60}  # of frames, where not all of them is looked at
@@ -64,8 +65,8 @@ def test_pairs_have_the_form_and_the_statistics_of_the_recipe(pairs: list[dict[s
         assert pair["box"].shape == (4,)
         assert pair["box"].dtype == torch.float32
     check_statistics(np.stack([pair["box"].numpy() for pair in pairs]))
-    grey = [bool((pair["search"] == pair["search"][..., :1]).all()) for pair in pairs]
-    assert 0 < sum(grey) < 25
+    gray = [bool((pair["search"] == pair["search"][..., :1]).all()) for pair in pairs]
+    assert 0 < sum(gray) < 25
 
 
 def test_the_target_differs_from_what_is_around_it(pairs: list[dict[str, torch.Tensor]]) -> None:
@@ -87,7 +88,7 @@ def test_crops_are_those_of_the_frames(factor: float) -> None:
     sequences, world = SyntheticSequences(6, 1, config), World(config, 1)
     for i in range(6):
         box = sequences.annotation(i).boxes[30]
-        left, top, side = squares(box, factor).tolist()
+        left, top, side = target_square(tuple(box), factor)
         found = render(Scene(world, i), i, 30, View(left, top, size / side, size, size))
         expected = crop_target(sequences.image(i, 30), tuple(box), factor, size).image.astype(int)
         off = {
@@ -96,11 +97,11 @@ def test_crops_are_those_of_the_frames(factor: float) -> None:
             for dy in (-1, 0, 1)
         }
         assert min(off, key=off.__getitem__) == (0, 0), off
-        assert off[0, 0] < 4  # grey levels
+        assert off[0, 0] < 4  # gray levels
 
 
 def test_a_target_that_cannot_be_seen_ends_in_an_error_that_says_so() -> None:
     config = synthetic_config("hard", occluders=8, min_visible=1.0, size=(0.9, 1.0), speed=1.0, **SMALL)
-    with pytest.raises(RuntimeError, match="min_visible is 1"):
+    with refused(RuntimeError, "min_visible", 1.0):
         for index in range(40):
             SyntheticPairs(MODEL, 0, 40, config).pair(0, index)

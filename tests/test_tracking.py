@@ -23,6 +23,7 @@ from fermt.tracking.sources import open_source
 from fermt.tracking.video import VideoWriter, annotate
 
 from .conftest import ROOT
+from .support.errors import lacking, refused
 
 CLIP = ROOT / "examples" / "basketball.mp4"
 BOX = (30.0, 20.0, 25.5, 22.25)
@@ -92,13 +93,13 @@ def test_the_command_line_takes_a_packed_model(model: fermt.FERMT, folder: Path,
     assert boxes["packed"] == boxes["chosen"]
     wrong = CliRunner().invoke(app, [*common, str(packed), "--device", "cuda"])
     assert wrong.exit_code == 1
-    assert "is a packed model, which runs on the CPU; got device 'cuda'" in wrong.output
+    assert lacking(wrong.output, packed, "'cuda'") == []
     assert "got 'int4'" in CliRunner().invoke(app, [*common, str(packed), "--dtype", "int4"]).output
 
 
 @pytest.mark.parametrize("box", [(-95.0, 40.0, 100.0, 4.0), (40.0, -95.0, 4.0, 100.0), (119.0, 40.0, 4.0, 4.0)])
 def test_a_crop_beyond_the_image_is_refused(box: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="does not meet the image of 120 x 90"):
+    with refused(ValueError, box, "120 x 90"):
         crop_target(IMAGE, box, 1.0, 32)
 
 
@@ -139,43 +140,44 @@ def test_corner_head_tracks_too() -> None:
 
 
 BAD_IMAGES = [
-    ("frame.png", TypeError, r"must be a uint8 array \(H, W, 3\), RGB or BGR, .*, grayscale; got str"),
-    (IMAGE.astype(np.float32), TypeError, "must be a uint8 array .*; got dtype float32"),
-    (IMAGE[0, 0], ValueError, r"at least 2 x 2 pixels; got shape \(3,\)"),
-    (IMAGE[None], ValueError, r"got shape \(1, 90, 120, 3\)"),
-    (np.zeros((9, 9, 2), np.uint8), ValueError, r"got shape \(9, 9, 2\)"),
-    (IMAGE[:0], ValueError, r"got shape \(0, 120, 3\)"),
+    ("frame.png", TypeError, ("uint8", "(H, W, 3)", "str")),
+    (IMAGE.astype(np.float32), TypeError, ("uint8", "float32")),
+    (IMAGE[0, 0], ValueError, ("2 x 2", (3,))),
+    (IMAGE[None], ValueError, ((1, 90, 120, 3),)),
+    (np.zeros((9, 9, 2), np.uint8), ValueError, ((9, 9, 2),)),
+    (IMAGE[:0], ValueError, ((0, 120, 3),)),
 ]
 BAD_BOXES = [
-    ((10, 10, 0, 5), r"positive width and height, got \(x, y, w, h\) = \(10.0, 10.0, 0.0, 5.0\)"),
-    ((10, 10, 5, -1), "positive width and height"),
-    ((200, 10, 5, 5), r"= \(200.0, 10.0, 5.0, 5.0\) lies outside the image of 120 x 90 pixels"),
-    ((-30, 10, 30, 5), "lies outside the image"),
-    ((10, 10, float("nan"), 5), "four finite numbers"),
-    ((0, 0, 2e8, 5), r"at most 1e\+08 pixels a side, got .* 200000000.0"),
-    ((10, 10, 5), r"four numbers \(x, y, w, h\) in pixels, got \(10, 10, 5\)"),
-    ("abcd", "four numbers"),
+    ((10, 10, 0, 5), (10.0, 10.0, 0.0, 5.0)),
+    ((10, 10, 5, -1), (10.0, 10.0, 5.0, -1.0)),
+    ((200, 10, 5, 5), (200.0, 10.0, 5.0, 5.0), "120 x 90"),
+    ((-30, 10, 30, 5), (-30.0, 10.0, 30.0, 5.0), "120 x 90"),
+    ((10, 10, float("nan"), 5), "nan"),
+    ((0, 0, 2e8, 5), "1e+08", "200000000.0"),
+    ((10, 10, 5), (10, 10, 5)),
+    ("abcd", "'abcd'"),
 ]
 
 
-@pytest.mark.parametrize(("image", "error", "message"), BAD_IMAGES)
-def test_bad_images(model: fermt.FERMT, image: object, error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize(("image", "error", "values"), BAD_IMAGES)
+def test_bad_images(model: fermt.FERMT, image: object, error: type[Exception], values: tuple[object, ...]) -> None:
     tracker = fermt.Tracker(model)
-    with pytest.raises(error, match=message):
+    with refused(error, "image", *values):
         tracker.init(image, BOX)
     tracker.init(IMAGE, BOX)
-    with pytest.raises(error, match=message):
+    with refused(error, "image", *values):
         tracker.update(image)
 
 
-@pytest.mark.parametrize(("box", "message"), BAD_BOXES)
-def test_bad_boxes(model: fermt.FERMT, box: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        fermt.Tracker(model).init(IMAGE, box)
+@pytest.mark.parametrize("case", BAD_BOXES, ids=str)
+def test_bad_boxes(model: fermt.FERMT, case: tuple[object, ...]) -> None:
+    box, *values = case
+    with refused(ValueError, "box", *values):
+        fermt.Tracker(model).init(IMAGE, box)  # type: ignore[arg-type]
 
 
 def test_update_before_init(model: fermt.FERMT) -> None:
-    with pytest.raises(RuntimeError, match="call Tracker.init"):
+    with refused(RuntimeError, "Tracker.update", "Tracker.init"):
         fermt.Tracker(model).update(IMAGE)
 
 
@@ -188,15 +190,14 @@ def test_clipping_keeps_a_margin() -> None:
 
 def test_box_forms() -> None:
     xyxy = torch.tensor([[1.0, 2.0, 5.0, 10.0]])
-    assert torch.equal(boxes.xyxy_to_cxcywh(xyxy), torch.tensor([[3.0, 6.0, 4.0, 8.0]]))
-    assert torch.equal(boxes.cxcywh_to_xyxy(boxes.xyxy_to_cxcywh(xyxy)), xyxy)
+    assert torch.equal(boxes.cxcywh_to_xyxy(torch.tensor([[3.0, 6.0, 4.0, 8.0]])), xyxy)
     assert torch.equal(boxes.xywh_to_xyxy(torch.tensor([[1.0, 2.0, 4.0, 8.0]])), xyxy)
 
 
 def test_crops_without_area_or_image() -> None:
-    with pytest.raises(ValueError, match="box without area"):
+    with refused(ValueError, (5, 5, 0, 4)):
         crop_target(IMAGE, (5, 5, 0, 4), 2.0, 64)
-    with pytest.raises(ValueError, match="does not meet the image of 120 x 90"):
+    with refused(ValueError, (500, 5, 4, 4), "120 x 90"):
         crop_target(IMAGE, (500, 5, 4, 4), 2.0, 64)
 
 
@@ -228,7 +229,7 @@ def test_a_video_is_read_as_rgb(tmp_path: Path) -> None:
 
 def test_a_broken_run_leaves_no_video(tmp_path: Path) -> None:
     with (
-        pytest.raises(ValueError, match=r"frames must be of one size, \(120, 90\); got \(60, 90\)"),
+        refused(ValueError, (120, 90), (60, 90)),
         VideoWriter(tmp_path / "out.mp4", 25) as writer,
     ):
         writer.write(IMAGE)
@@ -237,22 +238,22 @@ def test_a_broken_run_leaves_no_video(tmp_path: Path) -> None:
 
 
 def test_unreadable_sources(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no video and no folder at"):
+    with refused(FileNotFoundError, tmp_path / "none.mp4"):
         open_source(tmp_path / "none.mp4")
     (tmp_path / "noise.mp4").write_bytes(b"not a video" * 100)
-    with pytest.raises(ValueError, match="is not a video that OpenCV can read"):
+    with refused(ValueError, tmp_path / "noise.mp4"):
         list(open_source(tmp_path / "noise.mp4"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no images"):
+    with refused(ValueError, tmp_path / "empty", ".jpg"):
         open_source(tmp_path / "empty")
     (folder / "frame3.png").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="frame3.png' cannot be read"):
+    with refused(ValueError, folder / "frame3.png"):
         list(open_source(folder))
 
 
 def test_a_truncated_video(tmp_path: Path) -> None:
     (tmp_path / "cut.mp4").write_bytes(CLIP.read_bytes()[:20000])
-    with pytest.raises(ValueError, match="cannot read|can be read|can read"):
+    with refused(ValueError, tmp_path / "cut.mp4"):
         list(open_source(tmp_path / "cut.mp4"))
 
 

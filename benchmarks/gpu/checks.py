@@ -1,4 +1,4 @@
-"""Whether the ops on this GPU are right: against float64, by opcheck, and bit for bit over many runs.
+"""Checks of the ops on this GPU: against float64, by opcheck, and bit for bit over many runs.
 
 A check is a name, and a call that gives how many results it compared and what is wrong with them.
 """

@@ -1,8 +1,7 @@
-"""What runs launch, recorded without a GPU, reduced to what a compiler needs; and many compiled beforehand, at once."""
+"""Launches, recorded without a GPU and reduced to what a compiler needs, and their compilation by several processes."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from fermt.machine import cores
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton.launch import Launch, recording
 
@@ -148,4 +148,4 @@ def warm(launches: Iterable[Launch], arch: int, workers: int) -> Iterator[str | 
 
 def workers_here() -> int:
     """Processes that compile at once."""
-    return max(1, len(os.sched_getaffinity(0)) - 1) if hasattr(os, "sched_getaffinity") else 1
+    return max(1, cores() - 1)

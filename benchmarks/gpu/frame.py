@@ -34,7 +34,7 @@ NEAR = 0.25  # how far a peer's maps may be from ours: what a wrong function exc
 MAKE = {"cached": cached_frame, "whole": whole_frame}
 CAPTION = (
     "Ours takes uint8 crops that are on the GPU, but 'from the CPU', where they are pinned and boxes are read back; "
-    "'launches alone' is neither given crops nor asked for maps. Peers take the normalised image on the GPU. A peer's "
+    "'launches alone' is neither given crops nor asked for maps. Peers take the normalized image on the GPU. A peer's "
     "'cached' template is that of the same targets; 'whole' encodes it in every frame."
 )
 
@@ -54,7 +54,7 @@ class Subject(NamedTuple):
         return cls(in_dtype(exact, dtype), packed, cases.scene(exact.config, batch))
 
     def images(self) -> Iterator[Tensor]:
-        """Template and search images, normalised, on the device."""
+        """Template and search images, normalized, on the device."""
         return (image.to(self.packed.device) for image in self.crops.images(self.packed.dtype))
 
     def maps(self) -> list[Tensor]:

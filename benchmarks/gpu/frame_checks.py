@@ -1,4 +1,4 @@
-"""Whether a frame on this GPU is right: against the model in float64, and bit for bit however it is run."""
+"""Checks of frames on this GPU: against the model in float64, and bit for bit however it is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the three runs on a GPU consist of, as data: each part's lines, table, launches, and about how long it takes."""
+"""Parts of the three runs on a GPU, as data: each one's lines, table, launches, and about how long it takes."""
 
 from __future__ import annotations
 
@@ -140,7 +140,6 @@ def _sanitized(tool: str, seconds: float) -> Part:
 
 HOPPER = 90  # whose candidates are compiled beforehand
 ALL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-EVERY_SIZE = (*frame.MAIN_SIZES, *frame.OTHER_SIZES)
 PARTS = {
     "machine": Part(_machine, _about, 12, 60),
     "agree": Part(_agree, _checked, 30, 90, _launch_model, shards=4),

@@ -1,4 +1,4 @@
-"""What ops and launches of a frame must move and compute, counted, and the time that this takes a GPU at least.
+"""Counts of what ops and launches of a frame must move and compute, and the time that this takes a GPU at least.
 
 The work of a launch is counted from its arguments. Bytes are those of each region of a tensor that it reads or writes,
 once. Operations are those of the model: what programs compute again because they share rows is counted apart.

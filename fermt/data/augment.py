@@ -87,7 +87,13 @@ def make_pair(
     )
     if template_cut is None or search_cut is None:
         return None
-    crops, box = [template_cut[0], search_cut[0]], search_cut[1]
+    return finished_pair([template_cut[0], search_cut[0]], search_cut[1], augmentation, generator)
+
+
+def finished_pair(
+    crops: list[np.ndarray], box: Box, augmentation: Augmentation, generator: np.random.Generator
+) -> dict[str, Tensor]:
+    """Changes the crops of a template and a search region, cut already, at random; returns what `make_pair` does."""
     flip, gray = (generator.random(2) < (augmentation.flip, augmentation.gray)).tolist()
     if flip:
         crops, box = [cv2.flip(crop, 1) for crop in crops], flipped(box)

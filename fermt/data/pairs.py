@@ -21,9 +21,9 @@ class PairSource(Protocol):
         """Makes a pair: `template` (St, St, 3) and `search` (Ss, Ss, 3), uint8 RGB, and `box` (4,) xywh in [0, 1]."""
 
 
-def pair_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random generator of a pair."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, index))))
+def generator_for(*key: int) -> np.random.Generator:
+    """The random generator for a key of whole numbers, at least 0; that of a pair has seed, epoch and index."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
 class Pairs(Dataset[dict[str, Tensor]]):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from .augment import NONE, Augmentation, View, make_pair
-from .pairs import pair_generator
+from .pairs import generator_for
 from .sampling import Draw, PairSampler
 
 GREEN = (0, 220, 0)  # color of the box
@@ -42,7 +42,7 @@ def augmentation_pictures(sampler: PairSampler, epoch: int) -> Iterator[np.ndarr
     """Yields pictures of one pair before and, `EXAMPLES` times, after each augmentation."""
     _, draw = sampler.pair_and_draw(epoch, 0)
     template, search = sampler.views(draw)
-    generator = pair_generator(sampler.seed, epoch, 0)
+    generator = generator_for(sampler.seed, epoch, 0)
     before = _augment(template, search, sampler.config, NONE, generator)
     for name, augmentation in AUGMENTATIONS.items():
         yield _picture(before, (name, "before", *_caption(sampler, draw)))

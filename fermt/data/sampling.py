@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..images import ImageError
 from .augment import Augmentation, View, make_pair
-from .pairs import pair_generator
+from .pairs import generator_for
 from .sequences import Annotation, SequenceSet
 from .tally import Tally
 
@@ -91,7 +91,7 @@ class PairSampler:
 
     def pair_and_draw(self, epoch: int, index: int) -> tuple[dict[str, Tensor], Draw]:
         """Makes a pair and returns its origin, too."""
-        generator = pair_generator(self.seed, epoch, index)
+        generator = generator_for(self.seed, epoch, index)
         place = min(int(np.searchsorted(self._bounds, generator.random(), side="right")), len(self.sets) - 1)
         unreadable = 0
         for _ in range(SEQUENCES):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from fermt_kernels import __version__
 
 from ..checkpoints import load_any
 from ..datasets.benchmark import Benchmark
-from ..machine import facts
+from ..machine import cores, facts
 from ..model import FERMT
 from ..tracking.network import ModuleNetwork, Packed, PackedNetwork, network_for
 from ..weights import located
@@ -55,9 +54,8 @@ def divide(device: str, workers: int, threads: int, batch_size: int, sequences: 
     """
     if torch.device(device).type != "cpu":
         return Shares(workers or 1, threads, batch_size or GPU_BATCH_SIZE)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = threads or max(1, cores // workers if workers else 1)
-    return Shares(min(workers or max(1, cores // threads), max(1, sequences)), threads, batch_size or 1)
+    threads = threads or max(1, cores() // workers if workers else 1)
+    return Shares(min(workers or max(1, cores() // threads), max(1, sequences)), threads, batch_size or 1)
 
 
 class Loaded(NamedTuple):

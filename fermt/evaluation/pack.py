@@ -12,7 +12,7 @@ from fermt_kernels.files import atomic_write
 from ..datasets.benchmark import Benchmark
 from .results import Result, ResultError, read_result
 from .submissions import SUBMISSIONS, Submission
-from .validate import Finding, check_open_archive
+from .validate import Finding, findings_in
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time of every file, so that the same results give the same bytes
 
@@ -26,7 +26,7 @@ def pack(results: Path, benchmark: Benchmark, target: Path) -> list[Finding]:
         target: the .zip to write.
 
     Returns:
-        The findings of `check_open_archive`; if there is a fault among them, nothing is written.
+        The findings of `check_archive`; if there is a fault among them, nothing is written.
 
     Raises:
         FileNotFoundError: there are no results of any of the sequences; the message has the expected layout.
@@ -55,7 +55,7 @@ def pack(results: Path, benchmark: Benchmark, target: Path) -> list[Finding]:
                 info.create_system, info.external_attr, info.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
                 archive.writestr(info, text)
     with zipfile.ZipFile(content) as archive:
-        findings = check_open_archive(archive, benchmark.name, benchmark)
+        findings = list(findings_in(archive, form, benchmark))
     if not any(finding.fault for finding in findings):
         atomic_write(target, content.getvalue())
     return findings

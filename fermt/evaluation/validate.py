@@ -50,17 +50,11 @@ def check_archive(path: Path, benchmark_name: str, benchmark: Benchmark | None =
     except DAMAGE as error:
         return [Finding("not a zip archive", f"{path.name}: {error}", True)]
     with archive:
-        return check_open_archive(archive, benchmark_name, benchmark)
+        return list(findings_in(archive, SUBMISSIONS[benchmark_name], benchmark))
 
 
-def check_open_archive(
-    archive: zipfile.ZipFile, benchmark_name: str, benchmark: Benchmark | None = None
-) -> list[Finding]:
-    """Checks an archive as `check_archive` does."""
-    return list(_check(archive, SUBMISSIONS[benchmark_name], benchmark))
-
-
-def _check(archive: zipfile.ZipFile, form: Submission, benchmark: Benchmark | None) -> Iterator[Finding]:
+def findings_in(archive: zipfile.ZipFile, form: Submission, benchmark: Benchmark | None) -> Iterator[Finding]:
+    """Yields what `check_archive` finds in an open archive of this form."""
     files: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         if info.filename in files:

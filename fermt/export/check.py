@@ -151,7 +151,7 @@ def _judge(runtime: str, name: str, actual: Tensor, eager: Tensor, truth: Tensor
 def _run(runs: Sequence[Run], images: Sequence[Tensor], uint8: bool) -> Values:
     values = dict(zip(("template", "search"), images, strict=True))
     if not uint8:
-        values = {name: normalized(image, torch.float32).contiguous() for name, image in values.items()}
+        values = {name: normalized(image, torch.float32) for name, image in values.items()}
     for run in runs:
         values |= run(values)
     return values

@@ -14,11 +14,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from fermt_kernels.frame import MEAN, STD
 from fermt_kernels.spec.heads import HEADS
 from fermt_kernels.spec.schedule import TemplateSchedule
 
 from ..config import ModelConfig
+from ..data import normalize_batch
 from ..model import FERMT
 from .plain import plain_model
 
@@ -46,10 +46,7 @@ class Split:
 
 def normalized(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Crops, (B, S, S, 3) uint8 RGB -> normalized images, (B, 3, S, S) in `dtype`; other images are not changed."""
-    if images.dtype != torch.uint8:
-        return images
-    mean, deviation = (torch.tensor(values, dtype=dtype, device=images.device) for values in (MEAN, STD))
-    return ((images.to(dtype) / 255 - mean) / deviation).permute(0, 3, 1, 2)
+    return normalize_batch(images, dtype=dtype) if images.dtype == torch.uint8 else images
 
 
 class _Graph(nn.Module):

@@ -49,8 +49,3 @@ class CenterHead(nn.Module):
             window: (g, g) factor of the score map, or None.
         """
         return decode(outputs, window)[:, :4]
-
-    @staticmethod
-    def confidence(outputs: dict[str, Tensor]) -> Tensor:
-        """The highest score without a window, (B,) in (0, 1); not calibrated."""
-        return decode(outputs)[:, 4]

@@ -49,8 +49,3 @@ class CornerHead(nn.Module):
     def decode(outputs: dict[str, Tensor], window: Tensor | None = None) -> Tensor:
         """Decodes boxes, (B, 4) cxcywh in [0, 1] of the search region, from mean corners; `window` is not used."""
         return decode(outputs, window)[:, :4]
-
-    @staticmethod
-    def confidence(outputs: dict[str, Tensor]) -> Tensor:
-        """The smaller of the two corners' highest probabilities, (B,); not calibrated."""
-        return decode(outputs)[:, 4]

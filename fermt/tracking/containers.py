@@ -1,4 +1,4 @@
-"""Whether a video file is cut off, by the sizes that its container states."""
+"""Detection of video files that are cut off, by the sizes that their containers state."""
 
 from __future__ import annotations
 

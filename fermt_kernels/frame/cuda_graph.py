@@ -31,7 +31,7 @@ class Captured:
             self._run()  # compiles kernels, which cannot be captured
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # The default stream of captures belongs to the GPU that captured first. Other threads may allocate meanwhile.
+        # The default stream of captures belongs to the GPU that captured first. Other threads may allocate during one.
         with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._run()
         return graph

@@ -1,4 +1,4 @@
-"""What runs in plain PyTorch: calls under torch.func's transforms, forward-mode differentiation, and export to ONNX."""
+"""Calls that run in plain PyTorch: under torch.func's transforms, forward-mode differentiation, and export to ONNX."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from ..augment import Augmentation
-from ..pairs import PairSource, pair_generator
+from ..pairs import PairSource, generator_for
 from ..sampling import PairSampler
 from ..sequences import SequenceSet
 from ..synthetic import SyntheticConfig, SyntheticPairs
@@ -89,6 +89,6 @@ class PoolPairs:
 
     def pair(self, epoch: int, index: int) -> dict[str, Tensor]:
         """Makes a pair, as defined by `PairSource`."""
-        drawn = pair_generator(self.seed, epoch, index).random()
+        drawn = generator_for(self.seed, epoch, index).random()
         place = min(int(np.searchsorted(self._bounds, drawn, side="right")), len(self._sources) - 1)
         return self._sources[place].pair(epoch, index)

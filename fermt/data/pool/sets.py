@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
 from pathlib import Path
 
 import cv2
@@ -11,10 +11,11 @@ import numpy as np
 from ...images import read_image, select_images
 from ...textfiles import read_json
 from ..annotations import read_objects
+from ..pairs import generator_for
 from ..sequences import Annotation, valid_boxes
 from .folder import LAYOUT, image_files, in_split, require
 
-KEPT = 32  # decoded images in memory for each set
+KEPT = 96  # decoded images in memory, of all sets together
 VARIATIONS = 4096  # parts of each photograph
 CANDIDATES = 4  # boxes drawn for a part; the one with the highest contrast is used
 SIDES = (0.12, 0.5)  # square root of a part's area over the photograph's shorter side
@@ -24,20 +25,10 @@ SMALLEST = 10.0  # pixels a side of an annotated object; a smaller one shows not
 LARGEST = 0.9  # sides of an annotated object over the image's; a larger one has no background
 
 
-class _Decoded:
-    """A cache of the images read last."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[Path, np.ndarray] = OrderedDict()
-
-    def read(self, path: Path) -> np.ndarray:
-        if path in self._kept:
-            self._kept.move_to_end(path)
-        else:
-            self._kept[path] = read_image(path)
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return self._kept[path]
+@functools.lru_cache(maxsize=KEPT)
+def _decoded(path: Path) -> np.ndarray:
+    """Reads an image, or takes it from those read last."""
+    return read_image(path)
 
 
 class PhotoParts:
@@ -53,20 +44,19 @@ class PhotoParts:
 
     def __init__(self, root: Path, split: str = "train") -> None:
         self._files = image_files(require(root, "photos"), root, split)
-        self._decoded = _Decoded()
 
     def __len__(self) -> int:
         return len(self._files) * VARIATIONS
 
     def annotation(self, i: int) -> Annotation:
         image = self.image(i, 0)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((STREAM, i))))
+        rng = generator_for(STREAM, i)
         boxes = [_part(rng, *image.shape[:2]) for _ in range(CANDIDATES)]
         best = max(boxes, key=lambda box: _contrast(image, box))
         return Annotation(best[None], np.ones(1, bool))
 
     def image(self, i: int, t: int) -> np.ndarray:
-        return self._decoded.read(self._files[i % len(self._files)])
+        return _decoded(self._files[i % len(self._files)])
 
 
 class BoxedObjects:
@@ -93,7 +83,6 @@ class BoxedObjects:
                 self._objects.append((root / image["file_name"], box))
         if not self._objects:
             raise ValueError(f"{str(source)!r} has no object of split {split!r} that can be used")
-        self._decoded = _Decoded()
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -103,7 +92,7 @@ class BoxedObjects:
         return Annotation(boxes, valid_boxes(boxes))
 
     def image(self, i: int, t: int) -> np.ndarray:
-        return self._decoded.read(self._objects[i][0])
+        return _decoded(self._objects[i][0])
 
 
 class Tracks:
@@ -139,7 +128,6 @@ class Tracks:
                 self._annotations.append(Annotation(boxes, valid_boxes(boxes)))
         if not self._frames:
             raise ValueError(f"{str(source)!r} has no track of split {split!r}")
-        self._decoded = _Decoded()
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -148,7 +136,7 @@ class Tracks:
         return self._annotations[i]
 
     def image(self, i: int, t: int) -> np.ndarray:
-        return self._decoded.read(self._frames[i][t])
+        return _decoded(self._frames[i][t])
 
 
 def _part(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

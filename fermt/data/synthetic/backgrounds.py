@@ -8,10 +8,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..pairs import generator_for
 from .images import ImageFolder
 from .layers import lay_over, premultiplied
 from .shapes import shape
-from .textures import Generator, colored, generator, gradient, noise, palette, patches, pattern, spots
+from .textures import Generator, colored, gradient, noise, palette, patches, pattern, spots
 
 SIZE = 512  # pixels a side of a drawn background, which is mirrored beyond its edges
 DRAWN = 64  # backgrounds for one seed; each sequence recolors, rotates, scales and shifts one
@@ -55,7 +56,7 @@ class Backgrounds:
             self._kept.move_to_end(i)
             return self._kept[i]
         if self._images is None:
-            image = draw(generator(STREAM, self._seed, i), self._clutter)
+            image = draw(generator_for(STREAM, self._seed, i), self._clutter)
         else:
             image = np.ascontiguousarray(self._images.image(i)[..., :3])
         levels = [image]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -11,7 +11,7 @@ import numpy as np
 
 from ...images import SUFFIXES, read_with_alpha, select_images
 
-KEPT = 64  # images in memory
+KEPT = 128  # images in memory, of all folders together
 LARGEST = 512  # longer side in pixels, to which larger images are shrunk
 
 
@@ -33,7 +33,6 @@ class ImageFolder:
         if not self._files:
             raise ValueError(f"folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
         self._damaged: set[Path] = set()
-        self._kept: OrderedDict[Path, np.ndarray] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -44,22 +43,15 @@ class ImageFolder:
             file = self._files[(i + step) % len(self._files)]
             if file in self._damaged:
                 continue
-            if file in self._kept:
-                self._kept.move_to_end(file)
-                return self._kept[file]
             try:
-                image = _read(file)
+                return _read(file)
             except ValueError as error:
                 self._damaged.add(file)
                 warnings.warn(f"{error}; it is skipped", stacklevel=2)
-                continue
-            self._kept[file] = image
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-            return image
         raise ValueError(f"no image in folder {str(self.path)!r} can be read")
 
 
+@functools.lru_cache(maxsize=KEPT)
 def _read(file: Path) -> np.ndarray:
     image = read_with_alpha(file)
     if np.count_nonzero(image[..., 3] > 127) < 16:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...config import ModelConfig
+from ..augment import Augmentation, finished_pair, jittered
+from ..crops import target_square
+from ..pairs import generator_for
+from ..sampling import MAX_GAP
 from .config import SyntheticConfig
-from .protocol import BRIGHTNESS, FLIP, GRAY, MAX_GAP, in_square, jittered, squares
 from .render import View, render
 from .scene import Scene, World
 
 SEQUENCES = 2**31  # sequences that pairs are drawn from
 SMALLEST = 4.0  # pixels a side of a usable box
 TRIES, SCENES = 4, 16  # pairs of frames tried in a sequence, and sequences tried
+PAPER = Augmentation()
 
 
 class SyntheticPairs:
@@ -50,7 +52,6 @@ class SyntheticPairs:
         self.config = SyntheticConfig() if config is None else config
         self._pairs, self._sequences = pairs, sequences
         self._world = World(self.config, seed)
-        self.redrawn = 0  # sequences given up because the target was not visible in the frames tried
 
     def __len__(self) -> int:
         return self._pairs
@@ -68,7 +69,7 @@ class SyntheticPairs:
         """
         if not 0 <= index < self._pairs:
             raise IndexError(f"an epoch has pairs 0 to {self._pairs - 1}, got {index}")
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index))))
+        rng = generator_for(self.seed, epoch, index)
         for _ in range(SCENES):
             number = int(rng.integers(self._sequences))
             scene = Scene(self._world, number)
@@ -77,7 +78,6 @@ class SyntheticPairs:
                 boxes = self._boxes(scene, times)
                 if boxes is not None:
                     return self._cut(rng, scene, number, times, boxes)
-            self.redrawn += 1
         raise RuntimeError(
             f"pair {index} of epoch {epoch}: the target is visible in two frames of none of {SCENES} sequences; "
             f"min_visible is {self.config.min_visible}"
@@ -100,26 +100,13 @@ class SyntheticPairs:
     def _cut(
         self, rng: np.random.Generator, scene: Scene, number: int, times: tuple[int, int], boxes: np.ndarray
     ) -> dict[str, Tensor]:
-        model = self.model_config
-        template = squares(boxes[0], model.template_factor)
-        search = squares(jittered(rng, boxes[1]), model.search_factor)
-        crops = ((times[0], template, model.template_size), (times[1], search, model.search_size))
-        pictures = [render(scene, number, t, _view(square, size)) for t, square, size in crops]
-        return _augmented(rng, pictures, in_square(boxes[1], search))
-
-
-def _view(square: np.ndarray, size: int) -> View:
-    left, top, side = square.tolist()
-    return View(left, top, size / side, size, size)
-
-
-def _augmented(rng: np.random.Generator, pictures: list[np.ndarray], box: np.ndarray) -> dict[str, Tensor]:
-    flip, gray = rng.random() < FLIP, rng.random() < GRAY
-    brightness = rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS, len(pictures))
-    if flip:
-        pictures = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
-        box = np.array([1 - box[0] - box[2], *box[1:]], np.float32)
-    if gray:
-        pictures = [cv2.cvtColor(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) for p in pictures]
-    template, search = (cv2.convertScaleAbs(p, alpha=factor) for p, factor in zip(pictures, brightness, strict=True))
-    return {"template": torch.from_numpy(template), "search": torch.from_numpy(search), "box": torch.from_numpy(box)}
+        model, first, (x, y, w, h) = self.model_config, tuple(boxes[0].tolist()), boxes[1].tolist()
+        around = jittered((x, y, w, h), PAPER.search_center, PAPER.search_scale, rng)
+        squares = target_square(first, model.template_factor), target_square(around, model.search_factor)
+        places = zip(times, squares, (model.template_size, model.search_size), strict=True)
+        pictures = [
+            render(scene, number, t, View(left, top, size / side, size, size)) for t, (left, top, side), size in places
+        ]
+        left, top, side = squares[1]
+        box = ((x - left) / side, (y - top) / side, w / side, h / side)
+        return finished_pair(pictures, box, PAPER, rng)

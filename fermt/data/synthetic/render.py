@@ -8,11 +8,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..pairs import generator_for
 from .layers import lay_over
 from .objects import to_pixels
 from .poses import Poses
 from .scene import Camera, Light, Scene
-from .textures import generator
 
 STREAM = 3  # first number of the key of random numbers
 NODES = 17  # a side of the lattice on which an object's warp is computed and from which it is interpolated
@@ -51,7 +51,7 @@ def render(scene: Scene, index: int, t: int, view: View) -> np.ndarray:
     image = _lit(image, scene.light(times[1:2]))
     if scene.config.noise > 0:
         strength = scene.config.noise / UNIFORM_STD
-        rng = generator(STREAM, scene.world.seed, index, 1 + t)
+        rng = generator_for(STREAM, scene.world.seed, index, 1 + t)
         grain = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
         image = cv2.addWeighted(image, 1, grain, strength, -127.5 * strength)
     _blacken(image, scene, view)

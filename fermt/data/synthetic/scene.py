@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..pairs import generator_for
 from .backgrounds import Background, Backgrounds
 from .config import SyntheticConfig
 from .extents import boxes_inside
 from .motion import PEAK, SPEED, waves
 from .objects import HALF_PIXEL, SIZE, Look, Objects, Sprite, lookalike, sprite, to_pixels
 from .poses import Poses
-from .textures import Generator, generator
+from .textures import Generator
 
 STREAM = 2  # first number of the key of random numbers
 CHANNELS = 7  # of an object's motion: x, y, log size, log aspect, angle, two bends
@@ -61,7 +62,7 @@ class Scene:
 
     def __init__(self, world: World, index: int) -> None:
         self.world, self.config, self._index = world, world.config, index
-        rng = generator(STREAM, world.seed, index)
+        rng = generator_for(STREAM, world.seed, index)
         config = self.config
         self.background: Background = world.backgrounds[int(rng.integers(len(world.backgrounds)))]
         self.stage = self._stage(rng)
@@ -98,10 +99,10 @@ class Scene:
         travel = config.speed / SPEED * size * np.exp(rng.normal(0, 0.4))
         std[:, :2] = travel * 0.5
         std[:, 2:] = config.scale_change, config.aspect_change, config.rotation, *(config.deformation / PEAK,) * 2
-        room = np.maximum(0.5 * frame - 0.35 * size, 0)
-        std[0, :2] = np.minimum(travel, 0.5 * room)
+        free = np.maximum(0.5 * frame - 0.35 * size, 0)
+        std[0, :2] = np.minimum(travel, 0.5 * free)
         self._home = np.empty((n, 2))
-        self._home[0] = 0.5 * frame + rng.uniform(-1, 1, 2) * np.maximum(room - std[0, :2], 0)
+        self._home[0] = 0.5 * frame + rng.uniform(-1, 1, 2) * np.maximum(free - std[0, :2], 0)
         self._follows = (rng.random(n) < 0.5) | (np.arange(n) > around)
         distance = rng.uniform(0.9, 2.5, n) * size
         direction = rng.uniform(0, 2 * np.pi, n)
@@ -144,7 +145,7 @@ class Scene:
         return self._sprites[i]
 
     def _make(self, i: int) -> Look:
-        rng = generator(STREAM, self.world.seed, self._index, 1 + i)
+        rng = generator_for(STREAM, self.world.seed, self._index, 1 + i)
         if i > 0:
             self.sprite(0)  # sets the target's look, which the others avoid or imitate
         if self._same[i] and self._look is not None:

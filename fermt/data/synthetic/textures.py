@@ -12,11 +12,6 @@ Generator = np.random.Generator
 LEVELS = 256  # gray levels of a pattern, and colors of a palette
 
 
-def generator(*key: int) -> Generator:
-    """The random generator for a key of whole numbers, at least 0."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
-
-
 @functools.lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates x, (1, size), and y, (size, 1), from -1 to 1."""
