@@ -12,7 +12,7 @@ from fermt.boxes import Box
 from fermt.data.sequences import valid_boxes
 from fermt.evaluation import metrics
 from fermt.evaluation.protocols import OVERLAPS
-from fermt.textfiles import read_lines
+from fermt.textfiles import read_lines, read_numbers
 from fermt.tracking.sources import Source, open_source
 
 DENSE, SPARSE = "groundtruth.txt", "groundtruth.csv"  # a box a frame; boxes with the numbers of their frames
@@ -135,7 +135,7 @@ def read_dense(file: Path) -> np.ndarray:
     Raises:
         ValueError: a line is something else, the first box has no area, or there is no other to compare with.
     """
-    rows = [_numbers(file, line, 4) for line in _lines(file)]
+    rows = read_numbers(file, (4,), f"numbers {HEADER.partition(',')[2]}")
     return _checked(file, np.array(rows, np.float64).reshape(-1, 4))
 
 
@@ -145,33 +145,16 @@ def read_sparse(file: Path) -> np.ndarray:
     Raises:
         ValueError: as `read_dense`, and frames that do not begin with 0 and go up.
     """
-    lines = _lines(file)
-    if not lines or lines[0][1] != HEADER:
-        raise ValueError(f"{str(file)!r}: expected {HEADER!r} in its first line, got {lines[0][1] if lines else ''!r}")
-    rows = np.array([_numbers(file, line, 5) for line in lines[1:]], np.float64).reshape(-1, 5)
+    first = next(iter(read_lines(file)), "")
+    if first != HEADER:
+        raise ValueError(f"{str(file)!r}: expected {HEADER!r} in its first line, got {first!r}")
+    rows = np.array(read_numbers(file, (5,), f"numbers {HEADER}", skip=1), np.float64).reshape(-1, 5)
     frames = rows[:, 0]
     if not len(rows) or frames[0] != 0 or (frames % 1 != 0).any() or (np.diff(frames) <= 0).any():
         raise ValueError(f"{str(file)!r}: expected whole numbers of frames that begin with 0 and go up, got {frames}")
     boxes = np.full((int(frames[-1]) + 1, 4), np.nan)
     boxes[frames.astype(int)] = rows[:, 1:]
     return _checked(file, boxes)
-
-
-def _lines(file: Path) -> list[tuple[int, str]]:
-    """Lines with their numbers; empty ones at the end are left out."""
-    return list(enumerate(read_lines(file), 1))
-
-
-def _numbers(file: Path, line: tuple[int, str], count: int) -> list[float]:
-    number, text = line
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != count:
-        expected = HEADER if count == 5 else HEADER.partition(",")[2]
-        raise ValueError(f"{str(file)!r}, line {number}: expected numbers {expected}, got {text!r}")
-    return values
 
 
 def _checked(file: Path, boxes: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,36 @@ def read_text(path: Path) -> str:
 def read_lines(path: Path) -> list[str]:
     """Reads the lines of a text file, without empty lines at its end; errors as `read_text`."""
     return read_text(path).rstrip().splitlines()
+
+
+def read_numbers(
+    path: Path, columns: Container[int], expected: str, *, skip: int = 0, error: type[ValueError] = ValueError
+) -> list[list[float]]:
+    """Reads the numbers of each line, between commas, tabs or spaces.
+
+    Args:
+        columns: how many numbers a line may have.
+        expected: what a line should be, for messages.
+        skip: lines left out at the start.
+        error: what is raised.
+
+    Raises:
+        ValueError, or `error`: a line has another form, or the file is not UTF-8; the message has the file and line.
+    """
+    try:
+        lines = read_lines(path)
+    except ValueError as reason:
+        raise error(f"expected {expected} a line: {reason}") from reason
+    rows = []
+    for number, line in enumerate(lines[skip:], 1 + skip):
+        try:
+            row = [float(word) for word in line.replace(",", " ").split()]
+        except ValueError:
+            row = []
+        if len(row) not in columns:
+            raise error(f"{str(path)!r}, line {number}: expected {expected}, got {line[:80]!r}")
+        rows.append(row)
+    return rows
 
 
 def read_names(path: Path) -> list[str]:

@@ -167,7 +167,7 @@ DAMAGES = [
         ("groundtruth.txt'", "line 2", "'1,2,3'"),
     ),
     ("got10k", GOT + "groundtruth.txt", written("1,2,3,4\n\n1,2,3,4\n"), ("groundtruth.txt'", "line 2", "''")),
-    ("got10k", GOT + "groundtruth.txt", written("a,b,c,d\n"), ("groundtruth.txt'", "'a'")),
+    ("got10k", GOT + "groundtruth.txt", written("a,b,c,d\n"), ("groundtruth.txt'", "line 1", "'a,b,c,d'")),
     ("lasot", "hand-fan/hand-fan-7/out_of_view.txt", written("0,0"), ("out_of_view.txt'", 5, 2)),
     ("trackingnet", "TRAIN_0/anno/abc_0.txt", written("\0\1\2"), ("abc_0.txt'", "line 1")),
     ("coco", "annotations/instances_train2017.json", datasets.cut, ("instances_train2017.json'", "JSON")),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..textfiles import read_lines, read_names, read_text
+from ..textfiles import read_names, read_numbers, read_text
 
 NAMED = 5  # items that a message lists
 
@@ -68,15 +68,7 @@ def read_boxes(path: Path) -> np.ndarray:
     Raises:
         ValueError: a line has another form; the message names the line.
     """
-    lines = read_lines(path)
-    rows = [line.replace(",", " ").split() for line in lines]
-    for number, row in enumerate(rows, 1):
-        if len(row) != 4:
-            raise ValueError(f"{str(path)!r}, line {number}: expected four numbers x,y,w,h, got {lines[number - 1]!r}")
-    try:
-        return np.array(rows, np.float64).reshape(-1, 4)
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r}: expected four numbers x,y,w,h a line: {error}") from error
+    return np.array(read_numbers(path, (4,), "four numbers x,y,w,h"), np.float64).reshape(-1, 4)
 
 
 def read_truth(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from fermt_kernels.files import atomic_write
 
-from ..textfiles import read_lines
+from ..textfiles import read_numbers
 
 LAYOUT = """\
   <sequence>.txt                 a line x,y,w,h for each frame, the first one too; commas, tabs or spaces between them
@@ -96,7 +97,7 @@ def _repetitions(folder: Path, name: str) -> list[Path]:
 
 def _boxes(path: Path) -> np.ndarray:
     """Reads boxes, (N, 4) float64."""
-    rows = _table(path, lambda count: count == 4, "four numbers x,y,w,h")
+    rows = read_numbers(path, (4,), "four numbers x,y,w,h", error=ResultError)
     if not rows:
         raise ResultError(f"{str(path)!r} is empty: expected a line of four numbers x,y,w,h for each frame")
     return np.array(rows, np.float64)
@@ -107,30 +108,12 @@ def _times(places: Sequence[Path], runs: int) -> list[np.ndarray | None]:
     path = next((path for path in places if path.is_file()), None)
     if path is None:
         return [None] * runs
-    rows = _table(path, lambda count: count > 0, "seconds, a column for each repetition")
+    rows = read_numbers(path, range(1, sys.maxsize), "seconds, a column for each repetition", error=ResultError)
     columns = {len(row) for row in rows}
     if len(columns) > 1:
         raise ResultError(f"{str(path)!r}: expected as many columns in every line, got {sorted(columns)}")
     table = np.array(rows, np.float64).reshape(len(rows), -1)
     return [table[:, run] if run < table.shape[1] else None for run in range(runs)]
-
-
-def _table(path: Path, fits: Callable[[int], bool], expected: str) -> list[list[float]]:
-    """Reads the numbers of each line."""
-    try:
-        lines = read_lines(path)
-    except ValueError as error:
-        raise ResultError(f"expected {expected} a line: {error}") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = [float(word) for word in line.replace(",", " ").split()]
-        except ValueError:
-            row = []
-        if not fits(len(row)):
-            raise ResultError(f"{str(path)!r}, line {number}: expected {expected}, got {line[:80]!r}")
-        rows.append(row)
-    return rows
 
 
 def _missing(folder: Path, name: str) -> str:

@@ -70,14 +70,7 @@ class FERMT(nn.Module):
 
 
 def build_model(config: str | ModelConfig = "fermt", *, backend: str = "auto", **overrides: Any) -> FERMT:
-    """Builds a model with new weights.
-
-    Args:
-        config: a name from `fermt.CONFIGS` ("fermt", "fermt-corner", "a1a4" ... "a3a5", "a2" ... "a5", "a2a5-3-9",
-            "a2a5-9-3") or a `ModelConfig`.
-        backend: backend of all kernels: "auto" or a name from `fermt_kernels.backends()`.
-        **overrides: fields to replace in a named configuration, such as `dau=False`.
-    """
+    """Builds a model with new weights; arguments as for `fermt.build_model`."""
     if isinstance(config, ModelConfig):
         if overrides:
             raise TypeError(f"overrides {sorted(overrides)} go with a named configuration; use dataclasses.replace")

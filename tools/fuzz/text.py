@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from fermt.datasets.folder import read_boxes, read_lines
+from fermt.datasets.folder import read_boxes
 from fermt.evaluation.results import ResultError, read_result
-from fermt.textfiles import read_names
+from fermt.textfiles import read_lines, read_names
 from fermt.tracking.starts import read_starts
 
 from .files import changed, drawn_file

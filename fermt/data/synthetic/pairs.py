@@ -57,11 +57,7 @@ class SyntheticPairs:
         return self._pairs
 
     def pair(self, epoch: int, index: int) -> dict[str, Tensor]:
-        """Makes pair `index` of an epoch.
-
-        Returns:
-            `template` (St, St, 3) and `search` (Ss, Ss, 3), uint8 RGB; `box` (4,) float32, xywh in [0, 1] of the search
-            region; it reaches outside if the target does.
+        """Makes pair `index` of an epoch, as defined by `PairSource`.
 
         Raises:
             IndexError: there is no such pair.
