@@ -192,7 +192,7 @@ def processes(shards: int) -> int:
     return min(shards, CORES)
 
 
-def run_parts(names: Iterable[str], results: Results, seconds: float, options: Sequence[str] = ()) -> None:
+def run_parts(names: Iterable[str], results: Results, seconds: float) -> None:
     """Runs the parts one after the other, kernels compiled before, until the time is over: what is left is said."""
     names, until = list(names), time.monotonic() + seconds
 
@@ -205,7 +205,7 @@ def run_parts(names: Iterable[str], results: Results, seconds: float, options: S
         if prefix and not shutil.which(prefix[0]):
             results.ended(State(name, f"{NOT_INSTALLED}: {prefix[0]}", 0))
             return
-        command = (*prefix, *COMMAND, *more, *options, "--part", name)
+        command = (*prefix, *COMMAND, *more, "--part", name)
         commands = [(*command, "--shard", str(index), "--shards", str(shards)) for index in range(shards)]
         variables = {"PYTHONUNBUFFERED": "1"}
         if shards > 1:
