@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from functools import partial
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ from fermt.export import plain_model
 from fermt.flops import frame_macs
 from fermt.tracking.sources import open_source
 
-from .frame_report import TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
+from .frame_report import QUIET, TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
 from .harness import (
     CLIP,
     TARGET,
@@ -40,6 +42,8 @@ CALIBRATION = 8  # frames of the clip on which int8 is calibrated
 QUICK_TABLES, QUICK_SECONDS = "cached,tracking", 0.3
 PREPARING = 10.0  # seconds: packing, calibration and float64, and the export of a table's peers
 PACKED = (torch.float32, torch.bfloat16, torch.int8)
+LOADED = "loaded"
+IN_QUIET = [name for name in TITLES if name != LOADED]
 CAPTION = (
     "Ours takes the uint8 crop and normalizes it; the others get the normalized image, prepared beforehand. "
     "'Of FMA peak': by the MACs of the convolutions as written / by those that Winograd leaves."
@@ -93,6 +97,17 @@ def tracking_case(network: Any, first: Any, second: Any) -> Case:
     return Case(lambda: tracker.update(second), prepare=lambda: tracker.init(first, TARGET))
 
 
+@contextmanager
+def another_process() -> Iterator[None]:
+    """Another process computes without end, as a video's decoder may."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def peers(
     make: MakeFrame,
     chosen: Mapping[str, Peer],
@@ -119,7 +134,10 @@ def main(
     threads: Threads = 0,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (minutes of compiling).")] = False,
     batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone; as a rule 1,2,4,8.")] = "",
-    tables: Annotated[str, typer.Option(help=f"Which tables to measure; as a rule all: {','.join(TITLES)}.")] = "",
+    tables: Annotated[str, typer.Option(help=f"Which tables to measure; as a rule {','.join(IN_QUIET)}.")] = "",
+    under_load: Annotated[
+        bool, typer.Option("--under-load", help=f"Also the table {QUIET} again, beside a process that computes.")
+    ] = False,
     only: Annotated[str, typer.Option(help="Only the peers whose name contains this; ours always runs.")] = "",
     quick: Annotated[
         bool, typer.Option("--quick", help=f"A moment for each runner, and as a rule {QUICK_TABLES} at batch 1 alone.")
@@ -142,7 +160,9 @@ def main(
     about = facts() | {"config": config}
     say(headline(about))
     seconds = min(seconds, QUICK_SECONDS) if quick else seconds
-    names = names_among("--tables", tables or (QUICK_TABLES if quick else ",".join(TITLES)), TITLES)
+    names = names_among("--tables", tables or (QUICK_TABLES if quick else ",".join(IN_QUIET)), IN_QUIET)
+    if under_load:
+        names = [*([] if QUIET in names else [QUIET]), *names, LOADED]
     batches = [int(size) for size in (batch or ("1" if quick else "1,2,4,8")).split(",")]
     runners = len(PACKED) + len(PEERS) + (len(COMPILED_PEERS) if compiled else 0)
     progress = start_progress(
@@ -189,14 +209,18 @@ def main(
         }
         return updates | {f"{named(d)}, model only": Runner(ours(packed[d], scene), d, macs[False]) for d in packed}
 
+    cached = lru_cache(lambda: beside(cached_frame, False))
     todo: dict[str, Callable[[], Runners]] = {
-        "cached": lambda: beside(cached_frame, False),
+        QUIET: cached,
+        LOADED: cached,
         "whole": lambda: beside(whole_frame, True),
         "batch": batched,
         "tracking": tracked,
     }
     for name in names:
-        bench.measure(name, todo[name](), seconds)
+        runners_of_table = todo[name]()
+        with another_process() if name == LOADED else nullcontext():
+            bench.measure(name, runners_of_table, seconds)
     say(CAPTION)
     append(out, bench.lines, about)
 

@@ -21,15 +21,13 @@ from .harness import Case, Timing, Timings, interleave, table
 from .peers import Maps
 
 JUDGED_AS = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
-PAIRS_OF_BFLOAT16 = (
-    "avx512_amx",
-    "avx512_bf16",
-)  # instruction sets that multiply bfloat16 itself, without Winograd's transforms
+PAIRS_OF_BFLOAT16 = ("avx512_amx", "avx512_bf16")  # these multiply bfloat16 itself, without Winograd's transforms
 TITLES = {
     "cached": "template cached",
     "whole": "template encoded in every frame",
     "batch": "ours, several targets at once, template cached",
     "tracking": "Tracker.update on a frame in memory, and ours alone",
+    "loaded": "template cached, beside one other process that computes",
 }
 
 
@@ -72,13 +70,14 @@ def in_dtype(model: fermt.FERMT, dtype: torch.dtype) -> fermt.FERMT:
 
 
 class Row(NamedTuple):
-    """A runner's timing, that over ours of its dtype at batch 1, and the FMA peak of its dtype (FLOP/s)."""
+    """A runner's timing, that over ours at batch 1, the FMA peak of its dtype (FLOP/s), and seconds in quiet."""
 
     runner: Runner
     timing: Timing
     config: fermt.ModelConfig
     ratio: float | None
     peak: float | None
+    quiet: float | None
 
     def rate(self) -> float:
         return 2 * self.runner.macs * self.runner.batch / self.timing.median
@@ -105,11 +104,18 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "against ours": Row.against,
     "GFLOP/s": lambda row: f"{row.rate() / 1e9:.0f}" if row.runner.macs else "-",
     "of FMA peak": Row.of_peak,
+    "against quiet": lambda row: f"{row.timing.median / row.quiet:.2f}x" if row.quiet else "-",
 }
-SHOWN = {name: [column for column in COLUMNS if column != "ms a target"] for name in ("cached", "whole")} | {
-    "batch": list(COLUMNS),
-    "tracking": ["median ms", "p20-p80 ms", "frames/s", "against ours"],
+TIMES = ["median ms", "p20-p80 ms", "frames/s"]
+RATES = ["against ours", "GFLOP/s", "of FMA peak"]
+SHOWN = {
+    "cached": [*TIMES, *RATES],
+    "whole": [*TIMES, *RATES],
+    "batch": [*TIMES, "ms a target", *RATES],
+    "tracking": [*TIMES, "against ours"],
+    "loaded": [*TIMES, "against ours", "against quiet"],
 }
+QUIET = "cached"  # the table whose times are those of a quiet machine
 
 
 class Verdict(NamedTuple):
@@ -172,6 +178,7 @@ class Bench:
         self.config, self.judge, self.measure_peaks, self.console = model.config, judge, measure_peaks, console
         self.peaks: dict[torch.dtype, float] = {}
         self.lines: list[dict[str, Any]] = []
+        self.quiet: dict[str, float] = {}
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
@@ -191,12 +198,14 @@ class Bench:
         self._update_peaks()
         timings = self.turns({who: runner.case for who, runner in passed.items()}, seconds=seconds, name=name)
         self._update_peaks()
+        if name == QUIET:
+            self.quiet = {who: timing.median for who, timing in timings.items()}
         ours = {r.dtype: who for who, r in passed.items() if r.macs and r.batch == 1}
         made = table(TITLES[name], ("runner", *SHOWN[name]))
         for who, runner in passed.items():
             base = ours.get(JUDGED_AS[runner.dtype])
             ratio, peak = timings.ratio(who, base) if base else None, self.peaks.get(runner.dtype)
-            row = Row(runner, timings[who], self.config, ratio, peak)
+            row = Row(runner, timings[who], self.config, ratio, peak, self.quiet.get(who))
             made.add_row(who + (" *" if who in verdicts else ""), *(COLUMNS[heading](row) for heading in SHOWN[name]))
             self.lines.append(
                 {"benchmark": f"frame/{name}", "dtype": dtype_name(runner.dtype)}

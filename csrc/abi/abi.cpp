@@ -1,6 +1,7 @@
 #include <initializer_list>
 
 #include "abi/fermt.h"
+#include "abi/team.h"
 #include "isa/kernel_table.h"
 
 namespace {
@@ -185,6 +186,8 @@ int32_t fermt_isa_supported(int32_t row) {
 const char* fermt_isa_selected(void) { return fermt::selected_table().name; }
 
 int32_t fermt_isa_select(const char* name) { return name ? fermt::select_table(name) : FERMT_NULL_POINTER; }
+
+void fermt_trace_loops(fermt_loop_trace trace) { fermt::g_loop_trace.store(trace); }
 
 int32_t fermt_attention_forward(const fermt_attention_forward_args* args) {
   return checked_call(args, &fermt::KernelTable::attention_forward);

@@ -25,6 +25,15 @@ int32_t halves(int64_t begin, int64_t end, int64_t, fermt_parallel_body body, vo
   return 0;
 }
 
+// Three threads at once, as the frame's loops share their items among them.
+int32_t three_threads(int64_t begin, int64_t end, int64_t, fermt_parallel_body body, void* context) {
+  std::vector<std::thread> threads;
+  for (int64_t i = 0; i < 3; ++i)
+    threads.emplace_back(body, begin + (end - begin) * i / 3, begin + (end - begin) * (i + 1) / 3, context);
+  for (std::thread& thread : threads) thread.join();
+  return 0;
+}
+
 int g_calls = 0;
 
 void expect(int32_t status, int32_t wanted, const char* what) {
@@ -172,9 +181,9 @@ void frame(const FrameCase& c, int64_t batch) {
     blocks.push_back(new Block(info.cache_bytes));
     caches.push_back(blocks.back()->data);
   }
-  fermt_encode_template_args encode = {
-      sizeof encode,         halves,        model.data,       model.bytes,    batch,
-      template_crops.data(), caches.data(), info.cache_bytes, workspace.data, workspace.bytes};
+  fermt_encode_template_args encode = {sizeof encode,  three_threads,         model.data,    model.bytes,
+                                       batch,          template_crops.data(), caches.data(), info.cache_bytes,
+                                       workspace.data, workspace.bytes};
   fermt_track_frame_args track = {sizeof track,
                                   halves,
                                   model.data,
@@ -281,7 +290,7 @@ void frames_while_another_thread_selects() {
     for (size_t i = 0; !done; ++i) fermt_isa_select(names[i % names.size()]);
   });
   const fermt_track_frame_args track = {sizeof track,
-                                        halves,
+                                        three_threads,
                                         model.data,
                                         model.bytes,
                                         1,

@@ -1,8 +1,7 @@
 // A whole frame: a target's template is encoded once, then each search crop goes from bytes to the head's maps.
 //
-// Nothing is kept between calls and nothing is allocated: caches and workspace are the caller's. A frame is a sequence
-// of parallel loops (three for the input, one for each layer, two for each convolution) over work items that do not
-// depend on the number of threads.
+// Nothing is kept between calls and nothing is allocated: caches and workspace are the caller's. A team of the caller's
+// threads goes through a frame's loops (four for the input, one for each layer, two for each convolution).
 
 #pragma once
 
@@ -19,7 +18,7 @@ struct Frame {
   using Value = typename P::Value;
   using Packed = typename PackedOf<Value>::type;
   const fermt::PackedModel& model;
-  fermt_parallel_for threads;
+  fermt_parallel_for run;
   int64_t batch;
   bool tracking;  // false: encoding a template
   TokenBlocks blocks;
@@ -29,7 +28,7 @@ struct Frame {
 
   Frame(const fermt::PackedModel& m, fermt_parallel_for t, int64_t b, bool is_tracking)
       : model(m),
-        threads(t),
+        run(t),
         batch(b),
         tracking(is_tracking),
         blocks(m.num_template, is_tracking ? m.num_search : 0),
@@ -53,27 +52,43 @@ struct Frame {
     if (tracking && model.header->reweight) to->pooled = arena.floats(2 * dim);
   }
 
-  // Lays out targets, tiles and buffers in the workspace at `base` and returns its size; `base` may be null.
-  size_t allocate(char* base, Target<P>** targets, char** tiles) const {
+  // What a call has in its workspace.
+  struct Workspace {
+    Target<P>* targets;
+    fermt::TeamLoop* loops;
+    char *blocks, *threads;  // block_bytes for each block, thread_bytes for each thread
+    size_t block_bytes, thread_bytes, bytes;
+  };
+
+  int64_t loop_count() const { return Input<P>::kLoops + model.header->depth + 3 + batch * Head<P>::kLoops; }
+
+  // Lays out the workspace at `base`, which may be null.
+  Workspace allocate(char* base) const {
     Arena arena{base};
-    *targets = reinterpret_cast<Target<P>*>(arena.bytes(batch * sizeof(Target<P>)));
-    *tiles = arena.bytes(batch * blocks.total() * TileRows<P>::block_bytes(model));
+    Workspace to{};
+    to.targets = reinterpret_cast<Target<P>*>(arena.bytes(batch * sizeof(Target<P>)));
+    to.loops = reinterpret_cast<fermt::TeamLoop*>(arena.bytes(loop_count() * sizeof(fermt::TeamLoop)));
+    TileRows<P>::sizes(model, &to.block_bytes, &to.thread_bytes);
+    to.blocks = arena.bytes(batch * blocks.total() * to.block_bytes);
+    to.threads = arena.bytes(fermt::kMaxTeam * to.thread_bytes);
     for (int64_t b = 0; b < batch; ++b) {
       Target<P> one{};
       allocate_target(arena, &one);
-      if (base) memcpy(static_cast<void*>(*targets + b), &one, sizeof one);
+      if (base) memcpy(static_cast<void*>(to.targets + b), &one, sizeof one);
     }
-    return arena.used;
+    to.bytes = arena.used;
+    return to;
   }
 
   // body(b, tile, first_block, end_block) for all token blocks of all targets, or only for those of search regions.
   template <class Body>
-  fermt_status for_blocks(char* tiles, bool search_only, Body&& body) const {
+  void for_blocks(fermt::Team& team, const Workspace& workspace, bool search_only, Body&& body) const {
     const int64_t first = search_only ? blocks.template_before : 0,
                   count = search_only ? blocks.search : blocks.total();
-    auto chunk = [&](int64_t begin, int64_t end) {
+    team.loop(batch * count, team.share(batch * count), [&](int64_t begin, int64_t end) {
       const TileScope scope;
-      char* own = tiles + begin * TileRows<P>::block_bytes(model);
+      char *rows = workspace.blocks + begin * workspace.block_bytes,
+           *own = workspace.threads + team.thread() * workspace.thread_bytes;
       while (begin < end) {
         const int64_t b = begin / count, first_block = begin % count;
         const int64_t left = end - begin < count - first_block ? end - begin : count - first_block;
@@ -81,13 +96,12 @@ struct Frame {
         for (int64_t i = 0; i < pieces; ++i) {
           const int64_t start = first + first_block + left * i / pieces,
                         stop = first + first_block + left * (i + 1) / pieces;
-          Arena arena{own};
-          body(b, TileRows<P>(arena, model, stop - start), start, stop);
+          Arena arena{rows}, of_thread{own};
+          body(b, TileRows<P>(arena, of_thread, model, stop - start), start, stop);
         }
         begin += left;
       }
-    };
-    return fermt::parallel_for(threads, batch * count, chunk);
+    });
   }
 
   // Embeds patches, with position embeddings, into the residual stream.
@@ -114,7 +128,7 @@ struct Frame {
   void load_cached_template(const Cache<P>& cache, const Target<P>& target) const;
   void final_norm(const Target<P>& target, int64_t first_block, int64_t end_block, float* tokens) const;
   void reweight(const Target<P>& target, const Cache<P>& cache) const;
-  fermt_status write_maps(const Target<P>* targets, float* maps) const;
+  void write_maps(fermt::Team& team, const Target<P>* targets, float* maps) const;
 };
 
 // Copies cached template tokens and queries into a target's rows.
@@ -182,16 +196,13 @@ void Frame<P>::reweight(const Target<P>& target, const Cache<P>& cache) const {
 }
 
 template <class P>
-fermt_status Frame<P>::write_maps(const Target<P>* targets, float* maps) const {
+void Frame<P>::write_maps(fermt::Team& team, const Target<P>* targets, float* maps) const {
   const int64_t cells = model.grid * model.grid, branches = model.branches;
-  auto chunk = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / branches, branch = i % branches;
-      write_branch(head, targets[b].head, branch,
-                   maps + (b * model.map_channels() + branch_channel(model, branch)) * cells);
-    }
-  };
-  return fermt::parallel_for(threads, batch * branches, chunk);
+  team.loop(batch * branches, 1, [&](int64_t i, int64_t) {
+    const int64_t b = i / branches, branch = i % branches;
+    write_branch(head, targets[b].head, branch,
+                 maps + (b * model.map_channels() + branch_channel(model, branch)) * cells);
+  });
 }
 
 }  // namespace

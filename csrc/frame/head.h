@@ -10,12 +10,12 @@
 
 #include "abi/arena.h"
 #include "abi/packed_model.h"
-#include "abi/parallel.h"
+#include "abi/team.h"
 #include "gemm/winograd.h"
 
 namespace {
 
-constexpr int64_t kMinItems = 12;  // work items of a layer, if it has as many rows
+constexpr int64_t kMinItems = 12;  // work items of a layer, if it has as many rows, and at least three a thread
 
 // The type of a layer's inputs.
 template <class P>
@@ -32,7 +32,7 @@ struct HeadMaps {
   typename MapOf<P>::type* maps[fermt::kHeadLayers];  // each layer's inputs
   typename P::Value* last;                            // the last layer's output
   typename P::Operand* inputs;                        // Winograd: transformed inputs (group, position, tile, channel)
-  char* items;                                        // each work item's memory
+  char* items;                                        // each thread's memory for a work item
   size_t item_bytes;
 };
 
@@ -68,15 +68,14 @@ struct Head {
   // Rows of a layer (of tiles, or of pixels), and how many of them a work item takes.
   int64_t row_count() const { return kWinograd ? tiles : grid; }
   int64_t strips(int layer) const { return (model.head[layer][0].outputs + kStrip - 1) / kStrip; }
-  int64_t block_rows(int layer) const {
+  int64_t block_rows(int layer, int64_t threads) const {
     constexpr int64_t kMaxRows = 4 * fermt::kPanel / kStrip;  // of direct convolution: their sums stay in the cache
     const int64_t items = model.head_groups(layer) * strips(layer);
-    const int64_t blocks = (kMinItems + items - 1) / items;
+    const int64_t wanted = 3 * threads > kMinItems ? 3 * threads : kMinItems, blocks = (wanted + items - 1) / items;
     const int64_t rows = (row_count() + blocks - 1) / blocks;
     return kWinograd || rows <= kMaxRows ? rows : kMaxRows;
   }
-  int64_t blocks(int layer) const { return (row_count() + block_rows(layer) - 1) / block_rows(layer); }
-  int64_t items(int layer) const { return model.head_groups(layer) * strips(layer) * blocks(layer); }
+  int64_t blocks(int64_t rows) const { return (row_count() + rows - 1) / rows; }
 
   // A work item's memory: the sums of its columns, and a buffer for the columns' weights.
   struct ItemMemory {
@@ -86,7 +85,8 @@ struct Head {
   };
   ItemMemory item_memory(int layer, char* base) const {
     const int64_t inputs = packed_count<Operand>(channels(layer));
-    const int64_t pixels = kWinograd ? 16 * block_rows(layer) * tiles : block_rows(layer) * grid;
+    const int64_t rows = block_rows(layer, 1);  // more threads take fewer at once
+    const int64_t pixels = kWinograd ? 16 * rows * tiles : rows * grid;
     const int64_t strip = kTransformed || !kWinograd ? strip_size<Operand, Operand>(kWinograd ? inputs : 3 * inputs)
                                                      : 4 * inputs * kStrip;
     Arena arena{base};
@@ -96,18 +96,17 @@ struct Head {
 
   HeadMaps<P> allocate(Arena& arena) const {
     HeadMaps<P> to{};
-    int64_t inputs = 0, max_items = 0;
+    int64_t inputs = 0;
     to.last = reinterpret_cast<Value*>(arena.bytes(model.branches * map_size(fermt::kHeadLayers) * sizeof(Value)));
     for (int layer = 0; layer < fermt::kHeadLayers; ++layer) {
       to.maps[layer] = reinterpret_cast<Map*>(arena.bytes(groups(layer) * map_size(layer) * sizeof(Map)));
       const int64_t count = groups(layer) * 16 * tiles * tiles * packed_count<Operand>(channels(layer));
       if (count > inputs) inputs = count;
-      if (items(layer) > max_items) max_items = items(layer);
       const size_t bytes = item_memory(layer, nullptr).bytes;
       if (bytes > to.item_bytes) to.item_bytes = bytes;
     }
     if (kWinograd) to.inputs = ::allocate<Operand>(arena, inputs);
-    to.items = arena.bytes(max_items * to.item_bytes);
+    to.items = arena.bytes(fermt::kMaxTeam * to.item_bytes);
     return to;
   }
 
@@ -161,14 +160,12 @@ struct Head {
       store_vector(max(Vec{}, value), to);
   }
 
-  void transform_inputs(const HeadMaps<P>& maps, int layer, int64_t group, int64_t tile_row) const {
+  void transform_inputs(const HeadMaps<P>& maps, int layer, int64_t group, int64_t tile) const {
     const int64_t width = channels(layer), packed = packed_count<Operand>(width), position = tiles * tiles * packed;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const Map* from = pixel(maps.maps[layer], layer, group, 2 * tile_row - 1, 2 * tile - 1);
-      Operand* to = maps.inputs + group * 16 * position + (tile_row * tiles + tile) * packed;
-      for (int64_t c = 0; c < width; c += kChannelLanes<Map>)
-        winograd_input_tile(from + c, width, pitch * width, to + c / kPackFactor<Operand>, position);
-    }
+    const Map* from = pixel(maps.maps[layer], layer, group, 2 * (tile / tiles) - 1, 2 * (tile % tiles) - 1);
+    Operand* to = maps.inputs + group * 16 * position + tile * packed;
+    for (int64_t c = 0; c < width; c += kChannelLanes<Map>)
+      winograd_input_tile(from + c, width, pitch * width, to + c / kPackFactor<Operand>, position);
   }
 
   // What a work item computes: columns [start, start + columns) of a layer's matrix, whose weights are `width` apart
@@ -257,12 +254,12 @@ struct Head {
     }
   }
 
-  void item(const HeadMaps<P>& maps, int layer, int64_t index, char* memory) const {
-    const int64_t block = index % blocks(layer), strip = index / blocks(layer) % strips(layer),
-                  group = index / blocks(layer) / strips(layer);
+  // One of a layer's work items, of at most `rows` rows.
+  void item(const HeadMaps<P>& maps, int layer, int64_t rows, int64_t index, char* memory) const {
+    const int64_t count = blocks(rows), block = index % count, strip = index / count % strips(layer),
+                  group = index / count / strips(layer);
     const int64_t outputs = model.head[layer][group].outputs, start = strip * kStrip;
-    const int64_t first = block * block_rows(layer);
-    const int64_t last = first + block_rows(layer) < row_count() ? first + block_rows(layer) : row_count();
+    const int64_t first = block * rows, last = first + rows < row_count() ? first + rows : row_count();
     const int64_t columns = outputs - start < kStrip ? outputs - start : kStrip;
     if (block == 0 && layer + 1 < fermt::kHeadLayers) {
       const int64_t width = channels(layer + 1);
@@ -281,23 +278,23 @@ struct Head {
       direct_item(maps, one, item_memory(layer, memory));
   }
 
+  static constexpr int64_t kLoops = 2 * fermt::kHeadLayers;  // of run, at most
+
   // All four layers of one target, from maps[0]. Targets are taken one at a time, so that their maps stay in the cache.
-  fermt_status run(fermt_parallel_for run, const HeadMaps<P>& maps) const {
+  void run(fermt::Team& team, const HeadMaps<P>& maps) const {
     for (int layer = 0; layer < fermt::kHeadLayers; ++layer) {
       if constexpr (kWinograd) {
-        auto chunk = [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) transform_inputs(maps, layer, i / tiles, i % tiles);
-        };
-        if (const fermt_status status = fermt::parallel_for(run, groups(layer) * tiles, chunk)) return status;
+        const int64_t all = tiles * tiles, count = groups(layer) * all;
+        team.loop(count, team.share(count), [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) transform_inputs(maps, layer, i / all, i % all);
+        });
       }
-      auto chunk = [&](int64_t begin, int64_t end) {
+      const int64_t rows = block_rows(layer, team.threads());
+      team.loop(model.head_groups(layer) * strips(layer) * blocks(rows), 1, [&](int64_t i, int64_t) {
         const TileScope tile_scope;
-        char* memory = maps.items + begin * maps.item_bytes;
-        for (int64_t i = begin; i < end; ++i) item(maps, layer, i, memory);
-      };
-      if (const fermt_status status = fermt::parallel_for(run, items(layer), chunk)) return status;
+        item(maps, layer, rows, i, maps.items + team.thread() * maps.item_bytes);
+      });
     }
-    return FERMT_OK;
   }
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "abi/packed_model.h"
+#include "abi/team.h"
 #include "gemm/gemm.h"
 #include "ops/dual_attention_unit_forward.h"
 
@@ -92,57 +93,55 @@ struct Input {
       }
   }
 
-  // body(planes, b, strip, scratch) for each strip of each crop, on the caller's threads; planes_of(b) is a crop's.
+  static constexpr int64_t kLoops = 4;  // of run, at most
+
+  // body(planes, b, strip, scratch) for each strip of each crop, by a team; planes_of(b) is a crop's.
   template <class PlanesOf, class Body>
-  fermt_status for_strips(fermt_parallel_for run, int64_t batch, PlanesOf&& planes_of, Body&& body) const {
-    auto chunk = [&](int64_t begin, int64_t end) {
+  void for_strips(fermt::Team& team, int64_t batch, PlanesOf&& planes_of, Body&& body) const {
+    const int64_t count = batch * layout.strips;
+    team.loop(count, team.share(count), [&](int64_t begin, int64_t end) {
       const InputPlanes<P>& own = planes_of(begin / layout.strips);
       const StripScratch scratch(Arena{own.strips ? own.strips + begin % layout.strips * own.strip_bytes : nullptr},
                                  layout);
       for (int64_t i = begin; i < end; ++i)
         body(planes_of(i / layout.strips), i / layout.strips, Strip(layout, i % layout.strips), scratch);
-    };
-    return fermt::parallel_for(run, batch * layout.strips, chunk);
+    });
   }
 
   // All crops of a batch.
   template <class PlanesOf>
-  fermt_status run(fermt_parallel_for run, int64_t batch, const uint8_t* const* crops, PlanesOf&& planes_of) const {
+  void run(fermt::Team& team, int64_t batch, const uint8_t* const* crops, PlanesOf&& planes_of) const {
     const float* const* w = model.dau;
     if (!model.header->dau)
-      return for_strips(run, batch, planes_of,
+      return for_strips(team, batch, planes_of,
                         [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch&) {
                           normalize(crops[b], strip, planes);
                           write_patches(strip, planes);
                         });
-    fermt_status status =
-        for_strips(run, batch, planes_of,
-                   [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch& scratch) {
-                     if (strip.index == 0) {
-                       planes.dau.u.clear_pad_rows();
-                       planes.dau.a.clear_pad_rows();
-                     }
-                     normalize(crops[b], strip, planes);
-                     compute_u<3, false>(image(planes.image), layout, w, 0, strip, planes.dau.u, {}, scratch);
-                     sum_u(layout, strip, planes.dau.u, planes.dau.strip_sums + strip.index * 3);
-                   });
-    if (status) return status;
-    status = for_strips(run, batch, planes_of,
-                        [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch&) {
-                          compute_a(layout, w, strip, planes.dau.u, planes.dau.a);
-                        });
-    if (status) return status;
-    for (int64_t b = 0; b < batch; ++b) {
+    for_strips(team, batch, planes_of,
+               [&](const InputPlanes<P>& planes, int64_t b, const Strip& strip, const StripScratch& scratch) {
+                 if (strip.index == 0) {
+                   planes.dau.u.clear_pad_rows();
+                   planes.dau.a.clear_pad_rows();
+                 }
+                 normalize(crops[b], strip, planes);
+                 compute_u<3, false>(image(planes.image), layout, w, 0, strip, planes.dau.u, {}, scratch);
+                 sum_u(layout, strip, planes.dau.u, planes.dau.strip_sums + strip.index * 3);
+               });
+    for_strips(team, batch, planes_of,
+               [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch&) {
+                 compute_a(layout, w, strip, planes.dau.u, planes.dau.a);
+               });
+    team.loop(batch, 1, [&](int64_t b, int64_t) {
       const DauForwardPlanes& dau = planes_of(b).dau;
       mean_of_u(layout, dau.strip_sums, dau.pooled);
       channel_attention(layout, w, dau.pooled, dau.hidden, dau.s, dau.gate);
-    }
-    return for_strips(run, batch, planes_of,
-                      [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch& scratch) {
-                        compute_out<3>(image(planes.image), image(planes.out), layout, w, 0, strip, planes.dau,
-                                       scratch);
-                        write_patches(strip, planes);
-                      });
+    });
+    for_strips(team, batch, planes_of,
+               [&](const InputPlanes<P>& planes, int64_t, const Strip& strip, const StripScratch& scratch) {
+                 compute_out<3>(image(planes.image), image(planes.out), layout, w, 0, strip, planes.dau, scratch);
+                 write_patches(strip, planes);
+               });
   }
 };
 

@@ -1,4 +1,4 @@
-// The kernels of a frame: encoding a template and tracking, as sequences of parallel loops.
+// The kernels of a frame: encoding a template and tracking, as sequences of a team's loops.
 
 #pragma once
 
@@ -9,9 +9,8 @@ namespace {
 
 template <class P>
 fermt_status Frame<P>::encode(const fermt_encode_template_args& a) const {
-  Target<P>* targets = nullptr;
-  char* tiles = nullptr;
-  allocate(static_cast<char*>(a.workspace), &targets, &tiles);
+  const Workspace workspace = allocate(static_cast<char*>(a.workspace));
+  Target<P>* targets = workspace.targets;
   for (int64_t b = 0; b < batch; ++b) {
     const Cache<P> cache(model, static_cast<char*>(a.caches[b]));
     *cache.header = cache.expected(model);
@@ -20,27 +19,25 @@ fermt_status Frame<P>::encode(const fermt_encode_template_args& a) const {
     memcpy(targets[b].cached, cache.layers, sizeof cache.layers);
     targets[b].tokens.template_cached = targets[b].cached;
   }
-  fermt_status status =
-      input.run(threads, batch, a.crops, [&](int64_t b) -> const InputPlanes<P>& { return targets[b].input; });
-  if (status) return status;
-  status = for_blocks(tiles, false, [&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
-    embed(targets[b], tile, first_block, end_block);
-    layers.project(targets[b].tokens, tile, 0, first_block, end_block);
+  return fermt::run_team(run, workspace.loops, loop_count(), [&](fermt::Team& team) {
+    const auto tiles = [&](auto&& body) { for_blocks(team, workspace, false, body); };
+    input.run(team, batch, a.crops, [&](int64_t b) -> const InputPlanes<P>& { return targets[b].input; });
+    tiles([&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
+      embed(targets[b], tile, first_block, end_block);
+      layers.project(targets[b].tokens, tile, 0, first_block, end_block);
+    });
+    for (int layer = 0; layer < model.first_dynamic_layer; ++layer)
+      if (model.template_updated(layer))
+        tiles([&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
+          layers.run(targets[b].tokens, tile, layer, first_block, end_block);
+        });
   });
-  for (int layer = 0; !status && layer < model.first_dynamic_layer; ++layer)
-    if (model.template_updated(layer))
-      status =
-          for_blocks(tiles, false, [&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
-            layers.run(targets[b].tokens, tile, layer, first_block, end_block);
-          });
-  return status;
 }
 
 template <class P>
 fermt_status Frame<P>::track(const fermt_track_frame_args& a) const {
-  Target<P>* targets = nullptr;
-  char* tiles = nullptr;
-  allocate(static_cast<char*>(a.workspace), &targets, &tiles);
+  const Workspace workspace = allocate(static_cast<char*>(a.workspace));
+  Target<P>* targets = workspace.targets;
   const int depth = static_cast<int>(model.header->depth);
   const auto cache_of = [&](int64_t b) {
     return Cache<P>(model, static_cast<char*>(const_cast<void*>(a.caches[b])));  // read only
@@ -54,46 +51,37 @@ fermt_status Frame<P>::track(const fermt_track_frame_args& a) const {
   }
   const bool template_active =
       model.first_dynamic_layer < depth && model.template_updated(static_cast<int>(model.first_dynamic_layer));
-  fermt_status status =
-      input.run(threads, batch, a.crops, [&](int64_t b) -> const InputPlanes<P>& { return targets[b].input; });
-  if (status) return status;
-  status = for_blocks(tiles, true, [&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
-    if (first_block == blocks.template_before) {
-      head.clear_padding(targets[b].head.maps[0], 0, 0, 0, model.header->dim);
-      if (template_active) load_cached_template(cache_of(b), targets[b]);
+  return fermt::run_team(run, workspace.loops, loop_count(), [&](fermt::Team& team) {
+    input.run(team, batch, a.crops, [&](int64_t b) -> const InputPlanes<P>& { return targets[b].input; });
+    for_blocks(team, workspace, true, [&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
+      if (first_block == blocks.template_before) {
+        head.clear_padding(targets[b].head.maps[0], 0, 0, 0, model.header->dim);
+        if (template_active) load_cached_template(cache_of(b), targets[b]);
+      }
+      embed(targets[b], tile, first_block, end_block);
+      layers.project(targets[b].tokens, tile, 0, first_block, end_block);
+    });
+    for (int layer = 0; layer < depth; ++layer) {
+      const bool search_only = layer < model.first_dynamic_layer || !model.template_updated(layer);
+      for_blocks(team, workspace, search_only,
+                 [&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
+                   layers.run(targets[b].tokens, tile, layer, first_block, end_block);
+                   if (layer + 1 == depth)
+                     final_norm(targets[b], first_block, end_block,
+                                a.tokens ? a.tokens + b * model.num_search * model.header->dim : nullptr);
+                 });
     }
-    embed(targets[b], tile, first_block, end_block);
-    layers.project(targets[b].tokens, tile, 0, first_block, end_block);
+    if (model.header->reweight) team.loop(batch, 1, [&](int64_t b, int64_t) { reweight(targets[b], cache_of(b)); });
+    for (int64_t b = 0; b < batch; ++b) head.run(team, targets[b].head);
+    write_maps(team, targets, a.maps);
   });
-  for (int layer = 0; !status && layer < depth; ++layer) {
-    const bool search_only = layer < model.first_dynamic_layer || !model.template_updated(layer);
-    status =
-        for_blocks(tiles, search_only, [&](int64_t b, const TileRows<P>& tile, int64_t first_block, int64_t end_block) {
-          layers.run(targets[b].tokens, tile, layer, first_block, end_block);
-          if (layer + 1 == depth)
-            final_norm(targets[b], first_block, end_block,
-                       a.tokens ? a.tokens + b * model.num_search * model.header->dim : nullptr);
-        });
-  }
-  if (status) return status;
-  if (model.header->reweight) {
-    auto chunk = [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) reweight(targets[b], cache_of(b));
-    };
-    status = fermt::parallel_for(threads, batch, chunk);
-    if (status) return status;
-  }
-  for (int64_t b = 0; !status && b < batch; ++b) status = head.run(threads, targets[b].head);
-  return status ? status : write_maps(targets, a.maps);
 }
 
 template <class P>
 fermt_status frame_info(const fermt::PackedModel& model, int64_t batch, int64_t* cache_bytes,
                         int64_t* workspace_bytes) {
-  Target<P>* no_targets = nullptr;
-  char* no_tiles = nullptr;
-  const size_t encoding = Frame<P>(model, nullptr, batch, false).allocate(nullptr, &no_targets, &no_tiles);
-  const size_t tracking = Frame<P>(model, nullptr, batch, true).allocate(nullptr, &no_targets, &no_tiles);
+  const size_t encoding = Frame<P>(model, nullptr, batch, false).allocate(nullptr).bytes;
+  const size_t tracking = Frame<P>(model, nullptr, batch, true).allocate(nullptr).bytes;
   *cache_bytes = static_cast<int64_t>(Cache<P>(model, nullptr).bytes);
   *workspace_bytes = static_cast<int64_t>(encoding > tracking ? encoding : tracking);
   return FERMT_OK;

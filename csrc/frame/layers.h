@@ -10,8 +10,8 @@
 
 namespace {
 
-constexpr int64_t kBlockTokens = 32;
-constexpr int64_t kTileBlocks = 5;  // at most, of a tile: its hidden activations fit the L2 cache
+constexpr int64_t kBlockTokens = kTiled<BFloat16Pair> ? 32 : 4;  // AMX writes keys and values of 32 tokens at once
+constexpr int64_t kTileBlocks = 160 / kBlockTokens;  // at most, of a tile: its hidden activations fit the L2 cache
 
 // One target's tokens in blocks of kBlockTokens; the last block of a token group may be shorter. Half of the template's
 // blocks come before the search region's and half after them: they cost more, for they attend to more keys, and so the
@@ -38,6 +38,14 @@ struct TokenBlocks {
     const int64_t left = (is_template(block) ? num_template : num_search) - first_token(block);
     return left < kBlockTokens ? left : kBlockTokens;
   }
+  // Tokens in blocks [first, last) of one group.
+  int64_t count(int64_t first, int64_t last) const { return (last - 1 - first) * kBlockTokens + count(last - 1); }
+  // The end of the blocks from `first` on that belong to its group and lie before `stop`.
+  int64_t end_of_group(int64_t first, int64_t stop) const {
+    int64_t last = first + 1;
+    while (last < stop && is_template(last) == is_template(first)) ++last;
+    return last;
+  }
 };
 
 // A token group's packed keys and values in one layer, head by head.
@@ -55,7 +63,7 @@ struct KeysAndValues {
     const KeyLayout<Packed> layout(tokens, head_dim);
     return {k + head * layout.key_count(), v + head * layout.value_count(), tokens, layout.value_stride};
   }
-  // Packs `count` tokens from `token` on, a multiple of kBlockTokens, from rows of keys and values of one head.
+  // Packs `count` tokens from `token` on, the first of a block, from rows of keys and values of one head.
   template <class T>
   void pack(int64_t head, int64_t head_dim, int64_t token, int64_t count, const T* from_k, const T* from_v,
             int64_t stride) const {
@@ -76,7 +84,7 @@ struct Tokens {
   const KeysAndValues<Packed>* template_cached;  // by layer, up to first_dynamic_layer
 };
 
-// A tile's intermediate rows. Nothing outlives the tile, so all tiles of a thread share them.
+// A tile's intermediate rows, and its thread's buffers. Nothing outlives the tile.
 template <class P>
 struct TileRows {
   using Value = typename P::Value;
@@ -86,14 +94,14 @@ struct TileRows {
   typename P::Operand* strip;  // columns of weights
   TileScratch<typename PackedOf<Value>::type> attention;
 
-  TileRows(Arena& arena, const fermt::PackedModel& model, int64_t blocks)
+  TileRows(Arena& arena, Arena& of_thread, const fermt::PackedModel& model, int64_t blocks)
       : rows(allocate<Value>(arena, blocks * model.header->dim)),
         kv(allocate<Value>(arena, blocks * 2 * model.header->dim)),
         hidden(allocate<Value>(arena, blocks * model.header->hidden)),
         bytes(allocate<Byte>(arena, kQuantized<P> ? blocks * max_inputs(model) : 0)),
         quant(allocate<QuantParams>(arena, kQuantized<P> ? blocks : 0)),
-        strip(::allocate<typename P::Operand>(arena, strip_operands(model))),
-        attention(arena, model.head_dim) {}
+        strip(::allocate<typename P::Operand>(of_thread, strip_operands(model))),
+        attention(of_thread, model.head_dim) {}
 
   // Inputs of the widest product, in whole stored elements.
   static int64_t max_inputs(const fermt::PackedModel& model) {
@@ -112,11 +120,13 @@ struct TileRows {
   static V* allocate(Arena& arena, int64_t values) {
     return reinterpret_cast<V*>(arena.bytes(values * kBlockTokens * sizeof(V)));
   }
-  // Bytes for one block; several blocks allocated together need at most as many times that.
-  static size_t block_bytes(const fermt::PackedModel& model) {
-    Arena arena;
-    TileRows(arena, model, 1);
-    return arena.used;
+  // Bytes of one block's rows; those of several blocks need at most as many times that. And bytes of a thread's
+  // buffers.
+  static void sizes(const fermt::PackedModel& model, size_t* block_bytes, size_t* thread_bytes) {
+    Arena arena, of_thread;
+    TileRows(arena, of_thread, model, 1);
+    *block_bytes = arena.used;
+    *thread_bytes = of_thread.used;
   }
 
   // Packed rows of activations, `stride` values apart: a view, or quantized.
@@ -196,17 +206,17 @@ struct Layers {
     const TileScope tiles(attention_depth(head_dim));
     const auto attend_tile = head_dim == 16 ? attention_forward_tile<Value, 16> : attention_forward_tile<Value, 0>;
     for (int64_t head = 0; head < heads; ++head)
-      for (int64_t block = first_block; block < end_block; ++block) {
+      for (int64_t first = first_block, last; first < end_block; first = last) {
+        last = blocks.end_of_group(first, end_block);
         PackedKeys<Packed> keys[2];
-        const int span_count = spans(t, layer, blocks.is_template(block), head, keys);
-        const int64_t count = span_count ? blocks.count(block) : 0;
-        const Value* q = t.q + block * kBlockTokens * dim + head * head_dim;
-        Value* out = tile.rows + (block - first_block) * kBlockTokens * dim + head * head_dim;
+        const int span_count = spans(t, layer, blocks.is_template(first), head, keys);
+        const int64_t rows = (last - first) * kBlockTokens, count = span_count ? blocks.count(first, last) : 0;
+        const Value* q = t.q + first * kBlockTokens * dim + head * head_dim;
+        Value* out = tile.rows + (first - first_block) * kBlockTokens * dim + head * head_dim;
         for (int64_t i = 0; i < count; i += kQueryTile)
           attend_tile(tile.attention, keys, span_count, head_dim, model.header->scale, q + i * dim, dim,
                       count - i < kQueryTile ? count - i : kQueryTile, out + i * dim, dim, nullptr);
-        for (int64_t i = count; i < kBlockTokens; ++i)
-          memset(static_cast<void*>(out + i * dim), 0, sizeof(Value) * head_dim);
+        for (int64_t i = count; i < rows; ++i) memset(static_cast<void*>(out + i * dim), 0, sizeof(Value) * head_dim);
       }
   }
 
@@ -240,9 +250,10 @@ struct Layers {
     });
   }
 
-  void pack_keys(const Tokens<P>& t, int layer, int64_t block, const Value* kv) const {
-    const KeysAndValues<Packed>& to = blocks.is_template(block) ? template_keys(t, layer) : t.search[layer % 2];
-    const int64_t token = blocks.first_token(block), count = blocks.count(block);
+  // Packs the keys and values of blocks [first, last) of one group, from rows of both.
+  void pack_keys(const Tokens<P>& t, int layer, int64_t first, int64_t last, const Value* kv) const {
+    const KeysAndValues<Packed>& to = blocks.is_template(first) ? template_keys(t, layer) : t.search[layer % 2];
+    const int64_t token = blocks.first_token(first), count = blocks.count(first, last);
     for (int64_t head = 0; head < heads; ++head) {
       const Value* k = kv + head * head_dim;
       to.pack(head, head_dim, token, count, k, k + dim, 2 * dim);
@@ -261,8 +272,10 @@ struct Layers {
                [&](int64_t first, int64_t last) {
                  linear(in.from_row((first - first_block) * kBlockTokens), (last - first) * kBlockTokens, weights.kv,
                         tile.strip, tile.kv);
-                 for (int64_t block = first; block < last; ++block)
-                   pack_keys(t, layer, block, tile.kv + (block - first) * kBlockTokens * 2 * dim);
+                 for (int64_t begin = first, end; begin < last; begin = end) {
+                   end = blocks.end_of_group(begin, last);
+                   pack_keys(t, layer, begin, end, tile.kv + (begin - first) * kBlockTokens * 2 * dim);
+                 }
                });
   }
 

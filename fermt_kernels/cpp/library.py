@@ -70,6 +70,10 @@ class Library:
             state = "not supported by this CPU" if name in self.isas() else "unknown"
             raise ValueError(f"instruction set {name!r} is {state}; expected one of {usable}")
 
+    def trace_loops(self, trace: Any) -> None:
+        """Calls `trace`, a C function, after each piece of a frame's loops from now on; None ends that."""
+        self._handle.fermt_trace_loops(trace)
+
     def use_calling_thread(self) -> None:
         """Runs all loops on the calling thread from now on: a forked child has none of the pool's threads."""
         self.parallel_for = 0
