@@ -39,7 +39,7 @@ lint: $(VENV)/.linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*/*.h csrc/*/*.cpp examples/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*/*.h csrc/*/*.cpp examples/*.cpp tests/support/*.cpp
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest benchmarks

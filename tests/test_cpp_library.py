@@ -270,7 +270,8 @@ def test_without_torchs_threads_the_reference_runs(
         f"{WITHOUT_THREADS[case]};"
         "print(fk.backends()); print(fk.mixed_attention(torch.randn(1, 9, 96), 2, 4).shape)"
     )
-    assert lacking(printed, torch.__version__, "torch_parallel_for") == []
+    assert lacking(printed, torch.__version__) == []
+    assert "torch_parallel_for" in printed
     assert "torch.Size([1, 9, 32])" in printed
 
 

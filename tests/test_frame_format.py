@@ -150,8 +150,8 @@ def test_a_failed_save_leaves_the_old_file(path: Path, model: fermt.FERMT, monke
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-# What must be said of a flipped byte of the header: the version that is expected, the bytes that are there.
-NAMED = {range(8): "b'", range(8, 16): "version", range(16, 24): "bytes"}
+# What must be said of a flipped byte of the header: the first bytes or the version that is expected, the length.
+NAMED = {range(8): "FERMTPK", range(8, 16): "version", range(16, 24): "bytes"}
 
 
 def test_every_flipped_byte_is_noticed(path: Path) -> None:

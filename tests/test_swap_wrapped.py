@@ -169,7 +169,7 @@ def test_sharded_models_are_refused_and_swapped_ones_can_be_sharded(how: str, on
     sharded = SHARDED[how](nn.Sequential(Plain())).eval()
     for call in (lambda: None, lambda: sharded(x)):  # FSDP2 gathers parameters in a call, and they look like any others
         call()
-        with refused(ValueError, "FullyShardedDataParallel" if how != "FSDP2" else "FSDPLinear"):
+        with refused(ValueError, "FullyShardedDataParallel" if how != "FSDP2" else "FSDPModule"):
             fk.swap(sharded)
     fk.swap(model)
     torch.testing.assert_close(SHARDED[how](model)(x), expected, rtol=1e-5, atol=1e-5)
