@@ -20,7 +20,7 @@ from rich import box
 from rich.table import Table
 
 import fermt_kernels as fk
-from fermt.machine import cpu_name
+from fermt.machine import cache_text, caches, cpu_name
 from fermt_kernels.cpp import library
 
 ROOT = Path(__file__).parents[1]
@@ -234,6 +234,7 @@ def facts() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "caches": caches(),
         "isa": library.load().isa if library.unavailable_reason() is None else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -244,10 +245,10 @@ def facts() -> dict[str, Any]:
 
 def headline(values: dict[str, Any]) -> str:
     """The facts in one line."""
-    isa = values["isa"] or "no compiled library"
+    isa, sizes = values["isa"] or "no compiled library", cache_text(values["caches"])
     return (
-        f"{values['cpu']}, {values['cores']} cores, {values['threads']} threads, ISA {isa}; torch {values['torch']}, "
-        f"Python {values['python']}, {values['date']}"
+        f"{values['cpu']}, {values['cores']} cores, {values['threads']} threads, ISA {isa}{sizes and ', ' + sizes}; "
+        f"torch {values['torch']}, Python {values['python']}, {values['date']}"
     )
 
 
