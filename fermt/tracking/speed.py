@@ -156,7 +156,7 @@ def fastest(seconds: Mapping[str, float]) -> str:
     others = "".join(f", {dtype} {value * 1e3:.1f}" for dtype, value in exact.items() if dtype != best)
     text = f"Fastest packed frame at no loss of accuracy: {best}, {exact[best] * 1e3:.1f} ms{others}."
     if (quick := seconds.get("int8", exact[best])) < exact[best]:
-        text += f" int8 (fermt pack --dtype int8) takes {quick / exact[best]:.2f} of its time; it may cost 1.5 points of AO."
+        text += f" int8 takes {quick / exact[best]:.2f} of its time and may cost 1.5 points of AO (fk.frame.pack)."
     return text
 
 
