@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fermt_kernels as fk
-from fermt.machine import cores, cpu_name
+from fermt.machine import cache_text, caches, cores, cpu_name
 from fermt.progress import ProgressDisplay, duration
 from fermt_kernels.cpp import library
 
@@ -205,6 +205,7 @@ def facts() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
+        "caches": caches(),
         "isa": library.load().isa if library.unavailable_reason() is None else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -215,10 +216,10 @@ def facts() -> dict[str, Any]:
 
 def headline(values: dict[str, Any]) -> str:
     """The facts in one line."""
-    isa = values["isa"] or "no compiled library"
+    isa, sizes = values["isa"] or "no compiled library", cache_text(values["caches"])
     return (
-        f"{values['cpu']}, {values['cores']} cores, {values['threads']} threads, ISA {isa}; torch {values['torch']}, "
-        f"Python {values['python']}, {values['date']}"
+        f"{values['cpu']}, {values['cores']} cores, {values['threads']} threads, ISA {isa}{sizes and ', ' + sizes}; "
+        f"torch {values['torch']}, Python {values['python']}, {values['date']}"
     )
 
 

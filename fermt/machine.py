@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def caches(cpu: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
+    """Reads the sizes in bytes of a core's data caches, as {"L1": 32768, ...}; empty where Linux does not say."""
+    found = {}
+    for entry in sorted(cpu.glob("index*")):
+        try:
+            kind, level, size = ((entry / name).read_text().strip() for name in ("type", "level", "size"))
+        except OSError:  # some virtual machines list caches without their sizes
+            continue
+        if kind != "Instruction" and size.removesuffix("K").isdecimal():
+            found[f"L{level}"] = 1024 * int(size.removesuffix("K"))
+    return found
+
+
+def cache_text(sizes: Mapping[str, int]) -> str:
+    """Formats the sizes of caches, as "L1 32 KB, L2 512 KB, L3 32 MB"."""
+
+    def text(size: int) -> str:
+        return f"{size >> 20} MB" if size >> 20 else f"{size >> 10} KB"
+
+    return ", ".join(f"{name} {text(size)}" for name, size in sizes.items())
+
+
 def pick_device(name: str, weights: Path | None = None) -> str:
     """Resolves the name of a device: "auto" is a GPU if there is one, else the CPU.
 
@@ -58,6 +81,7 @@ def facts(device: str | torch.device = "cpu") -> dict[str, Any]:
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
+        "caches": caches(),
         "torch": torch.__version__,
         "fermt_kernels": fk.__version__,
         "backends": {row.name: row.detail for row in fk.backends() if row.usable},

@@ -13,9 +13,23 @@ import numpy as np
 import pytest
 import torch
 
+import fermt
+from fermt.flops import frame_macs
+from fermt.machine import cache_text, caches
 from fermt.tracking import speed
 from fermt.tracking.sources import Source
-from fermt.tracking.speed import CLIP_FRAMES, PROTOCOL, WARM_UP, Clip, Speed, Way, measure, open_clip
+from fermt.tracking.speed import (
+    CLIP_FRAMES,
+    PROTOCOL,
+    WARM_UP,
+    Clip,
+    Speed,
+    Way,
+    fastest,
+    fraction_of_peak,
+    measure,
+    open_clip,
+)
 
 from .support.errors import refused
 
@@ -113,3 +127,37 @@ def test_one_frame_is_no_clip(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), FRAME)
     with refused(ValueError, tmp_path, 1), open_clip(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best", "mentions"),
+    [
+        ({"float32": 0.046, "bfloat16": 0.043, "int8": 0.035}, "bfloat16", ["43.0", "46.0", "0.81"]),
+        ({"float32": 0.046, "bfloat16": 0.053, "int8": 0.06}, "float32", ["46.0", "53.0"]),
+        ({"float32": 0.05}, "float32", ["50.0"]),
+    ],
+)
+def test_the_dtype_to_use_costs_no_accuracy(seconds: dict[str, float], best: str, mentions: list[str]) -> None:
+    text = fastest(seconds)
+    assert f": {best}," in text
+    assert all(number in text for number in mentions)
+    assert ("int8" in text) == (seconds.get("int8", 1) < min(v for dtype, v in seconds.items() if dtype != "int8"))
+
+
+def test_a_frame_at_the_peak() -> None:
+    config = fermt.CONFIGS["fermt"]
+    assert fraction_of_peak(config, seconds=1.0, peak=2.0 * frame_macs(config, winograd=True)) == 1.0
+
+
+def test_caches_are_those_of_data(tmp_path: Path) -> None:
+    for index, (level, kind, size) in enumerate(
+        [(1, "Data", "48K"), (1, "Instruction", "64K"), (2, "Unified", "2048K"), (3, "Unified", "")]
+    ):
+        entry = tmp_path / f"index{index}"
+        entry.mkdir()
+        for name, value in {"level": level, "type": kind, "size": size}.items():
+            (entry / name).write_text(f"{value}\n")
+    (tmp_path / "index4").mkdir()
+    assert caches(tmp_path) == {"L1": 48 << 10, "L2": 2 << 20}
+    assert cache_text(caches(tmp_path)) == "L1 48 KB, L2 2 MB"
+    assert cache_text(caches(tmp_path / "none")) == ""

@@ -25,9 +25,9 @@ namespace {
 
 constexpr int kQueryVectors = 2;
 constexpr int kQueryTile = kQueryVectors * kLanes;
-constexpr int64_t kKeyChunk = 128;
-constexpr int64_t kSegment = 512;   // keys or queries whose sums are accumulated separately
-constexpr int64_t kScoreStep = 32;  // dimensions of a partial score
+constexpr int64_t kKeyChunk = kLanes == 16 ? 128 : 126;  // whole tiles of keys
+constexpr int64_t kSegment = 512;                        // keys or queries whose sums are accumulated separately
+constexpr int64_t kScoreStep = 32;                       // dimensions of a partial score
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
@@ -40,35 +40,43 @@ inline bool attends_by_tiles(int64_t dim) {
 // The TileScope that such a head dim needs.
 inline int64_t attention_depth(int64_t dim) { return dim == kLanes ? kLanes / 2 : kLanes; }
 
+// Sums that stay in registers: of 16 registers, all but two columns, a broadcast value and one to spare.
+constexpr int kTileSums = kLanes == 16 ? 16 : 12;
+
 // product_tile for any `count` of rows: epilogue(row, c, sum).
 template <int Vectors, int Chains, class Packed, class Epilogue>
 inline void product(const Packed* rows, int64_t count, int64_t row_stride, int64_t inner_stride, const Packed* columns,
                     int64_t column_stride, int64_t inner, Epilogue&& epilogue) {
-  constexpr int kRows = kAccumulators / (Vectors * Chains);
   int64_t first = 0;
-  for (; first + kRows <= count; first += kRows)
-    product_tile<kRows, Vectors, Chains>(
-        rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
-        [&](int64_t r, int c, Vec sum) { epilogue(first + r, c, sum); }, [](int64_t) {});
-  for (; first < count; ++first)
-    product_tile<1, Vectors, Chains>(
-        rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
-        [&](int64_t, int c, Vec sum) { epilogue(first, c, sum); }, [](int64_t) {});
+  const auto tiles_of = [&](auto of) {
+    constexpr int kRows = decltype(of)::value;
+    for (; first + kRows <= count; first += kRows)
+      product_tile<kRows, Vectors, Chains>(
+          rows + first * row_stride, row_stride, inner_stride, columns, column_stride, inner,
+          [&](int64_t r, int c, Vec sum) { epilogue(first + r, c, sum); }, [](int64_t) {});
+  };
+  constexpr int kMost = kTileSums / (Vectors * Chains);
+  tiles_of(Constant<kMost>{});
+  if constexpr (kMost > 4) tiles_of(Constant<4>{});
+  tiles_of(Constant<1>{});
 }
 
-// Interleaved sums of a product: a pair's multiply-add already sums two products.
+// Interleaved sums of a product, where there are registers for them. A pair's multiply-add already sums two products.
 template <class Packed>
-constexpr int kChains = kPackFactor<Packed> == 1 ? 2 : 1;
+constexpr int kChains = kPackFactor<Packed> == 1 && kLanes == 16 ? 2 : 1;
 
-// out[d] += values[:, d] @ scores over a chunk of keys, `keys` packed elements. Each sum starts from 0 before it is
-// added to `out`: short partial sums keep float32's error small.
+// out[d] += values[:, d] @ scores over a chunk of keys, `keys` packed elements. Each sum is of at most 64 products
+// before it is added to another: short partial sums keep float32's error small.
 template <class Packed>
 inline void add_product_over_keys(const Packed* values, int64_t dim, const Packed* scores, int64_t keys, float* out) {
-  product<kQueryVectors, kChains<Packed>>(values, dim, 1, dim, scores, kQueryTile, keys,
-                                          [=](int64_t d, int c, Vec sum) {
-                                            float* to = out + d * kQueryTile + c * kLanes;
-                                            store(to, load(to) + sum);
-                                          });
+  constexpr int64_t kPart = 64 * kChains<Packed>;
+  for (int64_t start = 0; start < keys; start += kPart)
+    product<kQueryVectors, kChains<Packed>>(values + start * dim, dim, 1, dim, scores + start * kQueryTile, kQueryTile,
+                                            keys - start < kPart ? keys - start : kPart,
+                                            [=](int64_t d, int c, Vec sum) {
+                                              float* to = out + d * kQueryTile + c * kLanes;
+                                              store(to, load(to) + sum);
+                                            });
 }
 
 // scores[j] = rows[j] @ columns for `count` keys over the head dim (`dim` packed elements), in partial sums of at most

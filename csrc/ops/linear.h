@@ -90,7 +90,7 @@ inline int64_t rows_per_item(int64_t rows) {
 }
 
 // One product on the caller's threads. For each block of rows, operand(first, rows, packed, aux) gives the packed rows,
-// and epilogue(row, column, count, sum, aux) takes each vector of sums. With `with_aux`, there is an auxiliary float
+// and epilogue(row, column, sum, aux) takes each vector of sums. With `with_aux`, there is an auxiliary float
 // for each sum, which operand fills: `aux` is the block's buffer, or the pointer to a vector's own.
 template <class Packed, class Rows, class Epilogue>
 fermt_status multiply(fermt_parallel_for run, int64_t rows, const Panels<Packed>& panels, bool with_aux, Rows&& operand,
@@ -108,13 +108,29 @@ fermt_status multiply(fermt_parallel_for run, int64_t rows, const Panels<Packed>
     for (int64_t p = 0; p < panels.count(); ++p) {
       const int64_t start = p * kPanelColumns, columns = panels.columns_of(p);
       multiply_panel(a, count, panels, p, sums, [=](int64_t row, int64_t column, Vec sum) {
-        if (column < columns)
-          epilogue(first + row, start + column, columns - column, sum, aux + row * aux_stride + start + column);
+        if (column < columns) epilogue(first + row, start + column, sum, aux + row * aux_stride + start + column);
       });
     }
     return FERMT_OK;
   });
 }
+
+// Stores vectors of a result, row-major, of a dtype known at run time. Of floats it fetches the lines of the next tile
+// first: a result is new memory, and a tile is long enough for it to arrive.
+struct ResultWriter {
+  void* data;
+  int64_t dtype, columns;
+  bool whole_floats;  // rows are whole vectors of floats
+
+  ResultWriter(void* to, int64_t of_dtype, int64_t count)
+      : data(to), dtype(of_dtype), columns(count), whole_floats(of_dtype == FERMT_FLOAT32 && count % kLanes == 0) {}
+  void write(Vec v, int64_t row, int64_t column) const {
+    if (!whole_floats) return store_partial(v, data, dtype, row * columns + column, columns - column);
+    float* to = static_cast<float*>(data) + row * columns + column;
+    __builtin_prefetch(to + kTileRows<kGemmVectors> * columns, 1, 3);
+    store(to, v);
+  }
+};
 
 template <class Packed>
 fermt_status linear_forward_as(const fermt_linear_forward_args& args) {
@@ -137,11 +153,11 @@ fermt_status linear_forward_as(const fermt_linear_forward_args& args) {
       pack_gelu_row(x.block(first + row, 0), s.inputs, packed + row * panels.packed_k);
     return {packed, panels.packed_k, nullptr};
   };
-  return multiply(args.parallel_for, s.rows, panels, false, operand,
-                  [bias, out = args.out, dtype = s.out_dtype, outputs = s.outputs](
-                      int64_t row, int64_t column, int64_t count, Vec sum, const float*) {
-                    store_partial(sum + load(bias + column), out, dtype, row * outputs + column, count);
-                  });
+  return multiply(
+      args.parallel_for, s.rows, panels, false, operand,
+      [bias, out = ResultWriter(args.out, s.out_dtype, s.outputs)](int64_t row, int64_t column, Vec sum, const float*) {
+        out.write(sum + load(bias + column), row, column);
+      });
 }
 
 // grad_x, and GELU(x) into `activated`.
@@ -166,10 +182,10 @@ fermt_status linear_grad_x(const fermt_linear_backward_args& args) {
     return packed_rows(grad_out.block(first, 0), rows, s.outputs, packed);
   };
   return multiply(args.parallel_for, s.rows, panels, s.gelu, operand,
-                  [grad_x = args.grad_x, dtype = s.x_dtype, gelu = s.gelu != 0, inputs = s.inputs](
-                      int64_t row, int64_t column, int64_t count, Vec sum, const float* derivative) {
+                  [out = ResultWriter(args.grad_x, s.x_dtype, s.inputs), gelu = s.gelu != 0](
+                      int64_t row, int64_t column, Vec sum, const float* derivative) {
                     if (gelu) sum *= load(derivative);
-                    store_partial(sum, grad_x, dtype, row * inputs + column, count);
+                    out.write(sum, row, column);
                   });
 }
 

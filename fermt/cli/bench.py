@@ -13,14 +13,27 @@ from rich import box as box_styles
 from rich.console import Console
 from rich.table import Table
 
+import fermt_kernels as fk
 from fermt_kernels.files import atomic_write
 
 from .. import checkpoints
 from ..images import SUFFIXES
-from ..machine import facts, headline, pick_device
+from ..machine import cache_text, facts, headline, pick_device
 from ..model import FERMT, build_model
 from ..overwrites import Files
-from ..tracking.speed import PROTOCOL, WARM_UP, Clip, Speed, measure, open_clip, ways
+from ..tracking.speed import (
+    PACKED,
+    PACKED_FRAME,
+    PROTOCOL,
+    WARM_UP,
+    Clip,
+    Speed,
+    fastest,
+    fraction_of_peak,
+    measure,
+    open_clip,
+    ways,
+)
 from .common import Config, Device, JsonOut, Threads, check_inputs_kept, check_output, console, failed, say
 
 
@@ -38,7 +51,9 @@ def bench(
     """Measure the speed of tracking: the network alone, a whole update, and an update with decoding; batch 1.
 
     Frames per second of an update are computed as in the GOT-10k toolkit: the mean of 1/t, without decoding. The ways
-    to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them.
+    to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them. On a
+    CPU the last lines name the instruction set and the caches, say how near the packed frame comes to the peak of
+    multiply-adds, and which of its dtypes to use here.
     """
     check_output(json_out, (".json",))
     check_inputs_kept(
@@ -53,7 +68,7 @@ def bench(
             speeds = measure_all(model, clip, seconds)
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
-    machine = facts(device)
+    machine = facts(device) | {"peaks": peaks(device)}
     output = Console()
     output.print(f"{headline(machine)}; batch 1, warm-up of {WARM_UP} frames", highlight=False)
     output.print(speed_table(speeds))
@@ -61,6 +76,16 @@ def bench(
     output.print(f"The clip is {clip.name}; decoding a frame of it takes {clip.decode * 1e3:.2f} ms.", highlight=False)
     for backend in sorted({speed.backend for speed in speeds}):
         output.print(f"{backend}: {machine['backends'][backend]}", highlight=False)
+    packed = {speed.dtype: speed.network for speed in speeds if speed.name == PACKED_FRAME}
+    if sizes := cache_text(machine["caches"]):
+        output.print(f"Caches: {sizes}", highlight=False)
+    for dtype, peak in machine["peaks"].items():
+        if dtype in packed:
+            part = fraction_of_peak(model.config, packed[dtype], peak)
+            text = f"FMA peak in {dtype}: {peak / 1e9:.0f} GFLOP/s, of which the packed frame reaches {part:.0%}"
+            output.print(text, highlight=False)
+    if packed:
+        output.print(fastest(packed), highlight=False)
     if json_out is not None:
         about = {"batch": 1, "warm_up": WARM_UP, "clip": clip.name, "decode": clip.decode, "protocol": PROTOCOL}
         rows = [speed._asdict() for speed in speeds]
@@ -70,10 +95,17 @@ def bench(
             raise failed(error) from error
 
 
+def peaks(device: str) -> dict[str, float]:
+    """Measures the FLOP/s of multiply-adds alone, by dtype; none on a GPU or without the compiled library."""
+    if device != "cpu" or fk.frame.unavailable_reason(torch.float32, torch.device("cpu"), "cpp") is not None:
+        return {}
+    return {str(dtype).removeprefix("torch."): fk.frame.peak_flops(dtype) for dtype in PACKED["cpu"][1]}
+
+
 def measure_all(model: FERMT, clip: Clip, seconds: float) -> list[Speed]:
     """Measures each way to run the model for about `seconds`; prints the reason for a way that is not possible here."""
     speeds = []
-    for way in ways(model):
+    for way in ways(model, clip):
         try:
             with console.status(f"measuring {way.name}, {way.dtype}"):
                 speeds.append(measure(way, clip, seconds))

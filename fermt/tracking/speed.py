@@ -9,7 +9,7 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
@@ -18,8 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+import fermt_kernels as fk
+
 from ..boxes import Box
+from ..config import ModelConfig
 from ..data import crop_target
+from ..flops import frame_macs
 from ..model import FERMT, build_model
 from .sources import Source, open_source
 from .tracker import Tracker
@@ -34,6 +38,8 @@ PACKED = {
     "cpu": ("cpp", (torch.float32, torch.bfloat16)),
     "cuda": ("triton", (torch.float32, torch.bfloat16, torch.float16)),
 }
+PACKED_FRAME = "packed frame"
+EXACT = ("float32", "bfloat16")  # dtypes of packed frames that cost no accuracy: bfloat16 at most half a point of AO
 PLAIN = (torch.float32, torch.bfloat16)  # dtypes of PyTorch's own operators
 PROTOCOL = {
     "encode": "encoding of the template, once for each target; median",
@@ -79,12 +85,14 @@ class Clip(NamedTuple):
     decode: float  # seconds to read and decode a frame: median without the first
 
 
-def ways(model: FERMT) -> Iterator[Way]:
-    """Yields all ways to run a model on its device."""
+def ways(model: FERMT, clip: Clip) -> Iterator[Way]:
+    """Yields all ways to run a model on its device; int8 is calibrated on the clip."""
     device = next(model.parameters()).device
     backend, dtypes = PACKED[device.type]
     for dtype in dtypes:
-        yield Way("packed frame", backend, dtype, lambda dtype=dtype: Tracker(model, dtype=dtype))  # type: ignore[misc]
+        yield Way(PACKED_FRAME, backend, dtype, lambda dtype=dtype: Tracker(model, dtype=dtype))  # type: ignore[misc]
+    if device.type == "cpu":
+        yield Way(PACKED_FRAME, backend, torch.int8, lambda: Tracker(_in_int8(model, clip)))
     plain = build_model(model.config, backend="reference").to(device)
     plain.load_state_dict(model.state_dict())
     for dtype in PLAIN:
@@ -136,6 +144,37 @@ def measure(way: Way, clip: Clip, seconds: float) -> Speed:
         with_decode=statistics.fmean(walls),
         got10k_fps=statistics.fmean(1 / value for value in samples["update"]),
     )
+
+
+def fastest(seconds: Mapping[str, float]) -> str:
+    """Says which packed frame to use, from the seconds of each by dtype: the fastest one that costs no accuracy.
+
+    Of int8, which costs some, it says how much faster it is, if it is.
+    """
+    exact = {dtype: seconds[dtype] for dtype in EXACT if dtype in seconds}
+    best = min(exact, key=lambda dtype: exact[dtype])
+    others = "".join(f", {dtype} {value * 1e3:.1f}" for dtype, value in exact.items() if dtype != best)
+    text = f"Fastest packed frame at no loss of accuracy: {best}, {exact[best] * 1e3:.1f} ms{others}."
+    if (quick := seconds.get("int8", exact[best])) < exact[best]:
+        text += f" int8 takes {quick / exact[best]:.2f} of its time and may cost 1.5 points of AO (fk.frame.pack)."
+    return text
+
+
+def fraction_of_peak(config: ModelConfig, seconds: float, peak: float) -> float:
+    """Computes which part of `peak`, FLOP/s, a packed frame reaches, by the MACs that Winograd's algorithm leaves."""
+    return 2 * frame_macs(config, winograd=True) / seconds / peak
+
+
+def _in_int8(model: FERMT, clip: Clip) -> fk.frame.PackedModel | fk.frame.CudaPackedModel:
+    def crops(factor: float, size: int) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(crop_target(each, clip.box, factor, size).image) for each in clip.frames])
+
+    config = model.config
+    calibration = (
+        crops(config.template_factor, config.template_size),
+        crops(config.search_factor, config.search_size),
+    )
+    return fk.frame.pack(model, torch.int8, calibration=calibration)
 
 
 def _interleaved(tracker: Tracker, clip: Clip, seconds: float) -> dict[str, list[float]]:
