@@ -64,8 +64,7 @@ def seen(crop: np.ndarray, box: np.ndarray) -> np.ndarray | None:
 
 
 def test_a_known_rectangle_by_both_ways(config: SyntheticConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "FLIP", 0.0)
-    monkeypatch.setattr(pairs, "GRAY", 0.0)
+    monkeypatch.setattr(pairs, "PAPER", dataclasses.replace(pairs.PAPER, flip=0.0, gray=0.0))
     source, sequences = SyntheticPairs(CONFIG, 0, COUNT, config), SyntheticSequences(COUNT, 0, config)
     off: dict[str, list[np.ndarray]] = {"synthetic": [], "real": []}
     for i in range(COUNT):
