@@ -61,7 +61,7 @@ void attention(int64_t batch, int64_t heads, int64_t n, int64_t m, int64_t dim, 
     g_agreement.compare("attention forward, beside float64", numbers, attended(shape, q, k, v), tolerance);
   }
   out.check("attention forward", tolerance);
-  g_agreement.check("attention's lse", lse.data(), static_cast<int64_t>(lse.size()), FERMT_FLOAT32, tolerance);
+  g_agreement.check("attention's lse", lse.data(), static_cast<int64_t>(lse.size()), FERMT_FLOAT32, tolerance, 1.0);
   grad_q.check("attention backward, dq", tolerance);
   grad_k.check("attention backward, dk", tolerance);
   grad_v.check("attention backward, dv", tolerance);
@@ -95,7 +95,7 @@ void unit(int64_t batch, int64_t channels, int64_t height, int64_t width, int64_
   grad_x.check("unit backward, dx", tolerance);
   for (const std::vector<float>& weight : grads)
     g_agreement.check("unit backward, a weight", weight.data(), static_cast<int64_t>(weight.size()), FERMT_FLOAT32,
-                      tolerance);
+                      tolerance, 1.0);
   forward.weights[3] = nullptr;
   expect(fermt_dual_attention_unit_forward(&forward), FERMT_NULL_POINTER, "unit without a weight");
 }
