@@ -76,11 +76,11 @@ fuzz: $(VENV)/.installed
 	cd $(FUZZ) && LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(FUZZ) \
 		$(abspath $(BIN))/python -m tools.fuzz --seconds $(FUZZ_SECONDS)
 
-# The generic row for another architecture, and, where qemu-user is installed, the driver run on it.
+# The rows of another architecture, and, where qemu-user is installed, the driver run on a CPU that has them all.
 aarch64: $(VENV)/.installed
 	@mkdir -p build
 	CXX=aarch64-linux-gnu-g++ $(BIN)/python csrc/driver/build.py build/aarch64 -O2 -static
-	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static build/aarch64 $(SHAPES); else echo "built, not run: no qemu-user-static"; fi
+	@if command -v qemu-aarch64-static >/dev/null; then qemu-aarch64-static -cpu max build/aarch64 $(SHAPES); else echo "built, not run: no qemu-user-static"; fi
 
 # The adapters under the toolkits that they are for, and GOT-10k's scores beside those of its toolkit. These are heavy, and
 # VOT's is under the GPL, so they get an environment of their own. attributee 0.1.10, which the VOT toolkit needs, cannot be

@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolchain import (
+    ARM_FEATURES,
     BuildError,
     Compiler,
     attempt,
     check_compiler,
     described,
+    feature_flags,
     find_compiler,
     find_ninja,
     flags_of,
@@ -51,11 +53,13 @@ CXXFLAGS = (
 STATIC_RUNTIME = "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL"
 
 # Instruction sets, best first: the features that a row's code is compiled for and that a CPU must have to run it, in
-# the names that -m and __builtin_cpu_supports share. To add one, add a line. The last runs on any CPU of any kind.
+# the names that -m and __builtin_cpu_supports share or, on ARM, in those of toolchain.ARM_FEATURES. To add one, add a
+# line. The last runs on any CPU of any kind.
 AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma")
 AVX512_BF16 = (*AVX512, "avx512bf16", "avx512vnni")
 TILES = ("amx-tile", "amx-bf16", "amx-int8")  # isa/kernel_table.cpp asks the CPU and the kernel for these
 AVX2 = ("avx2", "fma")
+NEON_DOTPROD = ("neon", "dotprod")
 ISAS: dict[str, tuple[str, ...]] = {
     "avx512_amx": (*AVX512_BF16, *TILES),
     "avx512_bf16": AVX512_BF16,
@@ -63,10 +67,13 @@ ISAS: dict[str, tuple[str, ...]] = {
     "avx512": AVX512,
     "avx2_vnni": (*AVX2, "avxvnni"),
     "avx2": AVX2,
+    "neon_i8mm": (*NEON_DOTPROD, "i8mm"),
+    "neon_dotprod": NEON_DOTPROD,
+    "neon": ("neon",),
     "generic": (),
 }
 # Rows that differ from another in products of int8 alone: that row, from which they take all kernels but those.
-BASES = {"avx512_vnni": "avx512", "avx2_vnni": "avx2"}
+BASES = {"avx512_vnni": "avx512", "avx2_vnni": "avx2", "neon_i8mm": "neon", "neon_dotprod": "neon"}
 INT8_FILE = "int8"  # the file that such a row has of its own
 ONCE = ("abi", "isa")  # folders of csrc/ whose files are compiled once
 EACH_ISA = ("ops", "frame")  # folders whose files are compiled for each instruction set
@@ -85,10 +92,23 @@ def is_x86(target: str) -> bool:
     return target.startswith(("x86_64", "amd64"))
 
 
+def is_arm(target: str) -> bool:
+    return target.startswith(("aarch64", "arm64"))
+
+
+def possible_isas(target: str) -> dict[str, tuple[str, ...]]:
+    """The rows of ISAS that CPUs of a target can have; `generic` is one of any."""
+    return {
+        name: features
+        for name, features in ISAS.items()
+        if not features or (is_arm(target) if ARM_FEATURES.keys() >= {*features} else is_x86(target))
+    }
+
+
 def chosen_isas(target: str, environment: Mapping[str, str] = os.environ) -> dict[str, tuple[str, ...]]:
     """The rows of ISAS to build: those of the target, or of these the ones that FERMT_BUILD_ISAS names, with bases."""
     generic = list(ISAS)[-1]
-    possible = ISAS if is_x86(target) else {generic: ISAS[generic]}
+    possible = possible_isas(target)
     wanted = [name.strip() for name in environment.get("FERMT_BUILD_ISAS", "").split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in possible]:
         raise BuildError(f"FERMT_BUILD_ISAS={','.join(unknown)}: expected some of {', '.join(possible)} for {target}.")
@@ -101,7 +121,7 @@ def known_isas(
 ) -> dict[str, tuple[str, ...]]:
     """The rows that the compiler can build; says which it cannot, and why."""
     features = sorted({feature for row in isas.values() for feature in row})
-    unknown = unknown_features(compiler, flags, features, not_asked=TILES)
+    unknown = unknown_features(compiler, flags, features, not_asked=(*TILES, *ARM_FEATURES))
     known = {name: row for name, row in isas.items() if not unknown & {*row}}
     for name in isas.keys() - known.keys():
         missing = ", ".join(sorted(unknown & {*isas[name]}))
@@ -118,11 +138,11 @@ def sources(folders: Sequence[str]) -> list[str]:
 def units(target: str, isas: Mapping[str, tuple[str, ...]]) -> list[Unit]:
     """Every call of the compiler: the long ones first, so that no core waits for the last."""
     # Whatever CXXFLAGS asks for: a row is what its name says.
-    baseline = ("-march=x86-64",) if is_x86(target) else ()
+    baseline = ("-march=x86-64",) if is_x86(target) else ("-march=armv8-a",) if is_arm(target) else ()
 
     def own_flags(isa: str, features: tuple[str, ...]) -> tuple[str, ...]:
         wide = ("-mprefer-vector-width=512",) if "avx512f" in features else ()
-        return (f"-DFERMT_ISA={isa}", *baseline, *(f"-m{feature}" for feature in features), *wide)
+        return (f"-DFERMT_ISA={isa}", *baseline, *feature_flags(features), *wide)
 
     each = [
         Unit(source, f"{isa}.{Path(source).stem}", own_flags(isa, features))

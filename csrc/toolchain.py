@@ -15,6 +15,12 @@ from typing import NamedTuple
 OLDEST = {"GCC": 10, "Clang": 12}  # versions that are known to work
 
 
+# Features of aarch64 as the build names them: what -march says for each, and the oldest version that has it, which
+# ARM's intrinsics ask for. A row's code reads the names as FERMT_<FEATURE>, for a compiler's own macros may tell of the
+# CPU that it builds for by default.
+ARM_FEATURES = {"neon": ("armv8-a", ""), "dotprod": ("armv8.2-a", "+dotprod"), "i8mm": ("armv8.2-a", "+i8mm")}
+
+
 class BuildError(Exception):
     """The library cannot be built; the message says why and what to do."""
 
@@ -92,15 +98,24 @@ def attempt(compiler: Compiler, flags: Sequence[str], program: str = _SMALL_PROG
         return (tried.stderr or tried.stdout).strip() or f"exit status {tried.returncode}, no message"
 
 
+def feature_flags(features: Sequence[str]) -> list[str]:
+    """What makes a compiler use some features, all of x86 or all of ARM."""
+    arm = [ARM_FEATURES[feature] for feature in features if feature in ARM_FEATURES]
+    if not arm:
+        return [f"-m{feature}" for feature in features]
+    march = max(version for version, _ in arm) + "".join(extension for _, extension in arm)
+    return [f"-march={march}", *(f"-DFERMT_{feature.upper()}" for feature in features)]
+
+
 def unknown_features(
     compiler: Compiler, flags: Sequence[str], features: Sequence[str], *, not_asked: Sequence[str] = ()
 ) -> set[str]:
-    """Features that the compiler cannot compile for (-m) or, but for `not_asked`, cannot ask a CPU for."""
+    """Features that the compiler cannot compile for or, but for `not_asked`, cannot ask a CPU for."""
 
     def fails(some: Sequence[str]) -> bool:
         asked = "".join(f' && __builtin_cpu_supports("{feature}")' for feature in some if feature not in not_asked)
         program = f'extern "C" int fermt_probe() {{ return 1{asked}; }}\n'
-        return attempt(compiler, [*flags, *(f"-m{feature}" for feature in some), "-c"], program) is not None
+        return attempt(compiler, [*flags, *feature_flags(some), "-c"], program) is not None
 
     return {feature for feature in features if fails([feature])} if features and fails(features) else set()
 

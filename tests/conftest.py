@@ -27,7 +27,9 @@ collect_ignore = [] if INTERPRETED else ["triton_lane"]  # test_triton.py runs t
 COMPILED = [name for name, module in BACKENDS.items() if name != "reference" and "cpu" in module.DEVICES]
 
 FAST_LANE = "not slow"  # what `make test` gives to -m
-ISA_ROWS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2_vnni", "avx2", "generic")
+X86_ROWS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2_vnni", "avx2")
+ARM_ROWS = ("neon_i8mm", "neon_dotprod", "neon")
+ISA_ROWS = (*X86_ROWS, *ARM_ROWS, "generic")
 
 
 # No deadlines: how long an example takes hangs on what else the machine does.

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from .conftest import ISA_ROWS, ROOT
+from .conftest import ARM_ROWS, ISA_ROWS, ROOT, X86_ROWS
 from .support.errors import lacking, refused
 
 pytest.importorskip("setuptools", reason="building needs setuptools")
@@ -285,9 +285,52 @@ def test_a_row_with_a_base_is_one_file(small: ModuleType, monkeypatch: pytest.Mo
     assert "ROW(avx2_vnni, avx2, HAS(avx2) HAS(fma) HAS(avxvnni))" in small.rows_define(rows)
 
 
-def test_another_architecture_builds_the_generic_row_alone(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_architecture_has_its_rows(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FERMT_BUILD_ISAS")
-    for target, rows in (("aarch64-linux-gnu", ISA_ROWS[-1:]), ("x86_64-linux-gnu", ISA_ROWS)):
-        assert tuple(small.chosen_isas(target)) == rows
-    (unit,) = (unit for unit in small.units("aarch64", {"generic": ()}) if unit.source == "csrc/ops/answer.cpp")
-    assert unit.flags == ("-DFERMT_ISA=generic",)
+    for target, rows in (
+        ("x86_64-linux-gnu", X86_ROWS),
+        ("aarch64-linux-gnu", ARM_ROWS),
+        ("arm64-apple-darwin23.6.0", ARM_ROWS),
+        ("riscv64-linux-gnu", ()),
+    ):
+        assert tuple(small.chosen_isas(target)) == (*rows, "generic")
+
+
+def test_each_row_is_compiled_for_its_features_alone(small: ModuleType) -> None:
+    def flags(target: str, row: str) -> tuple[str, ...]:
+        units = small.units(target, {row: small.ISAS[row]})
+        return next(unit.flags for unit in units if unit.name == f"{row}.answer")[1:]
+
+    assert flags("x86_64-linux-gnu", "generic") == ("-march=x86-64",)
+    assert flags("x86_64-linux-gnu", "avx2") == ("-march=x86-64", "-mavx2", "-mfma")
+    assert flags("aarch64-linux-gnu", "generic") == ("-march=armv8-a",)
+    assert flags("aarch64-linux-gnu", "neon") == ("-march=armv8-a", "-march=armv8-a", "-DFERMT_NEON")
+    assert flags("riscv64-linux-gnu", "generic") == ()
+    assert small.feature_flags(small.ISAS["neon_i8mm"]) == [
+        "-march=armv8.2-a+dotprod+i8mm",
+        "-DFERMT_NEON",
+        "-DFERMT_DOTPROD",
+        "-DFERMT_I8MM",
+    ]
+
+
+def test_arm_rows_that_the_compiler_does_not_know_are_left_out(
+    small: ModuleType, wrapper: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not asked of a CPU in the compiler's words, which those of ARM lack."""
+    old = """
+        [ "$1" = -dumpmachine ] && echo aarch64-linux-gnu && exit
+        for a in "$@"; do
+          shift
+          case "$a" in
+            *i8mm*) echo "error: invalid feature modifier i8mm" >&2; exit 1;;
+            -march=armv8*) ;;
+            *) set -- "$@" "$a";;
+          esac
+        done"""
+    monkeypatch.setenv("CXX", wrapper(old))
+    compiler = small.find_compiler()
+    rows = small.possible_isas(compiler.target)
+    assert list(small.known_isas(compiler, [], rows)) == ["neon_dotprod", "neon", "generic"]
+    assert "does not know i8mm; CPUs that have it use another row" in capfd.readouterr().out
+    assert "ROW(neon_dotprod, neon, HAS(neon) HAS(dotprod))" in small.rows_define(rows)

@@ -168,7 +168,13 @@ def test_bytes_stay_near(isa: str, name: str, loaded: library.Library) -> None:
         assert errors(value, truth[key])[1] <= 4 * errors(eager[key], truth[key])[1], key
 
 
-BYTE_ROWS = (("avx512_vnni", "avx512"), ("avx2_vnni", "avx2"))  # that differ in how they multiply bytes alone
+# Rows that differ in how they multiply bytes alone.
+BYTE_ROWS = (
+    ("avx512_vnni", "avx512"),
+    ("avx2_vnni", "avx2"),
+    ("neon_i8mm", "neon"),
+    ("neon_dotprod", "neon"),
+)
 
 
 @pytest.mark.parametrize("rows", BYTE_ROWS, ids=str)

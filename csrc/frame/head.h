@@ -112,7 +112,8 @@ struct Head {
 
   // Sets the padding around a layer's inputs to zero, or in int8 to the zero point.
   void clear_padding(Map* map, int layer, int64_t group, int64_t first, int64_t count) const {
-    const int zero = kQuantized<P> && layer == 0 ? static_cast<int>(model.head_input[1]) : 0;
+    const int point = kQuantized<P> && layer == 0 ? static_cast<int>(model.head_input[1]) : 0;
+    const int zero = kQuantized<P> ? point - kByteOffset : 0;
     const auto clear = [&](int64_t y, int64_t x) {
       memset(static_cast<void*>(pixel(map, layer, group, y, x) + first), zero, count * sizeof(Map));
     };
@@ -145,7 +146,7 @@ struct Head {
     const int64_t channel = layer == 0 ? column - branch * width : column;
     Vec value;
     if constexpr (kQuantized<P>)
-      value = to_floats(sum) * load(matrix.scales + column);
+      value = to_floats(of_unsigned(sum, matrix.sums + column)) * load(matrix.scales + column);
     else
       value = sum;
     value += load(matrix.bias + column);

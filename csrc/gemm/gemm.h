@@ -64,7 +64,8 @@ inline Vec dequantize(const PackedRows<Packed>&, const fermt::PackedMatrix&, int
 inline Vec dequantize(const PackedRows<ByteOperand>& a, const fermt::PackedMatrix& matrix, int64_t row, int64_t column,
                       VecInt sum) {
   const QuantParams q = a.quant[row];
-  return (to_floats(sum) - q.zero * load(matrix.sums + column)) * (q.scale * load(matrix.scales + column));
+  const Vec whole = to_floats(of_unsigned(sum, matrix.sums + column));
+  return (whole - q.zero * load(matrix.sums + column)) * (q.scale * load(matrix.scales + column));
 }
 
 // The sums of a tile: out[r * Vectors + c] = sum over k of a[r][k] * panel[k][c]. Prefetches from `line` on,

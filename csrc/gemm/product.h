@@ -4,6 +4,7 @@
 
 #include "simd/bfloat16.h"
 #include "simd/int8.h"
+#include "simd/neon.h"
 #include "simd/vector.h"
 
 namespace {
@@ -18,6 +19,14 @@ struct SumOf<ByteOperand> {
   typedef VecInt type;
 };
 
+// sums[c] += value * columns[c]; simd/neon.h has others, which broadcast without an instruction of its own.
+template <int Vectors, class Packed, class Sum, class Column>
+inline void add_products(const Packed* value, const Column (&columns)[Vectors], Sum (&sums)[Vectors]) {
+  const auto factor = splat(*value);
+  FERMT_UNROLL
+  for (int c = 0; c < Vectors; ++c) sums[c] = multiply_add(sums[c], factor, columns[c]);
+}
+
 // For Rows rows and Vectors vectors of columns: epilogue(r, c, sum over i of rows[r][i] * columns[i][c]). The sum is
 // made of Chains interleaved ones; two keep float32's error smaller than one does. The epilogue is a copy, so that its
 // pointers stay in registers: the compiler would otherwise assume that its stores change them. prefetch(i) is called in
@@ -31,11 +40,7 @@ inline void product_tile(const Packed* rows, int64_t row_stride, int64_t inner_s
     FERMT_UNROLL
     for (int c = 0; c < Vectors; ++c) column[c] = load(columns + i * column_stride + c * kLanes);
     FERMT_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      const auto value = splat(rows[r * row_stride + i * inner_stride]);
-      FERMT_UNROLL
-      for (int c = 0; c < Vectors; ++c) acc[chain][r][c] = multiply_add(acc[chain][r][c], value, column[c]);
-    }
+    for (int r = 0; r < Rows; ++r) add_products(rows + r * row_stride + i * inner_stride, column, acc[chain][r]);
   };
   for (int64_t i = 0; i + Chains <= inner; i += Chains) {
     prefetch(i);

@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int kGemmVectors = kLanes == 16 ? 4 : 2;  // vectors of outputs in a tile
+constexpr int kGemmVectors = kManyRegisters ? 4 : 2;  // vectors of outputs in a tile
 constexpr int64_t kStrip = kGemmVectors * kLanes;
 
 // Operands that a stored element becomes.

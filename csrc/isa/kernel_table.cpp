@@ -7,6 +7,10 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__) && defined(__aarch64__)
+#include <sys/sysctl.h>
 #endif
 
 namespace fermt {
@@ -25,7 +29,32 @@ namespace {
 #endif
 }
 
+#if defined(__aarch64__)
+
+// Whether the CPU has an extension, of which Linux has a bit and macOS a name.
+[[maybe_unused]] bool has_extension([[maybe_unused]] unsigned long entry, [[maybe_unused]] unsigned long bit,
+                                    [[maybe_unused]] const char* name) {
+#if defined(__linux__)
+  return (getauxval(entry) & bit) != 0;
+#elif defined(__APPLE__)
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+#else
+  return false;
+#endif
+}
+
+constexpr unsigned long kHwcap = 16, kHwcap2 = 26;  // AT_HWCAP, AT_HWCAP2
+[[maybe_unused]] bool has_neon() { return true; }
+[[maybe_unused]] bool has_dotprod() { return has_extension(kHwcap, 1ul << 20, "hw.optional.arm.FEAT_DotProd"); }
+[[maybe_unused]] bool has_i8mm() { return has_extension(kHwcap2, 1ul << 13, "hw.optional.arm.FEAT_I8MM"); }
+
+#define FERMT_HAS(feature) &&has_##feature()
+#else
 #define FERMT_HAS(feature) &&__builtin_cpu_supports(#feature)
+#endif
+
 #define FERMT_SUPPORTED(name, base, features) \
   bool name##_supported() { return true features; }
 FERMT_ROWS(FERMT_SUPPORTED, FERMT_HAS, &&has_tiles())

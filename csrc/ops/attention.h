@@ -25,9 +25,9 @@ namespace {
 
 constexpr int kQueryVectors = 2;
 constexpr int kQueryTile = kQueryVectors * kLanes;
-constexpr int64_t kKeyChunk = kLanes == 16 ? 128 : 126;  // whole tiles of keys
-constexpr int64_t kSegment = 512;                        // keys or queries whose sums are accumulated separately
-constexpr int64_t kScoreStep = 32;                       // dimensions of a partial score
+constexpr int64_t kKeyChunk = kManyRegisters ? 128 : 126;  // whole tiles of keys
+constexpr int64_t kSegment = 512;                          // keys or queries whose sums are accumulated separately
+constexpr int64_t kScoreStep = 32;                         // dimensions of a partial score
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
 
@@ -41,7 +41,7 @@ inline bool attends_by_tiles(int64_t dim) {
 inline int64_t attention_depth(int64_t dim) { return dim == kLanes ? kLanes / 2 : kLanes; }
 
 // Sums that stay in registers: of 16 registers, all but two columns, a broadcast value and one to spare.
-constexpr int kTileSums = kLanes == 16 ? 16 : 12;
+constexpr int kTileSums = kManyRegisters ? 16 : 12;
 
 // product_tile for any `count` of rows: epilogue(row, c, sum).
 template <int Vectors, int Chains, class Packed, class Epilogue>
@@ -63,7 +63,7 @@ inline void product(const Packed* rows, int64_t count, int64_t row_stride, int64
 
 // Interleaved sums of a product, where there are registers for them. A pair's multiply-add already sums two products.
 template <class Packed>
-constexpr int kChains = kPackFactor<Packed> == 1 && kLanes == 16 ? 2 : 1;
+constexpr int kChains = kPackFactor<Packed> == 1 && kManyRegisters ? 2 : 1;
 
 // out[d] += values[:, d] @ scores over a chunk of keys, `keys` packed elements. Each sum is of at most 64 products
 // before it is added to another: short partial sums keep float32's error small.

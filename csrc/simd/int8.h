@@ -1,5 +1,6 @@
 // int8: unsigned bytes of activations times signed bytes of weights, accumulated in int32, exactly. Products take quads
-// of bytes where the instruction set has them, else pairs of 16-bit integers, to which both are widened.
+// of bytes where the instruction set has them, else pairs of 16-bit integers, to which both are widened. Where it has
+// those of signed bytes alone (FERMT_DOTPROD without FERMT_I8MM), activations are stored less kByteOffset.
 
 #pragma once
 
@@ -12,13 +13,20 @@ namespace {
 using Int8Quad = PackedWord<struct QuadKind>;
 using Int16Pair = PackedWord<struct Int16Kind>;
 
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(FERMT_DOTPROD)
 using ByteOperand = Int8Quad;  // what products of int8 multiply
 using Byte = uint8_t;          // a value of it
 #else
 using ByteOperand = Int16Pair;
 using Byte = int16_t;
 #endif
+#if defined(FERMT_DOTPROD) && !defined(FERMT_I8MM)
+constexpr int kByteOffset = 128;
+#else
+constexpr int kByteOffset = 0;
+#endif
+
+#if !defined(FERMT_NEON)  // simd/neon.h has its products
 
 // A type of its own beside VecInt, so that multiply_add knows activations from weights.
 struct ByteOperandVec {
@@ -43,6 +51,8 @@ inline VecInt multiply_add(VecInt sum, ByteOperandVec a, VecInt b) {
   return sum + ((a.words << 16) >> 16) * ((b << 16) >> 16) + (a.words >> 16) * (b >> 16);
 #endif
 }
+
+#endif
 
 // The first two and the last two bytes of each of a vector of quads of weights, as 16-bit integers.
 typedef int16_t VecShort __attribute__((vector_size(FERMT_VECTOR_BYTES)));
@@ -70,6 +80,12 @@ inline Sum load_as(const float* p) {
 
 inline Vec to_floats(VecInt v) { return __builtin_convertvector(v, Vec); }
 
+// The sums of unsigned bytes' products, from those that products made and the sums of the weights.
+inline VecInt of_unsigned(VecInt sum, const float* weight_sums) {
+  if constexpr (kByteOffset == 0) return sum;
+  return sum + kByteOffset * __builtin_convertvector(load(weight_sums), VecInt);
+}
+
 // Rounds to integers and clamps to [0, 255]; NaN becomes 0.
 inline VecInt rounded_bytes(Vec v) {
   return __builtin_convertvector(round_to_nearest(min(splat(255.0f), max(v, Vec{}))), VecInt);
@@ -90,6 +106,10 @@ inline void store_bytes(Vec v, uint8_t* to) {
   const __m128i words = to_words(rounded);
   const __m128i bytes = _mm_packus_epi16(words, words);
   memcpy(to, &bytes, kLanes);
+#elif defined(FERMT_NEON)
+  const uint16x4_t words = vmovn_u32((uint32x4_t)(rounded - kByteOffset));
+  const uint8x8_t bytes = vmovn_u16(vcombine_u16(words, words));
+  memcpy(to, &bytes, kLanes);
 #else
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<uint8_t>(rounded[i]);
 #endif
@@ -102,6 +122,9 @@ inline void store_bytes(Vec v, int16_t* to) {
   memcpy(to, &words, sizeof words);
 #elif FERMT_VECTOR_BYTES == 32
   const __m128i words = to_words(rounded);
+  memcpy(to, &words, sizeof words);
+#elif defined(FERMT_NEON)
+  const int16x4_t words = vmovn_s32((int32x4_t)rounded);
   memcpy(to, &words, sizeof words);
 #else
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int16_t>(rounded[i]);

@@ -22,6 +22,8 @@
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(FERMT_NEON)
+#include <arm_neon.h>
 #endif
 
 // FERMT_UNROLL before a loop over registers: left to itself GCC sometimes keeps an array of them in memory.
@@ -40,7 +42,12 @@
 namespace {
 
 constexpr int kLanes = FERMT_VECTOR_BYTES / 4;
-constexpr int kAccumulators = FERMT_VECTOR_BYTES == 64 ? 16 : 8;  // that fit the registers beside their operands
+#if FERMT_VECTOR_BYTES == 64 || defined(FERMT_NEON)
+constexpr bool kManyRegisters = true;  // 32 vector registers instead of 16
+#else
+constexpr bool kManyRegisters = false;
+#endif
+constexpr int kAccumulators = kManyRegisters ? 16 : 8;  // that fit the registers beside their operands
 typedef float Vec __attribute__((vector_size(FERMT_VECTOR_BYTES)));
 typedef int32_t VecInt __attribute__((vector_size(FERMT_VECTOR_BYTES)));
 
