@@ -194,8 +194,8 @@ FERMT_EXPORT int32_t fermt_isa_supported(int32_t row);
 FERMT_EXPORT const char* fermt_isa_selected(void);
 FERMT_EXPORT int32_t fermt_isa_select(const char* name);
 
-// For measurements: calls trace(loop, count, begin, end, nanoseconds) after each piece [begin, end) of the `count` items
-// of a frame's loops, on the thread that computed it, until called with null. Loops count from 0 in each frame.
+// For measurements: calls trace(loop, count, begin, end, nanoseconds) after each piece [begin, end) of the `count`
+// items of a frame's loops, on the thread that computed it, until called with null. Loops count from 0 in each frame.
 typedef void (*fermt_loop_trace)(int64_t loop, int64_t count, int64_t begin, int64_t end, int64_t nanoseconds);
 FERMT_EXPORT void fermt_trace_loops(fermt_loop_trace trace);
 

@@ -61,9 +61,15 @@ inline void product(const Packed* rows, int64_t count, int64_t row_stride, int64
   tiles_of(Constant<1>{});
 }
 
-// Interleaved sums of a product, where there are registers for them. A pair's multiply-add already sums two products.
+// Interleaved sums of a product: two halve the roundings of each. One is enough where a multiply-add rounds once and
+// registers are few, or where it already sums the two products of a pair.
+#if defined(__FMA__)
+constexpr bool kFewRoundings = !kManyRegisters;
+#else
+constexpr bool kFewRoundings = false;
+#endif
 template <class Packed>
-constexpr int kChains = kPackFactor<Packed> == 1 && kManyRegisters ? 2 : 1;
+constexpr int kChains = kPackFactor<Packed> == 1 && !kFewRoundings ? 2 : 1;
 
 // out[d] += values[:, d] @ scores over a chunk of keys, `keys` packed elements. Each sum is of at most 64 products
 // before it is added to another: short partial sums keep float32's error small.
