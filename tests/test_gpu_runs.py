@@ -25,6 +25,7 @@ from benchmarks.gpu.parts import PARTS, RUNS, Part
 from fermt_kernels.cpp import library
 
 FACTS = {
+    "caches": {},
     "torch": "2",
     "python": "3",
     "cpu": "a CPU",

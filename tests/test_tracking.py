@@ -112,7 +112,7 @@ def test_bench_command(size: str, small_weights: Path, tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     speeds = found["rows"]
     packed = fk.frame.unavailable_reason(torch.float32) is None
-    expected = [("cpp", "float32"), ("cpp", "bfloat16")] if packed else []
+    expected = [("cpp", "float32"), ("cpp", "bfloat16"), ("cpp", "int8")] if packed else []
     plain = [("reference", "float32"), ("reference", "bfloat16")]
     assert [(row["backend"], row["dtype"]) for row in speeds] == [*expected, *plain]
     assert found["decode"] > 0
