@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 
 # Two workers of two threads each, which do not spin while they wait.
 test: $(VENV)/.installed
-	@echo "== The fast lane of the tests: about 7 minutes on two cores; make test-all runs the rest, too"
+	@echo "== The fast lane of the tests: 7 to 12 minutes on two cores; make test-all runs the rest, too"
 	$(PYTEST) -m "not slow" -n 2 --dist worksteal --require-backend cpp
 
 test-all: $(VENV)/.installed
