@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from functools import lru_cache, partial
+from functools import cache, partial
 from itertools import islice
 from typing import Annotated, Any
 
@@ -209,7 +209,7 @@ def main(
         }
         return updates | {f"{named(d)}, model only": Runner(ours(packed[d], scene), d, macs[False]) for d in packed}
 
-    cached = lru_cache(lambda: beside(cached_frame, False))
+    cached = cache(lambda: beside(cached_frame, False))
     todo: dict[str, Callable[[], Runners]] = {
         QUIET: cached,
         LOADED: cached,

@@ -15,7 +15,7 @@ from torch import Tensor
 import fermt
 import fermt_kernels as fk
 from fermt_kernels.cpp import library
-from fermt_kernels.cpp.trace import PARALLEL_FOR, SHARES, Piece, evened, pieces_of_frame, schedule
+from fermt_kernels.cpp.trace import MAX_THREADS, PARALLEL_FOR, Piece, evened, pieces_of_frame, schedule
 
 from .conftest import ISA_ROWS
 from .support.packed import small_model
@@ -59,7 +59,7 @@ def test_a_schedule_gives_each_piece_to_the_thread_that_is_free() -> None:
     assert [piece.nanoseconds for piece in evened(pieces)] == [3, 3, 3, 7]
 
 
-@pytest.mark.parametrize("threads", [0, 65])
+@pytest.mark.parametrize("threads", [0, MAX_THREADS + 1])
 def test_a_number_of_threads_that_no_team_has(threads: int) -> None:
     with pytest.raises(ValueError, match=str(threads)):
         pieces_of_frame(lambda: None, threads)
@@ -123,7 +123,7 @@ def test_the_same_bits_whoever_takes_the_items(
     track = frame(small_model(head), dtype)
     expected = track()
     for run in (one_after_the_other, only_the_first, at_once, one_by_one_late):
-        for threads in (1, 2, 3, 5, 16, SHARES):
+        for threads in (1, 2, 3, 5, 16, 2 * MAX_THREADS):
             parallel_for(threads, run)
             found = track()
             assert found.keys() == expected.keys()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from . import library
 
-SHARES = 256  # items of the one parallel region of a frame, which are divided among the threads (csrc/abi/team.h)
+MAX_THREADS = 64  # of a team: kMaxTeam in csrc/abi/team.h
 
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 PARALLEL_FOR = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, _BODY, ctypes.c_void_p)
@@ -51,15 +51,15 @@ def pieces_of_frame(frame: Callable[[], object], threads: int, repeat: int = 1) 
     """Runs a frame on the calling thread, divided as for `threads`.
 
     Args:
-        frame: encodes a template or tracks, in one call of the library. No other thread may do so meanwhile.
-        threads: how many threads to divide the loops for, 1 to 64.
+        frame: encodes a template or tracks, in one call of the library. No other thread may do so at that time.
+        threads: how many threads to divide the loops for, 1 to `MAX_THREADS`.
         repeat: how often to run it; each piece has the shortest of its times.
 
     Raises:
         ValueError: `threads` or `repeat` is out of range.
     """
-    if not 1 <= threads <= 64:
-        raise ValueError(f"threads must be from 1 to 64, got {threads}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads must be from 1 to {MAX_THREADS}, got {threads}")
     if repeat < 1:
         raise ValueError(f"repeat must be at least 1, got {repeat}")
     shortest: list[Piece] = []
