@@ -1,6 +1,6 @@
-// Attention backward. A work item is one head: it recomputes the probabilities from lse, one query tile and one chunk
-// of keys at a time, and accumulates the head's dK and dV in its own buffers, so nothing is shared and nothing is
-// atomic.
+// Attention backward. A work item is one head, or where heads are few a part of its queries: it recomputes the
+// probabilities from lse, one query tile and one chunk of keys at a time, and accumulates dK and dV in buffers of its
+// own. Whoever is done last with a head adds up its parts, always in the same order.
 //
 //   P = exp(scale Q K^T - lse)     dP = dO V^T     dS = P (dP - delta), delta = rowsum(dO O)
 //   dQ = scale dS K                dK = scale dS^T Q               dV = P^T dO
@@ -10,27 +10,38 @@
 
 #pragma once
 
+#include <atomic>
+#include <new>
+
 #include "ops/attention_keys.h"
 
 namespace {
+
+constexpr int64_t kLeastItems = 48;  // of a call, if its heads have as many tiles: enough to keep 16 threads busy
 
 // Buffers of one work item. Rows that become vector columns are padded to whole vectors: `width`.
 template <class Packed>
 struct BackwardScratch {
   Packed *k, *v, *k_over_keys;  // keys x dim; the last: of the current group, as a KeyLayout's values
-  float *grad_k, *grad_v, *segment_k, *segment_v;  // keys x width: of all queries, and of the current segment
+  float *grad_k, *grad_v, *segment_k, *segment_v;  // keys x width, each pair in one piece: of all queries, of a segment
   Packed *qt, *grad_outt;                          // dim x tile
   float* grad_qt;                                  // dim x tile
   Packed *q, *grad_out;                            // tile x width
   float *scores, *grad_scores;                     // keys x tile: Q K^T or P; a chunk of dO V^T
   ScoreGradients<Packed> gradients;                // of a chunk; in float, in place of the scores
 
-  BackwardScratch(Arena arena, int64_t keys, int64_t dim, int64_t width, size_t* bytes = nullptr) {
+  // `sums`, if not null, has grad_k and grad_v.
+  BackwardScratch(Arena arena, int64_t keys, int64_t dim, int64_t width, size_t* bytes = nullptr,
+                  float* sums = nullptr) {
     Packed** const of_keys[] = {&k, &v};  // tiles read up to kLanes rows behind the last
     for (Packed** part : of_keys)
       *part = allocate<Packed>(arena, (keys + (kTiled<Packed> ? kLanes : 0)) * packed_count<Packed>(dim));
-    float** const of_width[] = {&grad_k, &grad_v, &segment_k, &segment_v};
-    for (float** part : of_width) *part = arena.floats(keys * width);
+    const int64_t numbers = keys * width;
+    float* const own = arena.floats(2 * numbers);
+    grad_k = sums ? sums : own;
+    grad_v = grad_k + numbers;
+    segment_k = arena.floats(2 * numbers);
+    segment_v = segment_k + numbers;
     Packed** const columns[] = {&qt, &grad_outt};
     for (Packed** part : columns) *part = allocate<Packed>(arena, packed_count<Packed>(dim) * kQueryTile);
     grad_qt = arena.floats(dim * kQueryTile);
@@ -240,8 +251,87 @@ inline void flush_segment(const BackwardScratch<Packed>& s, int64_t count) {
   memset(s.segment_v, 0, sizeof(float) * count);
 }
 
+// How the query tiles of a head are divided into parts of about equal work. It depends on the shape alone, as do the
+// sums' roundings then.
+class QueryParts {
+ public:
+  explicit QueryParts(const fermt_attention_shape& shape) {
+    for (int is_search = 0; is_search < 2; ++is_search) {
+      group_[is_search] = query_group(shape, !is_search);
+      tiles_[is_search] = (group_[is_search].query_stop - group_[is_search].query_start + kQueryTile - 1) / kQueryTile;
+      work_[is_search] = group_[is_search].key_stop - group_[is_search].key_start + 1;
+    }
+    const int64_t heads = shape.batch * shape.heads, wanted = heads > 0 ? (kLeastItems + heads - 1) / heads : 1;
+    const int64_t tiles = tiles_[0] + tiles_[1];
+    count_ = wanted < tiles ? wanted : tiles > 0 ? tiles : 1;
+  }
+
+  int64_t count() const { return count_; }
+
+  // visit(group, query) for each tile of a part, by its first query.
+  template <class Visit>
+  void for_tiles(int64_t part, Visit&& visit) const {
+    const int64_t all = tiles_[0] * work_[0] + tiles_[1] * work_[1];
+    int64_t before = 0;  // work of the tiles that came before
+    for (int is_search = 0; is_search < 2; ++is_search)
+      for (int64_t i = 0; i < tiles_[is_search]; ++i, before += work_[is_search])
+        if (before * count_ / all == part) visit(group_[is_search], group_[is_search].query_start + i * kQueryTile);
+  }
+
+ private:
+  QueryGroup group_[2];
+  int64_t tiles_[2], work_[2], count_;
+};
+
+// dK and dV of the parts of all heads, and how many parts of each head are done; nothing where a head is one part.
+struct PartSums {
+  float* sums;
+  std::atomic<int32_t>* done;
+
+  PartSums(Arena arena, int64_t heads, int64_t parts, int64_t numbers, size_t* bytes = nullptr) {
+    sums = arena.floats(heads * parts * 2 * numbers);
+    done = reinterpret_cast<std::atomic<int32_t>*>(arena.floats(heads));
+    if (bytes) *bytes = arena.used;
+  }
+};
+
+// Stores a head's dK and dV, the sums of `parts` pairs of buffers of tokens x width floats.
 template <class T>
-inline fermt_status attention_backward_item(const fermt_attention_backward_args& a, int64_t b, int64_t h) {
+inline void store_key_gradients(const fermt_attention_backward_args& a, int64_t b, int64_t h, float* sums,
+                                int64_t parts, int64_t width) {
+  const int64_t dim = a.shape.head_dim, numbers = a.shape.tokens * width;
+  for (int64_t part = 1; part < parts; ++part)
+    for (int64_t i = 0; i < 2 * numbers; i += kLanes)
+      store(sums + i, load(sums + i) + load(sums + part * 2 * numbers + i));
+  const float scale = static_cast<float>(a.shape.scale);
+  for (int64_t j = 0; j < a.shape.tokens; ++j) {
+    float *grad_k = sums + j * width, *grad_v = grad_k + numbers;
+    for (int64_t d = 0; d < dim; ++d) grad_k[d] *= scale;
+    row_from_float(grad_k, dim, at<T>(a.grad_k, b, h, j));
+    row_from_float(grad_v, dim, at<T>(a.grad_v, b, h, j));
+  }
+}
+
+// A tile of queries whose group has no key, or one, over which the soft-max is 1.
+template <class T>
+inline void attend_to_at_most_one_key(const fermt_attention_backward_args& a, int64_t b, int64_t h,
+                                      const QueryGroup& group, int64_t query, int64_t count, float* segment_v,
+                                      int64_t width) {
+  const int64_t dim = a.shape.head_dim;
+  for (int64_t j = query; j < query + count; ++j) memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
+  if (group.key_start == group.key_stop) return;
+  float* grad_v = segment_v + group.key_start * width;
+  for (int64_t d = 0; d < dim; ++d) {
+    float sum = 0;
+    for (int64_t j = query; j < query + count; ++j) sum += to_float(at<T>(a.grad_out, b, h, j)[d]);
+    grad_v[d] += sum;
+  }
+}
+
+// One part of a head; `sums` is where its dK and dV go, or null: then they are the head's, and stored.
+template <class T>
+inline fermt_status attention_backward_item(const fermt_attention_backward_args& a, int64_t b, int64_t h,
+                                            const QueryParts& parts, int64_t part, float* sums) {
   const int64_t tokens = a.shape.tokens, dim = a.shape.head_dim, width = round_up(dim, kLanes);
   using Packed = typename PackedOf<T>::type;
   using Scratch = BackwardScratch<Packed>;
@@ -249,53 +339,57 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
   Scratch(Arena{}, tokens, dim, width, &bytes);
   char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kItemScratch));
   if (!base) return FERMT_OUT_OF_MEMORY;
-  const Scratch scratch(Arena{base}, tokens, dim, width);
+  const Scratch scratch(Arena{base}, tokens, dim, width, nullptr, sums);
   pack_rows(at<T>(a.k, b, h, 0), a.k.strides[2], tokens, dim, scratch.k);
   pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, scratch.v);
-  float* const sums[] = {scratch.grad_k, scratch.grad_v, scratch.segment_k, scratch.segment_v};
-  for (float* sum : sums) memset(sum, 0, sizeof(float) * tokens * width);
+  float* const cleared[] = {scratch.grad_k, scratch.segment_k};
+  for (float* pair : cleared) memset(pair, 0, sizeof(float) * 2 * tokens * width);
   const TileScope tiles(attention_depth(dim));
   const auto tile = dim == 16 ? attention_backward_tile<16, Packed> : attention_backward_tile<0, Packed>;
-  for (int is_search = 0; is_search < 2; ++is_search) {
-    const QueryGroup group = query_group(a.shape, !is_search);
-    if constexpr (kPackFactor<Packed> > 1) {
-      const int64_t keys = group.key_stop - group.key_start;
-      KeyLayout<Packed>(keys, dim).pack_values(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys,
-                                               scratch.k_over_keys);
-    }
-    for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
-      if (i > group.query_start && (i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
-      const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
-      if (group.key_stop - group.key_start > 1) {
-        tile(a.shape, scratch, group, pack_tile<T>(a, scratch, b, h, i, count, width), width);
-        unpack_columns(scratch.grad_qt, count, dim, at<T>(a.grad_q, b, h, i), a.grad_q.strides[2]);
-        continue;
+  int64_t packed_start = -1, packed_stop = -1;  // the keys that k_over_keys has
+  parts.for_tiles(part, [&](const QueryGroup& group, int64_t i) {
+    if constexpr (kPackFactor<Packed> > 1)
+      if (group.key_start != packed_start || group.key_stop != packed_stop) {
+        const int64_t keys = group.key_stop - group.key_start;
+        KeyLayout<Packed>(keys, dim).pack_values(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys,
+                                                 scratch.k_over_keys);
+        packed_start = group.key_start, packed_stop = group.key_stop;
       }
-      for (int64_t j = i; j < i + count; ++j) memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
-      if (group.key_start == group.key_stop) continue;
-      float* grad_v = scratch.segment_v + group.key_start * width;  // the soft-max over one key is 1
-      for (int64_t d = 0; d < dim; ++d) {
-        float sum = 0;
-        for (int64_t j = i; j < i + count; ++j) sum += to_float(at<T>(a.grad_out, b, h, j)[d]);
-        grad_v[d] += sum;
-      }
-    }
-  }
+    if (i > group.query_start && (i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
+    const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
+    if (group.key_stop - group.key_start <= 1)
+      return attend_to_at_most_one_key<T>(a, b, h, group, i, count, scratch.segment_v, width);
+    tile(a.shape, scratch, group, pack_tile<T>(a, scratch, b, h, i, count, width), width);
+    unpack_columns(scratch.grad_qt, count, dim, at<T>(a.grad_q, b, h, i), a.grad_q.strides[2]);
+  });
   flush_segment(scratch, tokens * width);
-  const float scale = static_cast<float>(a.shape.scale);
-  for (int64_t j = 0; j < tokens; ++j) {
-    float *grad_k = scratch.grad_k + j * width, *grad_v = scratch.grad_v + j * width;
-    for (int64_t d = 0; d < dim; ++d) grad_k[d] *= scale;
-    row_from_float(grad_k, dim, at<T>(a.grad_k, b, h, j));
-    row_from_float(grad_v, dim, at<T>(a.grad_v, b, h, j));
-  }
+  if (!sums) store_key_gradients<T>(a, b, h, scratch.grad_k, 1, width);
   return FERMT_OK;
 }
 
 template <class T>
 fermt_status attention_backward_as(const fermt_attention_backward_args& a) {
-  return fermt::run_items(a.parallel_for, a.shape.batch * a.shape.heads, [&](int64_t index) {
-    return attention_backward_item<T>(a, index / a.shape.heads, index % a.shape.heads);
+  const int64_t heads = a.shape.heads, all_heads = a.shape.batch * heads, width = round_up(a.shape.head_dim, kLanes);
+  const int64_t numbers = a.shape.tokens * width;
+  const QueryParts parts(a.shape);
+  const int64_t count = parts.count();
+  if (count == 1)
+    return fermt::run_items(a.parallel_for, all_heads, [&](int64_t index) {
+      return attention_backward_item<T>(a, index / heads, index % heads, parts, 0, nullptr);
+    });
+  size_t bytes = 0;
+  PartSums(Arena{}, all_heads, count, numbers, &bytes);
+  char* base = static_cast<char*>(fermt::thread_scratch(bytes, fermt::kCallScratch));
+  if (!base) return FERMT_OUT_OF_MEMORY;
+  const PartSums of(Arena{base}, all_heads, count, numbers);
+  for (int64_t i = 0; i < all_heads; ++i) new (of.done + i) std::atomic<int32_t>{0};
+  return fermt::run_items(a.parallel_for, all_heads * count, [&](int64_t index) {
+    const int64_t head = index / count, b = head / heads, h = head % heads;
+    float* const sums = of.sums + head * count * 2 * numbers;
+    const fermt_status status =
+        attention_backward_item<T>(a, b, h, parts, index % count, sums + index % count * 2 * numbers);
+    if (!status && of.done[head].fetch_add(1) + 1 == count) store_key_gradients<T>(a, b, h, sums, count, width);
+    return status;
   });
 }
 
