@@ -50,8 +50,8 @@ struct SoftmaxState {
 
 // Scores in base 2 of at most this are exponentiated as they are: with values within the limits below, neither the
 // powers nor their products with values leave the range of floats, and no digit is lost.
-constexpr float kBoundedScore = 40.0f;
-constexpr float kLeastValue = 1e-18f, kLargestValue = 1e18f;
+constexpr float kBoundedScore = 60.0f;
+constexpr float kLeastValue = 1e-12f, kLargestValue = 1e12f;
 
 // The largest |k| of each dimension of some keys, from which a bound of their scores follows.
 struct KeyBounds {
