@@ -6,7 +6,8 @@ import json
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from .overwrites import check_overwrites
 from .weights import SHIPPED, located
 
 PACKED = ".fermt"  # suffix of packed models
+STORED = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64)  # in files of `save`
 CONFIG_KEY = "fermt_config"
 FITTED = ("template_size", "search_size", "drop_path")  # fields in which a model may differ from its weights' file
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
@@ -95,7 +97,8 @@ def build_model(
     ]
     if differing:
         raise ValueError(f"weights {os.fspath(weights)!r} are of another configuration: {'; '.join(differing)}")
-    load_resized(model, tensors)
+    with _said_of(weights):
+        load_resized(model, tensors)
     return model
 
 
@@ -117,7 +120,8 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
     floats = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     if floats:
         model.to(torch.float32 if str(path) in SHIPPED else reduce(torch.promote_types, floats))
-    load_state_dict(model, tensors)
+    with _said_of(path):
+        load_state_dict(model, tensors)
     return model.eval()
 
 
@@ -137,7 +141,13 @@ def _read(path: Path, device: torch.device | str) -> tuple[ModelConfig, dict[str
             f"{os.fspath(path)!r} was not written by fermt.save: its metadata has no {CONFIG_KEY!r}, "
             f"only {sorted(metadata)}"
         )
-    return ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), tensors
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)!r} has no configuration that can be used: {error}") from error
+    if odd := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in STORED]:
+        raise ValueError(f"{os.fspath(path)!r} has weights of dtypes that are not read: {shortened(odd)}")
+    return config, tensors
 
 
 def load_any(
@@ -164,7 +174,8 @@ def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
     dtypes of the model.
 
     Raises:
-        ValueError: keys are missing or unexpected, or shapes differ; ten of each are named, and nothing is loaded.
+        ValueError: keys are missing or unexpected, shapes differ, or there are whole numbers for fractions; ten of each
+            are named, and nothing is loaded.
     """
     renamed = {key.replace(*RENAMED): value for key, value in stripped(state).items() if key not in UNUSED_KEYS}
     _load_exactly(unwrapped(model), renamed, "state dict")
@@ -307,11 +318,25 @@ def _load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], source: 
     module.load_state_dict({key: state[own] for key, own in zip(prefixed, expected, strict=True)})
 
 
+@contextmanager
+def _said_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Puts the name of a file before what is wrong with its weights."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)!r}: {error}") from error
+
+
 def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, target: str) -> None:
-    """Raises ValueError if keys or shapes of `state` are not the expected ones."""
+    """Raises ValueError if keys, shapes or kinds of number of `state` are not the expected ones."""
     problems = {
         "missing": sorted(set(expected) - set(state)),
         "unexpected": sorted(set(state) - set(expected)),
+        "of another kind of number": [
+            f"{key} {state[key].dtype}, not {expected[key].dtype}"
+            for key in expected
+            if key in state and state[key].is_floating_point() != expected[key].is_floating_point()
+        ],
         "of another shape": [
             f"{key} {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
             for key in expected

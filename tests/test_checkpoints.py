@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
@@ -78,10 +79,47 @@ def test_weights_that_do_not_fit_their_configuration(tmp_path: Path) -> None:
     path = tmp_path / "wrong.safetensors"
     model = fermt.build_model("fermt")
     state = {k: v.contiguous() for k, v in fermt.build_model("fermt-corner").state_dict().items()}
-    import json
-
     safetensors.torch.save_file(state, str(path), metadata={"fermt_config": json.dumps(model.config.to_dict())})
-    with refused(ValueError, "box_head.conv1_ctr.0.bias", "box_head.conv1_br.0.bias"):
+    with refused(ValueError, "wrong.safetensors", "box_head.conv1_ctr.0.bias", "box_head.conv1_br.0.bias"):
+        fermt.load(path)
+
+
+def test_weights_of_other_kinds_of_number(tmp_path: Path) -> None:
+    """A file of int8 would load as zeros, and complex numbers would lose a part, without a word."""
+    path, key = tmp_path / "odd.safetensors", "backbone.blocks.0.attn.qkv.weight"
+    model = fermt.build_model("fermt")
+    for dtype in (torch.int8, torch.int64, torch.complex64, torch.float8_e4m3fn):
+        state = {k: v.contiguous() for k, v in model.state_dict().items()}
+        state[key] = state[key].detach().to(dtype)
+        metadata = {"fermt_config": json.dumps(model.config.to_dict())}
+        safetensors.torch.save_file(state, str(path), metadata=metadata)
+        with refused(ValueError, "odd.safetensors", key, dtype):
+            fermt.load(path)
+        if dtype != torch.float8_e4m3fn:  # which PyTorch converts
+            with refused(ValueError, key, dtype, torch.float32):
+                fermt.load_state_dict(model, state)
+
+
+CONFIGURATIONS: dict[str, tuple[object, ...]] = {
+    "{": ("odd.safetensors",),
+    "[" * 100_000: ("odd.safetensors",),
+    "[1]": ("dictionary", [1]),
+    '{"dim": "a"}': ("dim", "whole number", "'a'"),
+    '{"dim": null}': ("dim", None),
+    '{"dim": 192.0}': ("dim", 192.0),
+    '{"dim": 0}': ("dim", 0),
+    '{"patch_size": 0}': ("patch_size", 0),
+    '{"dau": "yes"}': ("dau", "True or False", "'yes'"),
+    '{"patterns": "mixed"}': ("patterns", "'mixed'"),
+    '{"template_factor": true}': ("template_factor", "number", True),
+}
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=lambda text: text[:30])
+def test_configurations_that_are_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, str(path), metadata={"fermt_config": text})
+    with refused(ValueError, "odd.safetensors", *CONFIGURATIONS[text]):
         fermt.load(path)
 
 

@@ -132,6 +132,7 @@ def test_boxes_in_every_form(tmp_path: Path) -> None:
         ("id;w;h;x;y;class\na;3;4;1;2;ball\n", [Start(0, "a", (1, 2, 3, 4))]),
         ("3,a,1,2,3,4\n", [Start(3, "a", (1, 2, 3, 4))]),
         ('{"frame": 2, "id": "a", "x": 1, "y": 2, "w": 3, "h": 4}\n', [Start(2, "a", (1, 2, 3, 4))]),
+        ('{"id": null, "x": 1, "y": 2, "w": 3, "h": 4}\n', [Start(0, "0", (1, 2, 3, 4))]),
     ):
         path.write_text(text)
         assert read_starts(path) == expected
@@ -151,6 +152,8 @@ def test_boxes_in_every_form(tmp_path: Path) -> None:
         ("{\n", 1),
         ("[1, 2, 3, 4]\n", 1),
         ("1,2,3,4\n1,2,3,4,5\n", 2),
+        ("x,y,x,w,h\n1,2,3,4,5\n", 1),
+        ('{"x": 1, "y": 2, "w": true, "h": 4}\n', 1),
     ],
 )
 def test_boxes_in_no_form(tmp_path: Path, text: str, line: int) -> None:
@@ -159,6 +162,6 @@ def test_boxes_in_no_form(tmp_path: Path, text: str, line: int) -> None:
         read_starts(tmp_path / "boxes")
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,1e999", "1,,2,3"])
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,1e999", "1,,2,3", "1_0,2,3,4", "٣,2,3,4"])
 def test_no_box(text: str) -> None:
     assert parse_box(text) is None
