@@ -54,13 +54,17 @@ def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     model = unwrapped(model)
     if not isinstance(model, FERMT):
         raise TypeError(f"save: expected a FERMT, got {type(model).__name__}")
-    tensors = {name: tensor.contiguous() for name, tensor in stripped(model.state_dict()).items()}
+    tensors = stripped(model.state_dict())
+    if odd := sorted(name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)):
+        raise ValueError(f"save: expected a model of tensors, quantized layers keep others: {shortened(odd)}")
     with torch.device("meta"):
         expected = build_untrained(model.config).state_dict()
     _check_fit(expected, tensors, "this model", "its configuration")
     if on_meta := sorted(name for name, tensor in tensors.items() if tensor.is_meta):
         raise ValueError(f"save: weights on the meta device have no values: {shortened(on_meta)}")
     metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
+    # Copies: weights may be tied, or lie in one memory, which the format does not have.
+    tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     atomic_write(path, safetensors.torch.save(tensors, metadata=metadata))  # save_file has a temporary file of its own
 
 
@@ -209,7 +213,7 @@ def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
         ValueError: the file is damaged, or a weight of the backbone is missing, unexpected or of another shape.
     """
     checkpoint = read_pickled(path)
-    state = checkpoint.get("model", checkpoint)
+    state = _weights_of(checkpoint, "model", path)
     state = {key.removeprefix("model."): value for key, value in stripped(state).items()}
     if "pos_embed" not in state:
         raise ValueError(
@@ -252,7 +256,7 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
         unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(name))
         with torch.serialization.safe_globals([(_placeholder(kind), kind) for kind in unsafe]):
             checkpoint = torch.load(name, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise anything
         if unsafe and isinstance(error, pickle.UnpicklingError):
             raise ValueError(
                 f"{name!r} cannot be read without running code that is pickled in it: it needs {', '.join(unsafe)}"
@@ -277,14 +281,23 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config
         FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`; ValueError if both paths are one file.
     """
     check_overwrites({"target": target}, {"path": path})
-    checkpoint = read_pickled(path)
-    state = checkpoint.get("net", checkpoint)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{os.fspath(path)!r} has no weights under the key 'net'; its keys are {sorted(checkpoint)}")
+    state = _weights_of(read_pickled(path), "net", path)
     model = build_model(config)
-    load_state_dict(model, state)
+    with _said_of(path):
+        load_state_dict(model, state)
     save(model, target)
     return model
+
+
+def _weights_of(checkpoint: Mapping[str, Any], key: str, path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+    """The weights of a checkpoint, under a key or by themselves."""
+    state = checkpoint.get(key, checkpoint)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        keys = shortened(sorted(map(repr, checkpoint)))
+        raise ValueError(f"{os.fspath(path)!r} has no weights under the key {key!r}; its keys are {keys}")
+    return state
 
 
 class _Opaque:

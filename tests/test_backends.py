@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fermt_kernels as fk
-from fermt_kernels.backends import BACKENDS, resolve
+from fermt_kernels.backends import BACKENDS, requested, resolve
 
 from .support.errors import lacking, refused
 
@@ -100,6 +100,8 @@ def test_auto_takes_the_first_that_can() -> None:
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch, fresh_python: Callable[..., str]) -> None:
     monkeypatch.setenv("FERMT_BACKEND", "reference")
     assert resolve("attention", "auto", "cpu", torch.float32, False) == "reference"
+    monkeypatch.setenv("FERMT_BACKEND", "")  # as if it were not set
+    assert requested("auto") == "auto"
     monkeypatch.setenv("FERMT_BACKEND", "fastest")
     with refused(ValueError, "FERMT_BACKEND", "'fastest'", "auto, triton, cpp, reference"):
         fk.mixed_attention(torch.randn(1, 9, 96), 2, 4)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import sys
 import types
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,52 @@ def test_configurations_that_are_none(tmp_path: Path, text: str) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, str(path), metadata={"fermt_config": text})
     with refused(ValueError, "odd.safetensors", *CONFIGURATIONS[text]):
         fermt.load(path)
+
+
+def test_tied_weights_and_weights_in_one_memory(tmp_path: Path) -> None:
+    model = fermt.build_model("fermt")
+    first, second, third = (model.backbone.blocks[i].attn.qkv for i in range(3))
+    second.weight = first.weight
+    memory = torch.randn(2, *third.weight.shape)
+    third.weight, model.backbone.blocks[3].attn.qkv.weight = map(torch.nn.Parameter, memory)
+    fermt.save(model, tmp_path / "tied.safetensors")
+    assert same(fermt.load(tmp_path / "tied.safetensors"), model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*quantize.*:UserWarning")
+def test_a_quantized_model_is_not_saved(tmp_path: Path) -> None:
+    model = fermt.build_model("fermt")
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    with refused(ValueError, "quantized"):
+        fermt.save(quantized, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", [{1: torch.ones(1)}, {"net": {1: torch.ones(1)}}, {"net": [1]}, {"model": {"a": 1}}]
+)
+def test_pickles_of_no_weights(tmp_path: Path, content: dict) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save(content, path)
+    for read in (
+        lambda: checkpoints.convert(path, tmp_path / "a.safetensors"),
+        lambda: fermt.load_pretrained(fermt.build_model("fermt"), path),
+    ):
+        with refused(ValueError, "odd.pth", *map(repr, content)):
+            read()
+
+
+def test_any_damage_of_a_pickle_is_a_value_error(tmp_path: Path) -> None:
+    """Damaged bytes make the unpickler raise errors of many kinds."""
+    torch.save({"net": {"a": torch.ones(9)}}, tmp_path / "a", _use_new_zipfile_serialization=False)
+    whole, draw = (tmp_path / "a").read_bytes(), random.Random(0)
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(draw.randrange(1, 4)):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        (tmp_path / "b").write_bytes(damaged)
+        with suppress(ValueError):
+            checkpoints.read_pickled(tmp_path / "b")
 
 
 def test_the_authors_state_dict() -> None:

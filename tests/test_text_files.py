@@ -87,6 +87,7 @@ def test_stray_files_of_macos_are_no_annotations(tmp_path: Path) -> None:
 BROKEN = [  # annotations, and what must be said of each
     (("id 71", "None"), {"id": 71, "image_id": 0, "iscrowd": 0}),
     (("id 72", [1, 2, 3]), {"id": 72, "image_id": 0, "bbox": [1, 2, 3], "iscrowd": 0}),
+    (("id 76", "iscrowd", "'0'"), {"id": 76, "image_id": 0, "bbox": [1, 2, 30, 40], "iscrowd": "0"}),
     (("id 73", [1, 2, math.nan, 4]), {"id": 73, "image_id": 0, "bbox": [1, 2, math.nan, 4]}),
     (("id 74", "'none'"), {"id": 74, "image_id": 0, "bbox": "none"}),
     (("id 75", 999), {"id": 75, "image_id": 999, "bbox": [1, 2, 30, 40]}),
@@ -121,6 +122,18 @@ def test_an_annotation_without_a_box_is_left_out_and_named(
         patch.setattr("fermt.data.pool.sets.in_split", lambda name, split: True)
         assert len(BoxedObjects(tmp_path)) > 0
     assert lacking(caplog.text.replace(f"number {count - 1}", "number 3"), *values) == []
+
+
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    """Objects of the one would be looked for in the other."""
+    root = datasets.coco(tmp_path / "root")
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    again = content["images"][0]["id"]
+    content["images"].append({"id": again, "file_name": "another.jpg"})
+    path.write_text(json.dumps(content))
+    with refused(ValueError, "instances_train2017.json", "id", again):
+        open_set("coco", root, cache=False)
 
 
 def test_boxes_in_every_form(tmp_path: Path) -> None:
