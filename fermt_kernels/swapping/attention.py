@@ -52,7 +52,7 @@ class SwappedAttention(nn.Module):
         if KEPT_DROPOUT in dict(module.named_children()):
             module.proj_drop = self.proj_drop
         if "scale" in vars(module):
-            module.scale = self.scale
+            vars(module)["scale"] = self.scale
         share_hooks(self, module)
         return module.train(self.training)
 
