@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 
 from fermt_kernels.backends import BACKENDS
 from fermt_kernels.cpp import library
+from fermt_kernels.cpp.trace import PARALLEL_FOR
 from fermt_kernels.triton.launch import INTERPRETED
 
 from .support import clips
@@ -29,6 +31,8 @@ COMPILED = [name for name, module in BACKENDS.items() if name != "reference" and
 FAST_LANE = "not slow"  # what `make test` gives to -m
 X86_ROWS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2_vnni", "avx2")
 ARM_ROWS = ("neon_i8mm", "neon_dotprod", "neon")
+Share = Callable[[int, int], None]  # the body of a parallel region, for shares [begin, end)
+UseThreads = Callable[[int, Callable[[list[tuple[int, int]], Share], None]], None]
 ISA_ROWS = (*X86_ROWS, *ARM_ROWS, "generic")
 
 
@@ -101,6 +105,25 @@ def loaded(request: pytest.FixtureRequest) -> library.Library:
         required = "cpp" in request.config.getoption("--require-backend")
         (pytest.fail if required else pytest.skip)(reason)
     return library.load()
+
+
+@pytest.fixture
+def parallel_for(loaded: library.Library) -> Iterator[UseThreads]:
+    """A function that replaces the caller's threads by some number, run by a function of the shares and the body."""
+    before, kept = loaded.parallel_for, []
+
+    def use(threads: int, run: Callable[[list[tuple[int, int]], Share], None]) -> None:
+        def region(begin: int, end: int, grain: int, body: Callable[..., None], context: int) -> int:
+            step = -(-(end - begin) // threads)
+            shares = [(first, min(first + step, end)) for first in range(begin, end, step)]
+            run(shares, lambda first, last: body(first, last, context))
+            return 0
+
+        kept.append(PARALLEL_FOR(region))
+        loaded.parallel_for = ctypes.cast(kept[-1], ctypes.c_void_p).value or 0
+
+    yield use
+    loaded.parallel_for = before
 
 
 def forced(loaded: library.Library, row: str) -> Iterator[str]:

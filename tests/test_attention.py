@@ -13,6 +13,7 @@ import fermt_kernels as fk
 from fermt_kernels.backends import BACKENDS
 from fermt_kernels.testing import LAYOUTS, assert_accurate, attention_inputs, over_families
 
+from .conftest import Share, UseThreads
 from .support.lanes import slow
 from .test_patterns import mask
 
@@ -213,6 +214,41 @@ def test_threads_do_not_change_a_bit(backend: str, two_threads: None) -> None:
             results.append((*run(q, k, v, 64, "mixed", backend), *gradients(q, k, v, q, 64, "mixed", backend)))
         for two, one in zip(*results, strict=True):
             assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("sign", "size"), [(-1, 1e-30), (-1, 1.0), (1, 1.0), (1, 1e30)])
+def test_scores_and_values_of_any_size(sign: int, size: float, backend: str) -> None:
+    """Queries that need the maximum of their scores subtracted, and queries that do not; tiny and large values.
+
+    Keys are alike, so that scores come near their bound: what is not subtracted then meets tiny values, or large ones.
+    """
+    q, k, v = attention_inputs((1, 3, 300, 16))
+    q, k, v = q.abs() * torch.logspace(-2, 1.5, 300)[:, None], sign * (1 + 0.1 * k), v * size
+    actual, eager, truth = (
+        run(q.to(d), k.to(d), v.to(d), 60, "mixed", name)
+        for name, d in ((backend, torch.float32), ("reference", torch.float32), ("reference", torch.float64))
+    )
+    for name, *three in zip(NAMES, actual, eager, truth, strict=False):
+        assert_accurate(*three, name=name)
+
+
+@pytest.mark.parametrize(("batch", "items"), [(1, 24), (2, 24), (3, 36)])
+def test_backward_has_work_for_many_threads(batch: int, items: int, loaded: object, parallel_for: UseThreads) -> None:
+    """Parts of heads where heads are few, and the same bits in whatever order they are done."""
+    q, k, v = attention_inputs((batch, 12, 320, 16), "packed")
+    out = q.flip(-1)
+    expected, asked = gradients(q, k, v, out, 64, "mixed", "cpp"), []
+
+    def in_reverse(shares: list[tuple[int, int]], body: Share) -> None:
+        asked.append(sum(end - begin for begin, end in shares))
+        for share in reversed(shares):
+            body(*share)
+
+    parallel_for(1000, in_reverse)
+    found = gradients(q, k, v, out, 64, "mixed", "cpp")
+    assert asked[-1] == items
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one, other)
 
 
 @by_pattern

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,14 +14,13 @@ from torch import Tensor
 import fermt
 import fermt_kernels as fk
 from fermt_kernels.cpp import library
-from fermt_kernels.cpp.trace import MAX_THREADS, PARALLEL_FOR, Piece, evened, pieces_of_frame, schedule
+from fermt_kernels.cpp.trace import MAX_THREADS, Piece, evened, pieces_of_frame, schedule
 
-from .conftest import ISA_ROWS
+from .conftest import ISA_ROWS, Share, UseThreads
 from .support.packed import small_model
 
 pytestmark = pytest.mark.usefixtures("loaded")
 BUSY = {2: 0.95, 4: 0.9, 6: 0.9, 8: 0.85, 16: 0.75}  # threads: the least share of their time that a frame uses
-Share = Callable[[int, int], None]  # the body of a parallel region, for shares [begin, end)
 
 
 def frame(model: fermt.FERMT, dtype: torch.dtype) -> Callable[[], dict[str, Tensor]]:
@@ -95,30 +93,11 @@ def one_by_one_late(shares: list[tuple[int, int]], run: Share) -> None:
         thread.join()
 
 
-@pytest.fixture
-def parallel_for(loaded: library.Library) -> Iterator[Callable[[int, Callable[..., None]], None]]:
-    """A function that replaces the caller's threads by some number, run by a function of the shares and the body."""
-    before, kept = loaded.parallel_for, []
-
-    def use(threads: int, run: Callable[[list[tuple[int, int]], Share], None]) -> None:
-        def region(begin: int, end: int, grain: int, body: Callable[..., None], context: int) -> int:
-            step = -(-(end - begin) // threads)
-            shares = [(first, min(first + step, end)) for first in range(begin, end, step)]
-            run(shares, lambda first, last: body(first, last, context))
-            return 0
-
-        kept.append(PARALLEL_FOR(region))
-        loaded.parallel_for = ctypes.cast(kept[-1], ctypes.c_void_p).value or 0
-
-    yield use
-    loaded.parallel_for = before
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
 @pytest.mark.parametrize("head", ["center", "corner"])
 @pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
 def test_the_same_bits_whoever_takes_the_items(
-    head: str, dtype: torch.dtype, isa: str, parallel_for: Callable[[int, Callable[..., None]], None]
+    head: str, dtype: torch.dtype, isa: str, parallel_for: UseThreads
 ) -> None:
     track = frame(small_model(head), dtype)
     expected = track()

@@ -215,7 +215,7 @@ struct Layers {
         Value* out = tile.rows + (first - first_block) * kBlockTokens * dim + head * head_dim;
         for (int64_t i = 0; i < count; i += kQueryTile)
           attend_tile(tile.attention, keys, span_count, head_dim, model.header->scale, q + i * dim, dim,
-                      count - i < kQueryTile ? count - i : kQueryTile, out + i * dim, dim, nullptr);
+                      count - i < kQueryTile ? count - i : kQueryTile, out + i * dim, dim, nullptr, nullptr);
         for (int64_t i = count; i < rows; ++i) memset(static_cast<void*>(out + i * dim), 0, sizeof(Value) * head_dim);
       }
   }

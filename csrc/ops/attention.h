@@ -85,18 +85,16 @@ inline void add_product_over_keys(const Packed* values, int64_t dim, const Packe
                                             });
 }
 
-// scores[j] = rows[j] @ columns for `count` keys over the head dim (`dim` packed elements), in partial sums of at most
-// 32; last(j, c, score) sees each finished vector of scores. Dim > 0 is the head dim if it is known at compile time.
-template <int Dim, class Packed, class Last>
+// scores[j] = finish(j, c, rows[j] @ columns) for `count` keys over the head dim (`dim` packed elements), in partial
+// sums of at most 32. Dim > 0 is the head dim if it is known at compile time.
+template <int Dim, class Packed, class Finish>
 inline void product_over_dims(const Packed* rows, int64_t count, const Packed* columns, int64_t dim, float* scores,
-                              Last&& last) {
+                              Finish&& finish) {
   if constexpr (Dim > 0 && Dim <= kScoreStep) {
     constexpr int64_t kNumbers = packed_count<Packed>(Dim);
-    product<kQueryVectors, kChains<Packed>>(rows, count, kNumbers, 1, columns, kQueryTile, kNumbers,
-                                            [&](int64_t j, int c, Vec sum) {
-                                              store(scores + j * kQueryTile + c * kLanes, sum);
-                                              last(j, c, sum);
-                                            });
+    product<kQueryVectors, kChains<Packed>>(
+        rows, count, kNumbers, 1, columns, kQueryTile, kNumbers,
+        [&](int64_t j, int c, Vec sum) { store(scores + j * kQueryTile + c * kLanes, finish(j, c, sum)); });
   } else {
     for (int64_t start = 0; start < dim; start += kScoreStep) {
       const int64_t step = dim - start < kScoreStep ? dim - start : kScoreStep;
@@ -104,8 +102,7 @@ inline void product_over_dims(const Packed* rows, int64_t count, const Packed* c
                                               step, [&](int64_t j, int c, Vec sum) {
                                                 float* to = scores + j * kQueryTile + c * kLanes;
                                                 if (start > 0) sum += load(to);
-                                                store(to, sum);
-                                                if (start + step == dim) last(j, c, sum);
+                                                store(to, start + step == dim ? finish(j, c, sum) : sum);
                                               });
     }
   }
@@ -144,6 +141,14 @@ inline Vec sum_over_keys(int64_t count, Term&& term) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+// Sums over keys of probabilities that are made one by one: four for each vector, for short sums round less.
+struct KeySums {
+  Vec sums[4][kQueryVectors] = {};
+
+  void add(int64_t j, int c, Vec probability) { sums[j & 3][c] += probability; }
+  Vec total(int c) const { return (sums[0][c] + sums[1][c]) + (sums[2][c] + sums[3][c]); }
+};
+
 // Stores probabilities term(j, c) of `keys` keys and both vectors of queries, and adds their sums over keys to `sums`.
 // Pairs are of neighboring keys.
 template <class Term>
@@ -172,7 +177,10 @@ __attribute__((noinline)) void pack_columns(const T* from, int64_t stride, int64
     int64_t d = 0;
     for (; i + kLanes <= count && d + kLanes <= dim; d += kLanes) {
       Vec square[kLanes];
-      for (int r = 0; r < kLanes; ++r) square[r] = load_vector(from + (i + r) * stride + d) * factor;
+      for (int r = 0; r < kLanes; ++r) {
+        if (d == 0) __builtin_prefetch(from + (i + r + kQueryTile) * stride);  // of the next tile
+        square[r] = load_vector(from + (i + r) * stride + d) * factor;
+      }
       transpose(square);
       for (int r = 0; r < kLanes; ++r) store(to + (d + r) * kQueryTile + i, square[r]);
     }

@@ -17,7 +17,8 @@
 
 namespace {
 
-constexpr int64_t kLeastItems = 48;  // of a call, if its heads have as many tiles: enough to keep 16 threads busy
+constexpr int64_t kLeastItems =
+    24;  // of a call, if its heads have as many tiles: 16 threads are busy for three quarters of the time
 
 // Buffers of one work item. Rows that become vector columns are padded to whole vectors: `width`.
 template <class Packed>
@@ -40,7 +41,7 @@ struct BackwardScratch {
     float* const own = arena.floats(2 * numbers);
     grad_k = sums ? sums : own;
     grad_v = grad_k + numbers;
-    segment_k = arena.floats(2 * numbers);
+    segment_k = keys > kSegment ? arena.floats(2 * numbers) : grad_k;  // few queries are one segment
     segment_v = segment_k + numbers;
     Packed** const columns[] = {&qt, &grad_outt};
     for (Packed** part : columns) *part = allocate<Packed>(arena, packed_count<Packed>(dim) * kQueryTile);
@@ -61,19 +62,6 @@ struct BackwardScratch {
     if (bytes) *bytes = arena.used;
   }
 };
-
-// Stores P and dS of `keys` keys, from probability(j, c), dO V^T (`grad_scores`) and delta.
-template <class Probability>
-inline void store_score_gradients(int64_t keys, Probability&& probability, const float* grad_scores,
-                                  const Vec (&delta)[kQueryVectors], const ScoreGradients<float>& to) {
-  for (int64_t j = 0; j < keys; ++j)
-    for (int c = 0; c < kQueryVectors; ++c) {
-      const int64_t at = j * kQueryTile + c * kLanes;
-      const Vec p = probability(j, c);
-      store(to.p + at, p);
-      store(to.ds + at, p * (load(grad_scores + at) - delta[c]));
-    }
-}
 
 // Dot products of two tiles' columns, for one vector of queries.
 template <class Packed>
@@ -173,7 +161,7 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
       body(start, keys - start < kKeyChunk ? keys - start : kKeyChunk);
   };
   const auto multiply = [&](const Packed* rows, int64_t start, int64_t chunk, const Packed* columns, float* to) {
-    compute_scores<Dim>(rows + start * dim_numbers, chunk, columns, dim, to, [](int64_t, int, Vec) {});
+    compute_scores<Dim>(rows + start * dim_numbers, chunk, columns, dim, to, [](int64_t, int, Vec sum) { return sum; });
   };
   const auto probability_from = [&](const float* scores) {
     return [&factor, &offset, scores](int64_t j, int c) {
@@ -215,17 +203,28 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
     Vec sum[kQueryVectors] = {};
     for_chunks([&](int64_t start, int64_t chunk) {
       float* p = s.scores + start * kQueryTile;
-      multiply_keys(start, chunk, p);
-      store_probabilities(chunk, probability_from(p), p, sum);
+      if (large) {
+        multiply_keys(start, chunk, p);
+        return store_probabilities(chunk, probability_from(p), p, sum);
+      }
+      KeySums sums;
+      compute_scores<Dim>(k + start * dim, chunk, s.qt, dim, p, [&](int64_t j, int c, Vec score) {
+        const Vec probability = exp2_of_score(score * factor - offset[c]);
+        sums.add(j, c, probability);
+        return probability;
+      });
+      for (int c = 0; c < kQueryVectors; ++c) sum[c] += sums.total(c);
     });
     for (int c = 0; c < kQueryVectors; ++c) sum[c] = 1.0f / sum[c];
     for_chunks([&](int64_t start, int64_t chunk) {
       float* p = s.scores + start * kQueryTile;
-      multiply(v, start, chunk, s.grad_outt, s.grad_scores);
-      const auto probability = [&](int64_t j, int c) { return load(p + j * kQueryTile + c * kLanes) * sum[c]; };
-      const ScoreGradients<Packed> gradients = {p, s.grad_scores, s.grad_scores};
-      store_score_gradients(chunk, probability, s.grad_scores, delta, gradients);
-      add_chunk(s, gradients, group, start, chunk, dim, width);
+      compute_scores<Dim>(v + start * dim, chunk, s.grad_outt, dim, s.grad_scores, [&](int64_t j, int c, Vec grad) {
+        float* to = p + j * kQueryTile + c * kLanes;
+        const Vec probability = load(to) * sum[c];
+        store(to, probability);
+        return probability * (grad - delta[c]);
+      });
+      add_chunk(s, ScoreGradients<Packed>{p, s.grad_scores, s.grad_scores}, group, start, chunk, dim, width);
     });
   } else {
     for_chunks([&](int64_t start, int64_t chunk) {
@@ -243,6 +242,7 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
 // Adds a segment's dK and dV to those of all queries, and clears it.
 template <class Packed>
 inline void flush_segment(const BackwardScratch<Packed>& s, int64_t count) {
+  if (s.segment_k == s.grad_k) return;
   for (int64_t i = 0; i < count; i += kLanes) {
     store(s.grad_k + i, load(s.grad_k + i) + load(s.segment_k + i));
     store(s.grad_v + i, load(s.grad_v + i) + load(s.segment_v + i));
@@ -342,8 +342,8 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
   const Scratch scratch(Arena{base}, tokens, dim, width, nullptr, sums);
   pack_rows(at<T>(a.k, b, h, 0), a.k.strides[2], tokens, dim, scratch.k);
   pack_rows(at<T>(a.v, b, h, 0), a.v.strides[2], tokens, dim, scratch.v);
-  float* const cleared[] = {scratch.grad_k, scratch.segment_k};
-  for (float* pair : cleared) memset(pair, 0, sizeof(float) * 2 * tokens * width);
+  memset(scratch.grad_k, 0, sizeof(float) * 2 * tokens * width);
+  if (scratch.segment_k != scratch.grad_k) memset(scratch.segment_k, 0, sizeof(float) * 2 * tokens * width);
   const TileScope tiles(attention_depth(dim));
   const auto tile = dim == 16 ? attention_backward_tile<16, Packed> : attention_backward_tile<0, Packed>;
   int64_t packed_start = -1, packed_stop = -1;  // the keys that k_over_keys has

@@ -9,12 +9,12 @@ namespace {
 
 constexpr int64_t kQueryBlock = 256;  // queries of a work item: enough to amortize packing its keys
 
-// Buffers of one query tile: Q^T, scores, probabilities (in place of the scores if packed as floats), and the output of
-// all segments so far and of one more.
+// Buffers of one query tile: Q^T, scores, probabilities (in place of the scores if packed as floats), the output of all
+// segments so far and of one more, and the largest |k| of each dimension.
 template <class Packed>
 struct TileScratch {
   Packed *qt, *p;
-  float *scores, *acc, *segment_acc;
+  float *scores, *acc, *segment_acc, *largest_key;
 
   TileScratch(Arena& arena, int64_t dim) {
     qt = allocate<Packed>(arena, packed_count<Packed>(dim) * kQueryTile);
@@ -25,6 +25,7 @@ struct TileScratch {
       p = allocate<Packed>(arena, packed_count<Packed>(kKeyChunk) * kQueryTile);
     acc = arena.floats(dim * kQueryTile);
     segment_acc = arena.floats(dim * kQueryTile);
+    largest_key = arena.floats(dim);
   }
 };
 
@@ -47,6 +48,67 @@ struct SoftmaxState {
   Vec maximum[kQueryVectors], sum[kQueryVectors];
 };
 
+// Scores in base 2 of at most this are exponentiated as they are: with values within the limits below, neither the
+// powers nor their products with values leave the range of floats, and no digit is lost.
+constexpr float kBoundedScore = 40.0f;
+constexpr float kLeastValue = 1e-18f, kLargestValue = 1e18f;
+
+// The largest |k| of each dimension of some keys, from which a bound of their scores follows.
+struct KeyBounds {
+  float* largest;
+  bool usable;  // false: scores must be compared
+
+  static KeyBounds of(const PackedKeys<float>& keys, int64_t dim, float* largest) {
+    if (dim % kLanes != 0) return {largest, false};
+    Vec value = {};
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      Vec key = {};
+      for (int64_t j = 0; j < keys.count; ++j) {
+        key = max(key, absolute(load(keys.k + j * dim + d)));
+        value = max(value, absolute(load(keys.v + j * dim + d)));
+      }
+      store(largest + d, key);
+    }
+    return {largest, any_above(value, kLeastValue) && !any_above(value, kLargestValue)};
+  }
+
+  // Whether the scores of a tile's queries are bounded. NaN is: it stays NaN either way.
+  bool hold(const float* qt, int64_t dim, Vec factor) const {
+    if (!usable) return false;
+    bool above = false;
+    for (int c = 0; c < kQueryVectors; ++c) {
+      Vec bound = {};
+      for (int64_t d = 0; d < dim; ++d)
+        bound = multiply_add(bound, absolute(load(qt + d * kQueryTile + c * kLanes)), splat(largest[d]));
+      above |= any_above(bound * factor, kBoundedScore);
+    }
+    return !above;
+  }
+};
+
+// attention_forward_segment where all scores are bounded: there is no maximum to find first, so that a score becomes a
+// probability while it is in a register.
+template <int Dim>
+__attribute__((noinline)) SoftmaxState attention_forward_bounded_segment(const TileScratch<float>& s,
+                                                                         const PackedKeys<float>& keys, int64_t dim,
+                                                                         Vec factor, float* acc) {
+  if (Dim > 0) dim = Dim;
+  SoftmaxState state = {};
+  memset(acc, 0, sizeof(float) * dim * kQueryTile);
+  for (int64_t start = 0; start < keys.count; start += kKeyChunk) {
+    const int64_t chunk = keys.count - start < kKeyChunk ? keys.count - start : kKeyChunk;
+    KeySums sums;
+    compute_scores<Dim>(keys.k + start * dim, chunk, s.qt, dim, s.p, [&](int64_t j, int c, Vec score) {
+      const Vec probability = exp2_of_bounded_score(score, factor);
+      sums.add(j, c, probability);
+      return probability;
+    });
+    for (int c = 0; c < kQueryVectors; ++c) state.sum[c] += sums.total(c);
+    add_product_over_keys(keys.v + start * dim, dim, s.p, chunk, acc);
+  }
+  return state;
+}
+
 // Runs the tile over packed keys, a chunk at a time; leaves the output before the division in `acc`. Not inlined: one
 // copy serves all dtypes.
 template <int Dim, class Packed>
@@ -62,8 +124,10 @@ __attribute__((noinline)) SoftmaxState attention_forward_segment(const TileScrat
     const int64_t chunk = keys.count - start < kKeyChunk ? keys.count - start : kKeyChunk;
     Vec larger[kQueryVectors], offset[kQueryVectors], pivot[kQueryVectors];
     for (int c = 0; c < kQueryVectors; ++c) larger[c] = state.maximum[c];
-    compute_scores<Dim>(keys.k + start * dim_numbers, chunk, s.qt, dim, s.scores,
-                        [&](int64_t, int c, Vec score) { larger[c] = max(larger[c], score); });
+    compute_scores<Dim>(keys.k + start * dim_numbers, chunk, s.qt, dim, s.scores, [&](int64_t, int c, Vec score) {
+      larger[c] = max(larger[c], score);
+      return score;
+    });
     for (int c = 0; c < kQueryVectors; ++c) {
       offset[c] = larger[c] * factor;
       pivot[c] = pivot_of(larger[c]);
@@ -122,17 +186,21 @@ inline void store_lse(const SoftmaxState& state, Vec factor, double scale, int64
 }
 
 // One tile of `count` queries over the keys of `spans`. Many keys are taken in segments, which are merged: a long sum
-// made of short ones. Dim > 0 is the head dim if it is known at compile time. lse may be null.
+// made of short ones. Dim > 0 is the head dim if it is known at compile time. lse may be null, and
+// so must `bounds` be where it varies which queries share a tile: a query's roundings would depend on its neighbors.
 template <class T, int Dim>
 __attribute__((noinline)) void attention_forward_tile(const TileScratch<typename PackedOf<T>::type>& s,
                                                       const PackedKeys<typename PackedOf<T>::type>* spans,
                                                       int span_count, int64_t dim, double scale, const T* q,
                                                       int64_t q_stride, int64_t count, T* out, int64_t out_stride,
-                                                      float* lse) {
+                                                      float* lse, const KeyBounds* bounds) {
   using Packed = typename PackedOf<T>::type;
   if (Dim > 0) dim = Dim;
   const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
   pack_columns(q, q_stride, count, dim, scale < 0, s.qt);
+  auto run_segment = attention_forward_segment<Dim, Packed>;
+  if constexpr (kPackFactor<Packed> == 1)
+    if (bounds && bounds->hold(s.qt, dim, factor)) run_segment = attention_forward_bounded_segment<Dim>;
   SoftmaxState state = {};
   int64_t keys = 0;
   for (const PackedKeys<Packed>* span = spans; span < spans + span_count; ++span)
@@ -140,9 +208,9 @@ __attribute__((noinline)) void attention_forward_tile(const TileScratch<typename
       const PackedKeys<Packed> segment =
           span->from(start, dim, span->count - start < kSegment ? span->count - start : kSegment);
       if (keys == 0) {
-        state = attention_forward_segment<Dim>(s, segment, dim, factor, s.acc);
+        state = run_segment(s, segment, dim, factor, s.acc);
       } else {
-        const SoftmaxState next = attention_forward_segment<Dim>(s, segment, dim, factor, s.segment_acc);
+        const SoftmaxState next = run_segment(s, segment, dim, factor, s.segment_acc);
         merge_segments(dim, factor, next, s.segment_acc, &state, s.acc);
       }
       keys += segment.count;
@@ -177,12 +245,15 @@ inline fermt_status attention_forward_item(const fermt_attention_forward_args& a
   layout.pack(at<T>(a.k, b, h, group.key_start), a.k.strides[2], at<T>(a.v, b, h, group.key_start), a.v.strides[2],
               keys, scratch.k, scratch.v);
   const PackedKeys<typename PackedOf<T>::type> span = {scratch.k, scratch.v, keys, layout.value_stride};
+  KeyBounds bounds = {};
+  if constexpr (kPackFactor<typename PackedOf<T>::type> == 1)
+    if (keys > 1) bounds = KeyBounds::of(span, dim, scratch.tile.largest_key);
   const TileScope tiles(attention_depth(dim));
   const auto tile = dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;
   for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
     const int64_t left = group.query_stop - i;
     tile(scratch.tile, &span, 1, dim, a.shape.scale, at<T>(a.q, b, h, i), a.q.strides[2],
-         left < kQueryTile ? left : kQueryTile, at<T>(a.out, b, h, i), a.out.strides[2], lse + i);
+         left < kQueryTile ? left : kQueryTile, at<T>(a.out, b, h, i), a.out.strides[2], lse + i, &bounds);
   }
   return FERMT_OK;
 }

@@ -57,18 +57,21 @@ struct PackedKeys {
   }
 };
 
-// scores[j] = rows[j] @ columns for `count` packed rows over the head dim; see(j, c, score) sees each vector of scores.
-template <int Dim, class Packed, class See>
+// scores[j] = finish(j, c, rows[j] @ columns) for `count` packed rows over the head dim, a vector of queries at a time.
+template <int Dim, class Packed, class Finish>
 inline void compute_scores(const Packed* rows, int64_t count, const Packed* columns, int64_t dim, float* scores,
-                           See&& see) {
+                           Finish&& finish) {
   if constexpr (kTiled<Packed>)
     if (attends_by_tiles<Packed>(dim)) {
       scores_by_tiles(rows, count, columns, packed_count<Packed>(dim), scores);
       for (int64_t j = 0; j < count; ++j)
-        for (int c = 0; c < kQueryVectors; ++c) see(j, c, load(scores + j * kQueryTile + c * kLanes));
+        for (int c = 0; c < kQueryVectors; ++c) {
+          float* to = scores + j * kQueryTile + c * kLanes;
+          store(to, finish(j, c, load(to)));
+        }
       return;
     }
-  product_over_dims<Dim>(rows, count, columns, packed_count<Packed>(dim), scores, see);
+  product_over_dims<Dim>(rows, count, columns, packed_count<Packed>(dim), scores, finish);
 }
 
 }  // namespace

@@ -45,6 +45,20 @@ inline Vec exp2_poly(const float (&coefficients)[Count], Vec x) {
   return times_power_of_two(p, n);
 }
 
+// 2^(x factor) for |x factor| < 2^20 or so whose power of two is a float: no clamp; NaN stays NaN. As exact as
+// exp2_of_score.
+inline Vec exp2_of_bounded_score(Vec x, Vec factor) {
+#if FERMT_VECTOR_BYTES == 64
+  const Vec n = round_to_nearest(x * factor);
+#else
+  const Vec n = (x * factor + kMagicBias) - kMagicBias;
+#endif
+  const Vec r = x * factor - n;
+  Vec p = splat(kExp2Degree5[0]);
+  for (int i = 1; i < 6; ++i) p = p * r + kExp2Degree5[i];
+  return times_power_of_two(p, n);
+}
+
 inline Vec exp2_nonpositive(Vec x) { return exp2_poly(kExp2Degree6, x); }  // within 8e-8 of the value
 inline Vec exp2_of_score(Vec x) { return exp2_poly(kExp2Degree5, x); }  // within 1.7e-7: a soft-max divides it by a sum
 
