@@ -306,6 +306,8 @@ def test_what_is_no_model(model: object) -> None:
     for kind in (fermt.Tracker, fermt.MultiTracker):
         with refused(TypeError, repr(model), "fermt.load"):
             kind(model)  # type: ignore[arg-type]
+    with refused(ValueError, "meta"):
+        fermt.Tracker(small_model("center").to("meta"))
     with refused(TypeError, "dtype", "'bfloat16'"):
         fermt.Tracker(small_model("center"), dtype="bfloat16")  # type: ignore[arg-type]
 

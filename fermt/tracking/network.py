@@ -111,7 +111,8 @@ def network_for(
 
     Raises:
         TypeError: the model is no model of these, or the dtype none of PyTorch's.
-        ValueError: there is no packed frame for the dtype or packed model requested; the message says why.
+        ValueError: there is no packed frame for the dtype or packed model requested, or the model is on the meta
+            device; the message says why.
     """
     model = unwrapped(model)
     if not isinstance(model, (FERMT, *get_args(Packed))):
@@ -125,6 +126,8 @@ def network_for(
             raise ValueError(f"the model was packed in {model.dtype}, and cannot run in {dtype}; pack it again")
         return PackedNetwork(model)
     parameter = next(model.parameters())
+    if parameter.is_meta:
+        raise ValueError("the model's weights have no values: it is on the meta device (to_empty, then load weights)")
     wanted = dtype or parameter.dtype
     if second_template:
         reason: str | None = TWO
