@@ -6,7 +6,7 @@ Coordinates are continuous: pixel k covers [k, k + 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ def clip_to_image(box: Box, height: int, width: int, margin: float) -> Box:
 
 def check_box(box: Sequence[float], height: int, width: int) -> Box:
     """Returns an xywh box in pixels as four floats; ValueError if it has no area or lies outside the image."""
+    if isinstance(box, (Set, Mapping)):  # which have no order, or not that of x, y, w, h
+        raise ValueError(f"a box is four numbers (x, y, w, h) in pixels, got {box!r}")
     try:
         x, y, w, h = (float(value) for value in box)
     except (TypeError, ValueError, OverflowError):

@@ -6,7 +6,8 @@ import json
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from .overwrites import check_overwrites
 from .weights import SHIPPED, located
 
 PACKED = ".fermt"  # suffix of packed models
+STORED = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64)  # in files of `save`
 CONFIG_KEY = "fermt_config"
 FITTED = ("template_size", "search_size", "drop_path")  # fields in which a model may differ from its weights' file
 RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
@@ -52,13 +54,17 @@ def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     model = unwrapped(model)
     if not isinstance(model, FERMT):
         raise TypeError(f"save: expected a FERMT, got {type(model).__name__}")
-    tensors = {name: tensor.contiguous() for name, tensor in stripped(model.state_dict()).items()}
+    tensors = stripped(model.state_dict())
+    if odd := sorted(name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)):
+        raise ValueError(f"save: expected a model of tensors, quantized layers keep others: {shortened(odd)}")
     with torch.device("meta"):
         expected = build_untrained(model.config).state_dict()
     _check_fit(expected, tensors, "this model", "its configuration")
     if on_meta := sorted(name for name, tensor in tensors.items() if tensor.is_meta):
         raise ValueError(f"save: weights on the meta device have no values: {shortened(on_meta)}")
     metadata = {CONFIG_KEY: json.dumps(model.config.to_dict())}
+    # Copies: weights may be tied, or lie in one memory, which the format does not have.
+    tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     atomic_write(path, safetensors.torch.save(tensors, metadata=metadata))  # save_file has a temporary file of its own
 
 
@@ -95,7 +101,8 @@ def build_model(
     ]
     if differing:
         raise ValueError(f"weights {os.fspath(weights)!r} are of another configuration: {'; '.join(differing)}")
-    load_resized(model, tensors)
+    with _said_of(weights):
+        load_resized(model, tensors)
     return model
 
 
@@ -117,7 +124,8 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
     floats = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     if floats:
         model.to(torch.float32 if str(path) in SHIPPED else reduce(torch.promote_types, floats))
-    load_state_dict(model, tensors)
+    with _said_of(path):
+        load_state_dict(model, tensors)
     return model.eval()
 
 
@@ -137,7 +145,13 @@ def _read(path: Path, device: torch.device | str) -> tuple[ModelConfig, dict[str
             f"{os.fspath(path)!r} was not written by fermt.save: its metadata has no {CONFIG_KEY!r}, "
             f"only {sorted(metadata)}"
         )
-    return ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY])), tensors
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)!r} has no configuration that can be used: {error}") from error
+    if odd := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in STORED]:
+        raise ValueError(f"{os.fspath(path)!r} has weights of dtypes that are not read: {shortened(odd)}")
+    return config, tensors
 
 
 def load_any(
@@ -164,7 +178,8 @@ def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
     dtypes of the model.
 
     Raises:
-        ValueError: keys are missing or unexpected, or shapes differ; ten of each are named, and nothing is loaded.
+        ValueError: keys are missing or unexpected, shapes differ, or there are whole numbers for fractions; ten of each
+            are named, and nothing is loaded.
     """
     renamed = {key.replace(*RENAMED): value for key, value in stripped(state).items() if key not in UNUSED_KEYS}
     _load_exactly(unwrapped(model), renamed, "state dict")
@@ -198,7 +213,7 @@ def load_pretrained(model: FERMT, path: str | os.PathLike[str]) -> None:
         ValueError: the file is damaged, or a weight of the backbone is missing, unexpected or of another shape.
     """
     checkpoint = read_pickled(path)
-    state = checkpoint.get("model", checkpoint)
+    state = _weights_of(checkpoint, "model", path)
     state = {key.removeprefix("model."): value for key, value in stripped(state).items()}
     if "pos_embed" not in state:
         raise ValueError(
@@ -241,7 +256,7 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
         unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(name))
         with torch.serialization.safe_globals([(_placeholder(kind), kind) for kind in unsafe]):
             checkpoint = torch.load(name, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise anything
         if unsafe and isinstance(error, pickle.UnpicklingError):
             raise ValueError(
                 f"{name!r} cannot be read without running code that is pickled in it: it needs {', '.join(unsafe)}"
@@ -266,14 +281,23 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config
         FileNotFoundError, ValueError: as `read_pickled` and `load_state_dict`; ValueError if both paths are one file.
     """
     check_overwrites({"target": target}, {"path": path})
-    checkpoint = read_pickled(path)
-    state = checkpoint.get("net", checkpoint)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{os.fspath(path)!r} has no weights under the key 'net'; its keys are {sorted(checkpoint)}")
+    state = _weights_of(read_pickled(path), "net", path)
     model = build_model(config)
-    load_state_dict(model, state)
+    with _said_of(path):
+        load_state_dict(model, state)
     save(model, target)
     return model
+
+
+def _weights_of(checkpoint: Mapping[str, Any], key: str, path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+    """The weights of a checkpoint, under a key or by themselves."""
+    state = checkpoint.get(key, checkpoint)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        keys = shortened(sorted(map(repr, checkpoint)))
+        raise ValueError(f"{os.fspath(path)!r} has no weights under the key {key!r}; its keys are {keys}")
+    return state
 
 
 class _Opaque:
@@ -307,11 +331,25 @@ def _load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], source: 
     module.load_state_dict({key: state[own] for key, own in zip(prefixed, expected, strict=True)})
 
 
+@contextmanager
+def _said_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Puts the name of a file before what is wrong with its weights."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)!r}: {error}") from error
+
+
 def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, target: str) -> None:
-    """Raises ValueError if keys or shapes of `state` are not the expected ones."""
+    """Raises ValueError if keys, shapes or kinds of number of `state` are not the expected ones."""
     problems = {
         "missing": sorted(set(expected) - set(state)),
         "unexpected": sorted(set(state) - set(expected)),
+        "of another kind of number": [
+            f"{key} {state[key].dtype}, not {expected[key].dtype}"
+            for key in expected
+            if key in state and state[key].is_floating_point() != expected[key].is_floating_point()
+        ],
         "of another shape": [
             f"{key} {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
             for key in expected

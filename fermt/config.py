@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral, Real
 from typing import Any
 
 from fermt_kernels import PATTERNS, spec
 
 HEADS = tuple(spec.heads.HEADS)
+_FORMS: dict[str, tuple[Any, str]] = {  # annotation of a field -> what it may be, and in words
+    "tuple[str, ...]": ((list, tuple), "a list of patterns"),
+    "str": (str, "text"),
+    "bool": (bool, "True or False"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +40,11 @@ class ModelConfig:
     search_factor: float = 4.0  # side of the search region over the square root of the target's area
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            kinds, expected = _FORMS[str(field.type)]
+            value = getattr(self, field.name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+                raise TypeError(f"{field.name} must be {expected}, got {value!r:.80}")
         object.__setattr__(self, "patterns", tuple(self.patterns))
         unknown = [pattern for pattern in self.patterns if pattern not in PATTERNS]
         if unknown or not self.patterns:
@@ -42,9 +55,9 @@ class ModelConfig:
             raise ValueError(f"reweight belongs to the corner head; got head {self.head!r}")
         for name in ("template_size", "search_size"):
             size = getattr(self, name)
-            if size <= 0 or size % self.patch_size:
+            if self.patch_size <= 0 or size <= 0 or size % self.patch_size:
                 raise ValueError(f"{name} must be a multiple of patch_size {self.patch_size}; got {size}")
-        if self.num_heads < 1 or self.dim % self.num_heads:
+        if self.num_heads < 1 or self.dim < 1 or self.dim % self.num_heads:
             raise ValueError(f"dim must be a multiple of num_heads {self.num_heads}; got {self.dim}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must lie in [0, 1); got {self.drop_path}")
@@ -78,7 +91,9 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Makes a configuration from the result of `to_dict`; ValueError for unknown fields."""
+        """Makes a configuration from the result of `to_dict`; TypeError or ValueError if it is none."""
+        if not isinstance(values, dict):
+            raise TypeError(f"a configuration must be a dictionary of its fields, got {values!r:.80}")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown configuration fields {unknown}; expected some of {sorted(known)}")

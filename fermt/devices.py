@@ -18,6 +18,10 @@ def check_device(device: torch.device | str) -> torch.device:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be cpu, cuda, cuda:N or another of torch's devices; got {device!r}") from error
+    if chosen.type == "cpu":
+        if chosen.index:
+            raise ValueError(f"there is no CPU {chosen.index}; all are one device, 'cpu': device {str(device)!r}")
+        return torch.device("cpu")
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:

@@ -63,9 +63,9 @@ def read_with_alpha(path: Path) -> np.ndarray:
 
 
 def select_images(entries: Iterable[Path], below: Path | None = None) -> list[Path]:
-    """Returns the image files among `entries`, in their order, without folders and hidden files.
+    """Returns the image files among `entries`, in their order, without folders, pipes and hidden files.
 
-    Folders and hidden files with an image's suffix (`._frame.jpg`, which macOS leaves behind) are logged as a warning.
+    Those of them with an image's suffix (`._frame.jpg`, which macOS leaves behind) are logged as a warning.
 
     Args:
         below: a folder of the entries; those in hidden folders below it are left out, too. None: files that are hidden
@@ -77,8 +77,8 @@ def select_images(entries: Iterable[Path], below: Path | None = None) -> list[Pa
             continue
         if below is not None and any(part.startswith(".") for part in path.relative_to(below).parts):
             skipped.append(f"{str(path)!r} (hidden)")
-        elif path.is_dir():
-            skipped.append(f"{str(path)!r} (a folder)")
+        elif path.exists() and not path.is_file():
+            skipped.append(f"{str(path)!r} ({'a folder' if path.is_dir() else 'a pipe or device'})")
         else:
             kept.append(path)
     if skipped:
@@ -147,7 +147,7 @@ def _truncated(data: bytes) -> str:
 
     Markers do not occur among a JPEG's coded pixels; the end of a thumbnail comes before the scan of the image itself.
     """
-    if data.startswith(PNG) and PNG_END not in data[-HEAD:]:
+    if data.startswith(PNG) and data.rfind(PNG_END) < 0:
         return "PNG"
     end = data.rfind(END)
     return "JPEG" if data.startswith(JPEG) and (end < 0 or data.find(SCAN, end) >= 0) else ""

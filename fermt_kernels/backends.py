@@ -87,7 +87,7 @@ def requested(backend: str) -> str:
     Raises:
         ValueError: there is no such backend.
     """
-    name = os.environ.get(BACKEND_VARIABLE, AUTO) if backend == AUTO else backend
+    name = (os.environ.get(BACKEND_VARIABLE) or AUTO) if backend == AUTO else backend
     if name not in NAMES:
         origin = f"{BACKEND_VARIABLE}=" if backend == AUTO else "backend "
         raise ValueError(f"unknown {origin}{name!r}; expected one of {', '.join(NAMES)}")

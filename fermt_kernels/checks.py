@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -44,17 +45,20 @@ def index(value: Any) -> Any:
     return operator.index(value) if hasattr(value, "__index__") else value
 
 
-def num_template(op: str, value: int, tokens: int) -> None:
-    """Checks that the number of template tokens is an int from 0 to the number of tokens."""
+def num_template(op: str, value: int, tokens: int | None = None) -> None:
+    """Checks that the number of template tokens is an int from 0 to the number of tokens, if that is known."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{op}: num_template must be an int, got {value!r}")
-    if not 0 <= value <= tokens:
+    if tokens is None:
+        if value < 0:
+            raise ValueError(f"{op}: num_template must be at least 0, got {value}")
+    elif not 0 <= value <= tokens:
         raise ValueError(f"{op}: num_template must lie in [0, {tokens}], the number of tokens; got {value}")
 
 
 def scale(op: str, value: float | None) -> None:
     """Checks that the scale is a number or None."""
-    if value is not None and not isinstance(value, (int, float, torch.SymFloat)):
+    if value is not None and not isinstance(value, (int, float, torch.SymFloat, Real)):
         raise TypeError(f"{op}: scale must be a number or None for head_dim ** -0.5, got {value!r}")
 
 
@@ -65,13 +69,18 @@ def float_tensor(op: str, name: str, value: torch.Tensor, layout: str) -> None:
     if value.dim() != layout.count(",") + 1:
         raise ValueError(f"{op}: {name} must have shape {layout}, got {tuple(value.shape)}")
     float_dtype(op, name, value)
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: {name} must be a tensor with strides, got one of layout {value.layout}")
 
 
 def float_dtype(op: str, name: str, value: torch.Tensor) -> None:
     """Checks that the tensor has one of `FLOAT_DTYPES`."""
     if value.dtype not in FLOAT_DTYPES:
-        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
-        raise TypeError(f"{op}: {name} must be one of {expected}, got {value.dtype}")
+        raise TypeError(f"{op}: {name} must be one of {_names(FLOAT_DTYPES)}, got {value.dtype}")
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def same_kind(op: str, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
@@ -148,8 +157,12 @@ def dual_attention_unit(op: str, x: torch.Tensor, weights: DAUWeights) -> None:
             raise ValueError(f"{op}: weight {name} must have shape ({channels}, 1, K, K) with K odd, got {shape}")
 
 
-def linear(op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+def linear(
+    op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out_dtype: torch.dtype | None
+) -> None:
     """Checks the arguments of `linear`: shapes that fit, and without autocast one dtype and device."""
+    if out_dtype is not None and out_dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{op}: out_dtype must be None or one of {_names(FLOAT_DTYPES)}, got {out_dtype!r}")
     named = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
     for name, tensor in named.items():
         if not isinstance(tensor, torch.Tensor):

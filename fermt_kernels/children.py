@@ -9,9 +9,13 @@ PLAIN = (nn.Conv2d, nn.Linear, nn.Sequential, nn.ReLU, nn.Sigmoid, nn.GELU, nn.I
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a module has hooks that its calls would run."""
+    """Whether a module has hooks that its calls would run, or a forward put on the instance, as Accelerate does."""
     return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
     )
 
 

@@ -7,6 +7,7 @@ which ends with them.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import secrets
@@ -41,10 +42,12 @@ def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> I
             leftover of a killed process matches no pattern such as *.txt.
 
     Raises:
-        OSError: the folder cannot be written to, which is found out first; or the file is gone or replaced, or cannot
-            be synchronized or renamed.
+        OSError: `path` is a folder, or its folder cannot be written to, which is found out first; or the file is gone
+            or replaced, or cannot be synchronized or renamed.
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     delete_leftovers(target.parent, glob.escape(target.stem))
     temporary, file = _create(target, f"{MARK}{target.suffix if keep_suffix else ''}")
     try:

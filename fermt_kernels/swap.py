@@ -13,7 +13,7 @@ from .backends import AUTO, requested
 from .modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 from .spec.patterns import PATTERNS
 from .swapping.attention import GRID, SwappedAttention, attention_dropout, share_hooks
-from .swapping.compare import BATCH, GRIDS, IMAGES, TOKENS, Case, bare_copy, difference
+from .swapping.compare import BATCH, GRIDS, IMAGES, SEQUENCES, Case, bare_copy, difference
 from .swapping.recognize import attention_objection, is_attention, is_unit, linear_in, unit_objection
 
 ATTENTION, UNIT = "attention", "dual attention unit"
@@ -55,7 +55,7 @@ def swap(
     pattern: str | Sequence[str] | None = None,
     num_template: int | None = None,
     backend: str = "auto",
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
 ) -> SwapReport:
     """Replaces the attention and the Dual Attention Units of `model` by the kernels; parameters and state dict stay.
 
@@ -93,7 +93,11 @@ def swap(
         checks.pattern("swap", name)
     if len(patterns) > 1 and len(patterns) != len(blocks):
         raise ValueError(f"swap: expected one pattern or one for each of {len(blocks)} blocks, got {len(patterns)}")
-    request = _Request(patterns, num_template, backend, frozenset(ignore), len(blocks))
+    ignored = frozenset((ignore,) if isinstance(ignore, str) else ignore)
+    if num_template is not None:
+        num_template = checks.index(num_template)
+        checks.num_template("swap", num_template)
+    request = _Request(patterns, num_template, backend, ignored, len(blocks))
     rows = []
     for name, module in modules:
         if isinstance(module, (Linear, PatchEmbed)):
@@ -192,13 +196,13 @@ def _computed_pattern(
     width = projection.in_features
     if GRID[0] in arguments:
         values = [dict(zip(("Hz", "Wz", "Hx", "Wx"), grid, strict=True)) | {"i": number} for grid in GRIDS]
-        tokens = [grid["Hz"] * grid["Wz"] + grid["Hx"] * grid["Wx"] for grid in values]
+        sizes = tuple((BATCH, grid["Hz"] * grid["Wz"] + grid["Hx"] * grid["Wx"]) for grid in values)
         candidates = dict.fromkeys((*asked, *PATTERNS))
     else:
-        values, tokens, candidates = [{} for _ in TOKENS], list(TOKENS), dict.fromkeys(("full",))
+        values, sizes, candidates = [{} for _ in SEQUENCES], SEQUENCES, dict.fromkeys(("full",))
     cases = [
-        Case((BATCH, count, width), {name: value for name, value in given.items() if name in arguments})
-        for count, given in zip(tokens, values, strict=True)
+        Case((*size, width), {name: value for name, value in given.items() if name in arguments})
+        for size, given in zip(sizes, values, strict=True)
     ]
     for candidate in candidates:
         reason = difference(bare, SwappedAttention(bare, (candidate,), 0, None, AUTO), cases)
@@ -235,6 +239,7 @@ class SwappedUnit(DualAttentionUnit):
         """The unit that was replaced, with what its parameters are now."""
         module = self.kept[0]
         _take_parameters(module, dict(self.named_parameters()))
+        share_hooks(self, module)
         return module.train(self.training)
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import fermt_kernels as fk
-from fermt_kernels.backends import BACKENDS, resolve
+from fermt_kernels import cpp
+from fermt_kernels.backends import BACKENDS, requested, resolve
 
+from .conftest import ISA_ROWS
 from .support.errors import lacking, refused
 
 WITHOUT_LIBRARY = """
@@ -97,9 +99,19 @@ def test_auto_takes_the_first_that_can() -> None:
     assert resolve("attention", "auto", "meta", torch.float32, False) == "reference"
 
 
+@pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
+def test_auto_passes_over_what_pytorch_runs_faster(isa: str) -> None:
+    slower = cpp.SLOWER_THAN_PYTORCH.get(isa, ())
+    assert "linear" in slower or isa.startswith("avx512")
+    for op in ("linear", "attention", "dual_attention_unit"):
+        assert resolve(op, "auto", "cpu", torch.float32, False) == ("reference" if op in slower else "cpp")
+
+
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch, fresh_python: Callable[..., str]) -> None:
     monkeypatch.setenv("FERMT_BACKEND", "reference")
     assert resolve("attention", "auto", "cpu", torch.float32, False) == "reference"
+    monkeypatch.setenv("FERMT_BACKEND", "")  # as if it were not set
+    assert requested("auto") == "auto"
     monkeypatch.setenv("FERMT_BACKEND", "fastest")
     with refused(ValueError, "FERMT_BACKEND", "'fastest'", "auto, triton, cpp, reference"):
         fk.mixed_attention(torch.randn(1, 9, 96), 2, 4)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
 import types
+import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +81,97 @@ def test_weights_that_do_not_fit_their_configuration(tmp_path: Path) -> None:
     path = tmp_path / "wrong.safetensors"
     model = fermt.build_model("fermt")
     state = {k: v.contiguous() for k, v in fermt.build_model("fermt-corner").state_dict().items()}
-    import json
-
     safetensors.torch.save_file(state, str(path), metadata={"fermt_config": json.dumps(model.config.to_dict())})
-    with refused(ValueError, "box_head.conv1_ctr.0.bias", "box_head.conv1_br.0.bias"):
+    with refused(ValueError, "wrong.safetensors", "box_head.conv1_ctr.0.bias", "box_head.conv1_br.0.bias"):
         fermt.load(path)
+
+
+def test_weights_of_other_kinds_of_number(tmp_path: Path) -> None:
+    """A file of int8 would load as zeros, and complex numbers would lose a part, without a word."""
+    path, key = tmp_path / "odd.safetensors", "backbone.blocks.0.attn.qkv.weight"
+    model = fermt.build_model("fermt")
+    for dtype in (torch.int8, torch.int64, torch.complex64, torch.float8_e4m3fn):
+        state = {k: v.contiguous() for k, v in model.state_dict().items()}
+        state[key] = state[key].detach().to(dtype)
+        metadata = {"fermt_config": json.dumps(model.config.to_dict())}
+        safetensors.torch.save_file(state, str(path), metadata=metadata)
+        with refused(ValueError, "odd.safetensors", key, dtype):
+            fermt.load(path)
+        if dtype != torch.float8_e4m3fn:  # which PyTorch converts
+            with refused(ValueError, key, dtype, torch.float32):
+                fermt.load_state_dict(model, state)
+
+
+CONFIGURATIONS: dict[str, tuple[object, ...]] = {
+    "{": ("odd.safetensors",),
+    "[" * 100_000: ("odd.safetensors",),
+    "[1]": ("dictionary", [1]),
+    '{"dim": "a"}': ("dim", "whole number", "'a'"),
+    '{"dim": null}': ("dim", None),
+    '{"dim": 192.0}': ("dim", 192.0),
+    '{"dim": 0}': ("dim", 0),
+    '{"patch_size": 0}': ("patch_size", 0),
+    '{"dau": "yes"}': ("dau", "True or False", "'yes'"),
+    '{"patterns": "mixed"}': ("patterns", "'mixed'"),
+    '{"template_factor": true}': ("template_factor", "number", True),
+}
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=lambda text: text[:30])
+def test_configurations_that_are_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, str(path), metadata={"fermt_config": text})
+    with refused(ValueError, "odd.safetensors", *CONFIGURATIONS[text]):
+        fermt.load(path)
+
+
+def test_tied_weights_and_weights_in_one_memory(tmp_path: Path) -> None:
+    model = fermt.build_model("fermt")
+    first, second, third = (model.backbone.blocks[i].attn.qkv for i in range(3))
+    second.weight = first.weight
+    memory = torch.randn(2, *third.weight.shape)
+    third.weight, model.backbone.blocks[3].attn.qkv.weight = map(torch.nn.Parameter, memory)
+    fermt.save(model, tmp_path / "tied.safetensors")
+    assert same(fermt.load(tmp_path / "tied.safetensors"), model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*quantize.*:UserWarning")
+def test_a_quantized_model_is_not_saved(tmp_path: Path) -> None:
+    model = fermt.build_model("fermt")
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    with refused(ValueError, "quantized"):
+        fermt.save(quantized, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", [{1: torch.ones(1)}, {"net": {1: torch.ones(1)}}, {"net": [1]}, {"model": {"a": 1}}]
+)
+def test_pickles_of_no_weights(tmp_path: Path, content: dict) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save(content, path)
+    for read in (
+        lambda: checkpoints.convert(path, tmp_path / "a.safetensors"),
+        lambda: fermt.load_pretrained(fermt.build_model("fermt"), path),
+    ):
+        with refused(ValueError, "odd.pth", *map(repr, content)):
+            read()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_any_damage_of_a_pickle_is_a_value_error(tmp_path: Path) -> None:
+    """Damaged bytes make the unpickler raise errors of many kinds, which must not stop a run from going on."""
+    torch.save({"net": {"a": torch.ones(9)}}, tmp_path / "a")
+    whole = (tmp_path / "a").read_bytes()
+    pickled = zipfile.ZipFile(tmp_path / "a").read("a/data.pkl")
+    start = whole.index(pickled)
+    for position in range(start, start + len(pickled)):
+        for byte in b"0hM":  # POP, BINGET, BININT2
+            damaged = bytearray(whole)
+            damaged[position] = byte
+            (tmp_path / "b").write_bytes(damaged)
+            with suppress(ValueError):
+                checkpoints.read_pickled(tmp_path / "b")
 
 
 def test_the_authors_state_dict() -> None:

@@ -135,6 +135,17 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], tuple[object, ...]]]
         TypeError,
         ("conv1_bias", "NoneType"),
     ),
+    "jagged": (
+        lambda: fk.mixed_attention(torch.nested.nested_tensor([QKV[0], QKV[1, :5]], layout=torch.jagged), 2, 3),
+        TypeError,
+        ("qkv", "torch.jagged"),
+    ),
+    "sparse": (lambda: fk.mixed_attention(QKV.to_sparse(), 2, 3), TypeError, ("qkv", "torch.sparse_coo")),
+    "linear: whole numbers": (
+        lambda: fk.linear(Q, K[0, 0], out_dtype=torch.int32),
+        TypeError,
+        ("out_dtype", "float32, bfloat16, float16, float64", "torch.int32"),
+    ),
     "module: heads": (
         lambda: fk.modules.TemplateSearchAttention(10, 3),
         ValueError,

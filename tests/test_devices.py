@@ -37,6 +37,7 @@ DEVICES = {  # and what must be said of each
     "cuda:1": ("GPU 1", "'cuda:1'"),
     "gpu": ("auto, cpu, cuda or cuda:N", "'gpu'"),
     "cuda:x": ("'cuda:x'",),
+    "cpu:7": ("CPU 7", "'cpu:7'"),
 }
 
 
@@ -68,6 +69,7 @@ def test_public_functions(loader: Callable[[str], object]) -> None:
 
 def test_devices_that_are_there() -> None:
     assert check_device("cpu") == check_device(torch.device("cpu")) == torch.device("cpu")
+    assert check_device("cpu:0") == torch.device("cpu")  # safetensors does not know the longer name
     assert check_device("meta").type == "meta"
     assert (pick_device("auto"), pick_device("cpu"), pick_device("auto", Path("a.fermt"))) == ("cpu", "cpu", "cpu")
 

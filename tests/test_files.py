@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fermt_kernels.files import atomic_write
+from fermt_kernels.files import atomic_path, atomic_write
+
+from .support.errors import refused
 
 
 def test_bytes_and_writers(tmp_path: Path) -> None:
@@ -51,6 +53,13 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         atomic_write(tmp_path / "nowhere" / "file", b"")
+
+
+def test_a_folder_in_the_files_place_is_found_out_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with refused(IsADirectoryError, "out.csv"), atomic_path(tmp_path / "out.csv"):
+        raise AssertionError("the work was done")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 def test_temporary_names_differ(tmp_path: Path) -> None:

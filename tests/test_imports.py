@@ -16,11 +16,11 @@ ARROWS = {
     "version": set(),
     "testing": set(),
     "swap": {"swapping", "modules", "ops", "backends", "checks", "spec"},
-    "swapping": {"testing", "modules", "ops", "children", "spec", "wrapped"},
+    "swapping": {"testing", "modules", "ops", "children", "checks", "spec", "wrapped"},
     "modules": {"ops", "backends", "checks", "children", "spec"},
     "children": set(),
     "flops": {"ops", "spec"},
-    "frame": {"ops", "backends", "cpp", "triton", "checks", "spec", "files", "locks", "wrapped"},
+    "frame": {"ops", "backends", "cpp", "triton", "checks", "spec", "files", "locks", "modes", "wrapped"},
     "ops": {"backends", "reference", "checks", "spec", "torch_private"},
     "backends": {"reference", "cpp", "triton", "spec", "checks", "torch_private"},
     "reference": {"spec", "checks"},
@@ -33,6 +33,7 @@ ARROWS = {
     "files": set(),
     "wrapped": set(),
     "locks": set(),
+    "modes": set(),
     "torch_private": set(),
 }
 ALLOWED_THIRD_PARTY = {"torch", "triton"}
@@ -40,7 +41,7 @@ PUBLIC_TO_FERMT = {
     "fermt_kernels",
     *(
         f"fermt_kernels.{name}"
-        for name in ("files", "flops", "frame", "locks", "modules", "patterns", "reference", "spec", "wrapped")
+        for name in ("files", "flops", "frame", "locks", "modes", "modules", "patterns", "reference", "spec", "wrapped")
     ),
     *(f"fermt_kernels.spec.{file.stem}" for file in (ROOT / "fermt_kernels" / "spec").glob("[a-z]*.py")),
 }

@@ -147,6 +147,15 @@ def test_any_frame_rate_is_written(fps: float, tmp_path: Path, caplog: pytest.Lo
     assert bool(caplog.text) == (possible != fps)
 
 
+def test_sides_that_a_video_cannot_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 30) as writer:
+        writer.write(np.zeros((41, 62, 3), np.uint8))
+    assert next(iter(open_source(tmp_path / "a.mp4"))).shape == (40, 62, 3)
+    assert lacking(caplog.text, "a.mp4'", "62 x 40", "62 x 41") == []
+    with refused(ValueError, "100 x 1", "b.mp4"), VideoWriter(tmp_path / "b.mp4", 30) as writer:
+        writer.write(np.zeros((1, 100, 3), np.uint8))
+
+
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_no_frame_rate(fps: float) -> None:
     with refused(ValueError, fps):

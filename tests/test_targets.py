@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ import torch
 import fermt
 from fermt.boxes import clip_to_image
 from fermt.data import crop_target
-from fermt.tracking import Options
+from fermt.tracking import Options, Track
 from fermt.tracking.target import MARGIN
 
 from .support.errors import refused
@@ -264,6 +265,8 @@ OPTIONS: list[tuple[dict[str, object], type[Exception]]] = [
     ({"refresh_every": None}, TypeError),
     ({"refresh_above": 1.01}, ValueError),
     ({"refresh_above": math.nan}, ValueError),
+    ({"refresh_every": True}, TypeError),
+    ({"lost_below": True}, TypeError),
 ]
 
 
@@ -284,3 +287,43 @@ def test_options_at_the_ends_of_their_ranges() -> None:
     Options(lost_below=0, patience=1, growth=1, largest_growth=1, refresh_every=0, refresh_above=0)
     Options(bgr=True, lost_below=np.float32(1), patience=np.int64(10**9), growth=1e308, largest_growth=4)
     assert {field for options, _ in OPTIONS for field in options} == set(vars(Options()))
+
+
+def test_options_of_numpy_give_plain_results() -> None:
+    """A result goes into JSON, which takes no number of NumPy's."""
+    options = {"patience": np.int64(1), "lost_below": np.float32(0.5), "growth": np.float64(1.5)}
+    tracker = follow(Scripted(rows([0.9, 0.1, 0.1])), **options)
+    tracker.init(IMAGE, BOX)
+    found = [tracker.update(IMAGE) for _ in range(3)]
+    assert [track.lost for track in map(Track._make, json.loads(json.dumps(found)))] == [False, True, True]
+
+
+NO_MODELS = [None, "weights.safetensors", 5, torch.nn.Linear(2, 2), fermt.FERMT]
+
+
+@pytest.mark.parametrize("model", NO_MODELS, ids=str)
+def test_what_is_no_model(model: object) -> None:
+    for kind in (fermt.Tracker, fermt.MultiTracker):
+        with refused(TypeError, repr(model), "fermt.load"):
+            kind(model)  # type: ignore[arg-type]
+    with refused(ValueError, "meta"):
+        fermt.Tracker(small_model("center").to("meta"))
+    with refused(TypeError, "dtype", "'bfloat16'"):
+        fermt.Tracker(small_model("center"), dtype="bfloat16")  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_trained_stays_in_training() -> None:
+    """With frozen norms, which are in evaluation mode all the time; the tracker runs the model itself, in float64."""
+    model = small_model("center").double()
+    expected = fermt.Tracker(model)
+    expected.init(IMAGE, BOX)
+    model.train()
+    frozen = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for module in frozen:
+        module.eval()
+    modes = [module.training for module in model.modules()]
+    tracker = fermt.Tracker(model)
+    tracker.init(IMAGE, BOX)
+    assert tracker.update(IMAGE) == expected.update(IMAGE)
+    assert [module.training for module in model.modules()] == modes
+    assert frozen

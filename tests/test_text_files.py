@@ -87,6 +87,7 @@ def test_stray_files_of_macos_are_no_annotations(tmp_path: Path) -> None:
 BROKEN = [  # annotations, and what must be said of each
     (("id 71", "None"), {"id": 71, "image_id": 0, "iscrowd": 0}),
     (("id 72", [1, 2, 3]), {"id": 72, "image_id": 0, "bbox": [1, 2, 3], "iscrowd": 0}),
+    (("id 76", "iscrowd", "'0'"), {"id": 76, "image_id": 0, "bbox": [1, 2, 30, 40], "iscrowd": "0"}),
     (("id 73", [1, 2, math.nan, 4]), {"id": 73, "image_id": 0, "bbox": [1, 2, math.nan, 4]}),
     (("id 74", "'none'"), {"id": 74, "image_id": 0, "bbox": "none"}),
     (("id 75", 999), {"id": 75, "image_id": 999, "bbox": [1, 2, 30, 40]}),
@@ -123,6 +124,18 @@ def test_an_annotation_without_a_box_is_left_out_and_named(
     assert lacking(caplog.text.replace(f"number {count - 1}", "number 3"), *values) == []
 
 
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    """Objects of the one would be looked for in the other."""
+    root = datasets.coco(tmp_path / "root")
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    again = content["images"][0]["id"]
+    content["images"].append({"id": again, "file_name": "another.jpg"})
+    path.write_text(json.dumps(content))
+    with refused(ValueError, "instances_train2017.json", "id", again):
+        open_set("coco", root, cache=False)
+
+
 def test_boxes_in_every_form(tmp_path: Path) -> None:
     path = tmp_path / "boxes"
     for text, expected in (
@@ -132,6 +145,7 @@ def test_boxes_in_every_form(tmp_path: Path) -> None:
         ("id;w;h;x;y;class\na;3;4;1;2;ball\n", [Start(0, "a", (1, 2, 3, 4))]),
         ("3,a,1,2,3,4\n", [Start(3, "a", (1, 2, 3, 4))]),
         ('{"frame": 2, "id": "a", "x": 1, "y": 2, "w": 3, "h": 4}\n', [Start(2, "a", (1, 2, 3, 4))]),
+        ('{"id": null, "x": 1, "y": 2, "w": 3, "h": 4}\n', [Start(0, "0", (1, 2, 3, 4))]),
     ):
         path.write_text(text)
         assert read_starts(path) == expected
@@ -151,6 +165,8 @@ def test_boxes_in_every_form(tmp_path: Path) -> None:
         ("{\n", 1),
         ("[1, 2, 3, 4]\n", 1),
         ("1,2,3,4\n1,2,3,4,5\n", 2),
+        ("x,y,x,w,h\n1,2,3,4,5\n", 1),
+        ('{"x": 1, "y": 2, "w": true, "h": 4}\n', 1),
     ],
 )
 def test_boxes_in_no_form(tmp_path: Path, text: str, line: int) -> None:
@@ -159,6 +175,6 @@ def test_boxes_in_no_form(tmp_path: Path, text: str, line: int) -> None:
         read_starts(tmp_path / "boxes")
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,1e999", "1,,2,3"])
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,1e999", "1,,2,3", "1_0,2,3,4", "٣,2,3,4"])
 def test_no_box(text: str) -> None:
     assert parse_box(text) is None

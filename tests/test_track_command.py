@@ -308,13 +308,28 @@ def test_files_of_targets_that_are_refused(folder: Path, tmp_path: Path, text: s
     assert not (tmp_path / "a.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "said"), [("", "got ''"), ("9" * 30, "no camera 999"), ("a" * 5000, "File name too long")]
+)
+def test_sources_that_are_none(source: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)  # whose images "" would otherwise be
+    code, printed = track(source, "--box", BOX, "--out", "a.csv")
+    assert (code, said in printed) == (1, True), printed
+    assert not Path("a.csv").exists()
+
+
 def test_what_a_newcomer_gets_wrong(folder: Path, tmp_path: Path) -> None:
+    named_as_a_file = tmp_path / "folder.csv"
+    named_as_a_file.mkdir()
     for arguments, message in (
         (("--out", tmp_path / "a.csv"), "give a target: --box x,y,w,h"),
         (("--box", BOX, "--box", BOX, "--out", tmp_path / "a.txt"), "a .txt has the boxes of one target, not of 2"),
         (("--boxes", tmp_path / "none", "--out", tmp_path / "a.csv"), "no file of boxes at"),
         (("--box", BOX, "--out", tmp_path / "a.csv", "--patience", 0), "a whole number of frames, at least 1, got 0"),
         (("--box", BOX, "--out", tmp_path / "a.csv", "--dtype", "int8"), "dtype must be one of"),
+        (("--box", BOX, "--out", tmp_path / "a.csv", "--threads", 1_000_000), "--threads"),
+        (("--box", BOX, "--out", tmp_path / ("a" * 300 + ".csv")), "File name too long"),
+        (("--box", BOX, "--out", named_as_a_file), "got that of a folder"),
     ):
         code, printed = track(folder, *arguments)
         assert code in (1, 2)

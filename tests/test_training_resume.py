@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,15 +133,29 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         micro.trainer(micro.config(epochs=1), tmp_path)
 
 
-@pytest.mark.parametrize("keep", [1, 2])
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def one_weight_changed(path: Path) -> None:
+    """Which PyTorch would load without a word."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda info: info.file_size)
+        weights = archive.read(largest)
+    content[content.index(weights) + len(weights) // 2] ^= 64
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("keep", "damage"), [(1, cut_short), (2, cut_short), (2, one_weight_changed)])
 def test_a_damaged_state_is_set_aside_for_the_one_before(
-    tmp_path: Path, keep: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, keep: int, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     alone, cut = micro.trainer(micro.config(), tmp_path / "alone"), micro.trainer(micro.config(), tmp_path / "cut")
     for run in (alone, cut):
         run.run()
     older, newest = state.states(cut.folder)
-    newest.write_bytes(newest.read_bytes()[:1000])
+    damage(newest)
     (cut.folder / "state-000000021.pt").write_bytes(b"")
     again = micro.trainer(micro.config(keep=keep), cut.folder)
     assert again.progress.total == int(older.stem.removeprefix("state-"))

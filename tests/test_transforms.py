@@ -165,6 +165,42 @@ def test_numpys_integers_are_integers() -> None:
         fk.mixed_attention(x, 3, True)
 
 
+def test_numpys_numbers_are_scales() -> None:
+    x = torch.randn(1, 9, 36)
+    assert torch.equal(fk.mixed_attention(x, 3, 4, scale=np.float32(0.5)), fk.mixed_attention(x, 3, 4, scale=0.5))
+
+
+class Halves(Tensor):
+    """A weight that wraps another, as torchao's: only PyTorch's own functions know what it is."""
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Halves:
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
+
+    def __init__(self, inner: Tensor) -> None:
+        self.inner = 0.5 * inner
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["inner"], None
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None):  # type: ignore[no-untyped-def]
+        if function.namespace != "aten":
+            raise NotImplementedError(f"{function} knows no {cls.__name__}")
+        return function(*(arg.inner if isinstance(arg, Halves) else arg for arg in args), **(kwargs or {}))
+
+
+def test_weights_that_wrap_others() -> None:
+    x, weight = torch.randn(2, 8), torch.randn(4, 8)
+    torch.testing.assert_close(fk.linear(x, Halves(weight)), fk.linear(x, 0.5 * weight))
+    image, weights = unit_inputs((1, 3, 6, 5))
+    wrapped = [*weights[:-1], Halves(weights[-1])]
+    halved = [*weights[:-1], 0.5 * weights[-1]]
+    torch.testing.assert_close(fk.dual_attention_unit(image, wrapped), fk.dual_attention_unit(image, halved))
+    with refused(RuntimeError, "'cpp'", "'reference'"):
+        fk.linear(x, Halves(weight), backend="cpp")
+
+
 def test_the_error_of_a_second_derivative_names_what_exists() -> None:
     x = torch.randn(1, 9, 36, requires_grad=True)
     (first,) = torch.autograd.grad(fk.mixed_attention(x, 3, 4).square().sum(), x, create_graph=True)

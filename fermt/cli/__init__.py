@@ -9,13 +9,16 @@ from typer.core import TyperGroup
 
 from .. import signals
 from . import bench, convert, data, eval, export, pack, track, train
-from .common import interrupted
+from .common import failed, interrupted
 
 __all__ = ["app"]
 
 
 class StoppableGroup(TyperGroup):
-    """Runs subcommands so that SIGINT, SIGTERM and SIGHUP end them alike: tidied up, with status 128 + the signal's."""
+    """Runs subcommands so that SIGINT, SIGTERM and SIGHUP end them alike: tidied up, with status 128 + the signal's.
+
+    What the system refuses ends them with a sentence.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -23,6 +26,10 @@ class StoppableGroup(TyperGroup):
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise interrupted(error) from error
+        except BrokenPipeError:  # who reads the output has seen enough
+            raise
+        except OSError as error:  # a name that is too long, a folder that may not be looked into ...
+            raise failed(error) from error
 
 
 app = typer.Typer(

@@ -26,6 +26,8 @@ BUILT_IN = "Weights: {name}, {about}."
 DEFAULT_CONFIG = "fermt"  # the configuration of the weights that come with the package
 DATASET_FORM = f"NAME=FOLDER, or NAME alone if {VARIABLE} has its folder"
 
+MOST_THREADS = 1024  # a million would take all memory before anything is said
+
 # Options that several commands have.
 Config = Annotated[
     str, typer.Option(help=f"Model to build without --weights, untrained unless it is fermt: {', '.join(CONFIGS)}.")
@@ -35,7 +37,7 @@ Backend = Annotated[
     str, typer.Option(help="Kernels: auto, or a name from fermt_kernels.backends(); reference is plain PyTorch.")
 ]
 Dtype = Annotated[str, typer.Option(help=f"Computation dtype: {', '.join(DTYPES)}; default: that of the weights.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: PyTorch's default.")]
+Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: PyTorch's default.")]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file as JSON.")]
 
 console = Console(stderr=True)
@@ -79,9 +81,11 @@ def check_choice(option: str, value: str, known: Collection[str]) -> None:
 
 
 def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
-    """Raises typer.BadParameter if the output file has another suffix, or its folder does not exist."""
+    """Raises typer.BadParameter if the output file has another suffix or is a folder, or its folder does not exist."""
     if path is not None and path.suffix.lower() not in suffixes:
         raise typer.BadParameter(f"expected a name that ends in {' or '.join(suffixes)}, got {str(path)!r}")
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"expected the name of a file, got that of a folder, {str(path)!r}")
     if path is not None and not path.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r} to write to")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +28,8 @@ class AnnotatedObject(NamedTuple):
 def read_objects(path: Path) -> Iterator[AnnotatedObject]:
     """Reads the objects of a file in COCO's form.
 
-    Annotations without an image of the file or without a box of four finite numbers are left out; a warning counts and
-    names them.
+    Annotations without an image of the file, without a box of four finite numbers, or with an `iscrowd` that is neither
+    0 nor 1 are left out; a warning counts and names them.
 
     Raises:
         OSError: the file cannot be read.
@@ -39,6 +40,9 @@ def read_objects(path: Path) -> Iterator[AnnotatedObject]:
         images = {image["id"]: image for image in content["images"]}
         notes = list(content["annotations"])
         faults = [fault for image in images.values() if (fault := _image_fault(image))]
+        if len(images) < len(content["images"]):
+            count = Counter(image["id"] for image in content["images"])
+            faults.append(f"several images have the id {count.most_common(1)[0][0]!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is not a COCO file of instances: {_why(error)}") from error
     if faults:
@@ -79,7 +83,10 @@ def _parse(note: Any, images: dict[Any, dict[str, Any]]) -> tuple[str, Annotated
         box = np.zeros(0)
     if box.shape != (4,) or not np.isfinite(box).all():
         return f"box {given!r}", None
-    return "", AnnotatedObject(image, box, bool(note.get("iscrowd", 0)))
+    crowd = note.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        return f"iscrowd {crowd!r}", None
+    return "", AnnotatedObject(image, box, bool(crowd))
 
 
 def _name(note: Any, i: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import fermt_kernels as fk
+from fermt_kernels.modes import evaluating
 from fermt_kernels.wrapped import unwrapped
 
 from ..data import normalize
@@ -67,10 +68,13 @@ class PackedNetwork:
 
 
 class ModuleNetwork:
-    """The model itself, in its own dtype and on its own device; templates are encoded in every frame."""
+    """The model itself, in its own dtype and on its own device; templates are encoded in every frame.
+
+    It is in evaluation mode while it locates, and otherwise in the mode that its owner wants.
+    """
 
     def __init__(self, model: FERMT) -> None:
-        self._model = model.eval()
+        self._model = model
         config, parameter = model.config, next(model.parameters())
         self._dtype, self.device = parameter.dtype, parameter.device
         self._window = hann_window(config.search_grid).to(self.device, torch.promote_types(self._dtype, torch.float32))
@@ -89,7 +93,8 @@ class ModuleNetwork:
         for count in {len(templates) for templates in encoded}:  # targets with one template, then those with two
             chosen = [i for i, templates in enumerate(encoded) if len(templates) == count]
             templates = torch.stack([torch.cat(tuple(encoded[i])) for i in chosen])
-            maps = self._model(templates if count > 1 else templates.squeeze(1), regions[chosen])
+            with evaluating(self._model):
+                maps = self._model(templates if count > 1 else templates.squeeze(1), regions[chosen])
             found[chosen] = fk.frame.decode(maps, self._window).double().cpu()
         return found
 
@@ -105,9 +110,15 @@ def network_for(
         second_template: whether targets may have two templates, which a packed frame does not support.
 
     Raises:
-        ValueError: there is no packed frame for the dtype or packed model requested; the message says why.
+        TypeError: the model is no model of these, or the dtype none of PyTorch's.
+        ValueError: there is no packed frame for the dtype or packed model requested, or the model is on the meta
+            device; the message says why.
     """
     model = unwrapped(model)
+    if not isinstance(model, (FERMT, *get_args(Packed))):
+        raise TypeError(f"expected a FERMT or a packed model, such as fermt.load(...) gives; got {model!r:.80}")
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be None or a dtype such as torch.bfloat16, got {dtype!r}")
     if isinstance(model, Packed):
         if second_template:
             raise ValueError(f"{TWO}; give the model itself")
@@ -115,6 +126,8 @@ def network_for(
             raise ValueError(f"the model was packed in {model.dtype}, and cannot run in {dtype}; pack it again")
         return PackedNetwork(model)
     parameter = next(model.parameters())
+    if parameter.is_meta:
+        raise ValueError("the model's weights have no values: it is on the meta device (to_empty, then load weights)")
     wanted = dtype or parameter.dtype
     if second_template:
         reason: str | None = TWO

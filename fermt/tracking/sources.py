@@ -66,7 +66,10 @@ class _Captured(Source):
 
     def __init__(self, source: str | int, name: str, refused: str) -> None:
         self.name, self._from = name, source
-        self._capture: cv2.VideoCapture | None = cv2.VideoCapture(source)
+        try:
+            self._capture: cv2.VideoCapture | None = cv2.VideoCapture(source)
+        except cv2.error as error:  # the index of a camera that is no C int
+            raise ValueError(refused) from error
         opened = self._capture.isOpened()
         count, fps = (self._capture.get(key) if opened else 0.0 for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
         self.count = int(count) if math.isfinite(count) and count > 0 else 0
@@ -193,9 +196,12 @@ def open_source(text: str | os.PathLike[str]) -> Source:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the video cannot be read, the folder has no images, there is no such camera, or the path is a pipe.
+        ValueError: the video cannot be read, the folder has no images, there is no such camera, the path is a pipe, or
+            the text is empty.
     """
     name = os.fspath(text)
+    if not name:
+        raise ValueError("expected a video, a URL, a folder of images, a pattern or a camera's index, got ''")
     path = Path(name)
     if "://" in name:
         return Stream(name)

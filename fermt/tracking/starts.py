@@ -75,7 +75,7 @@ def _split(text: str) -> list[str]:
 def _header(text: str) -> list[str] | None:
     """The columns that a line names; None if it names no box."""
     columns = [column.strip("\"'").lower() for column in _split(text)]
-    return columns if set(BOX) <= set(columns) else None
+    return columns if all(columns.count(name) == 1 for name in BOX) else None
 
 
 def _values(text: str, header: list[str] | None) -> Mapping[str, object] | None:
@@ -95,12 +95,20 @@ def _start(values: Mapping[str, object], name: str) -> Start | None:
     frame = str(values.get("frame", 0))
     if box is None or not (frame.isascii() and frame.isdecimal()):
         return None
-    return Start(int(frame), str(values.get("id", name)), box)
+    own = values.get("id")
+    return Start(int(frame), name if own is None else str(own), box)
+
+
+def _number(word: object) -> float:
+    """A number as files have it; not what Python takes for one, too: True, 1_000, digits of other scripts."""
+    if isinstance(word, bool) or (isinstance(word, str) and ("_" in word or not word.isascii())):
+        raise ValueError
+    return float(word)  # type: ignore[arg-type]
 
 
 def _box(words: Sequence[object]) -> tuple[float, ...] | None:
     try:
-        box = tuple(float(word) for word in words)  # type: ignore[arg-type]
+        box = tuple(_number(word) for word in words)
     except (TypeError, ValueError, OverflowError):
         return None
     return box if len(box) == len(BOX) and all(map(math.isfinite, box)) else None

@@ -72,10 +72,13 @@ class Options:
     def __post_init__(self) -> None:
         for name, (kind, least, largest, expected) in _FORMS.items():
             value = getattr(self, name)
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise TypeError(f"{name} must be {expected}, got {value!r}")
             if not least <= value <= largest:
                 raise ValueError(f"{name} must be {expected}, got {value!r}")
+            plain = {Real: float, Integral: int}.get(kind)  # NumPy's would make results theirs, too
+            if plain:
+                object.__setattr__(self, name, plain(value))
 
 
 def check_finite(found: Tensor) -> list[list[float]]:

@@ -99,7 +99,11 @@ class VideoWriter:
             self._temporary = self._stack.enter_context(atomic_path(self.path, keep_suffix=True))
             self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
             if not self._writer.isOpened():
-                raise ValueError(f"OpenCV cannot write a video to {str(self.path)!r}")
+                raise ValueError(f"OpenCV cannot write a video of {size[0]} x {size[1]} pixels to {str(self.path)!r}")
+            even = (size[0] // 2 * 2, size[1] // 2 * 2)
+            if even != size:
+                text = "%r keeps %d x %d of the %d x %d pixels of a frame: the sides of a video are even"
+                logger.warning(text, str(self.path), *even, *size)
         if size != self._size:
             raise ValueError(f"a video's frames must be of one size, {self._size}; got {size}")
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

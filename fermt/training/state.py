@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def _read(path: Path) -> dict[str, Any]:
     fields = {"config", "progress", "model", "optimizer", "scaler", "average", "matching"}
     if not fields <= set(state):
         raise ValueError(f"{os.fspath(path)!r} is not the state of a run: it lacks {sorted(fields - set(state))}")
+    with zipfile.ZipFile(path) as archive:  # whose checksums PyTorch does not look at
+        if damaged := archive.testzip():
+            raise ValueError(f"{os.fspath(path)!r} is damaged: {damaged} has another checksum than when it was written")
     return state
 
 

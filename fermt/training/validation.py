@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fermt_kernels.modes import evaluating
+
 from ..boxes import cxcywh_to_xyxy, xywh_to_xyxy
 from ..data.pairs import PairSource
 from ..losses import has_area, iou_and_giou
@@ -37,13 +39,11 @@ def validate(
     Raises:
         ValueError: no pair has a box with an area.
     """
-    was_training = model.training
-    model.eval()
     window = hann_window(model.config.search_grid).to(world.device)
     totals = torch.zeros(len(Validation._fields) + 1, dtype=torch.float64, device=world.device)
     indices = validation_indices(config, world, min(config.validation_pairs, len(source)))
     for batch in load(source, 0, indices, config.workers, world):
-        with autocast:
+        with autocast, evaluating(model):
             outputs = model(batch.template, batch.search)
         tracked = model.box_head.decode(outputs, window)
         center = _center_box(model).to(batch.boxes).expand_as(batch.boxes)
@@ -51,7 +51,6 @@ def validate(
         iou, ao, middle = (_overlap(boxes, batch.boxes) for boxes in predicted)
         rows = torch.stack((iou, ao, (ao > 0.5).to(ao), (ao > 0.75).to(ao), middle, torch.ones_like(ao)))
         totals += rows[:, has_area(batch.boxes)].double().sum(dim=1)
-    model.train(was_training)
     *sums, count = world.sum(totals).tolist()
     if not count:
         raise ValueError("no pair to validate on has a box with an area inside the search region")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..modes import evaluating
 from ..spec.heads import CONVOLUTIONS, HEADS
 from ..spec.normalization import MEAN, STD
 from .cuda_model import CudaPackedModel
@@ -49,7 +49,8 @@ def head_ranges(model: Any, templates: Tensor, searches: Tensor) -> HeadRanges:
     head = HEADS[model.config.head]
     dtype = next(model.parameters()).dtype
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode())
         for branch in (branch.name for branch in head.branches):
             first = model.get_submodule(f"box_head.conv1_{branch}")
             stack.callback(first.register_forward_pre_hook(record_input).remove)
@@ -85,7 +86,7 @@ def accuracy(
     device = next(exact.parameters()).device
     squares: dict[str, list[float]] = {}
     largest: dict[str, float] = {}
-    with _evaluating(exact):
+    with evaluating(exact), torch.inference_mode():
         for template, search in zip(templates, searches, strict=True):
             maps = track_frame(packed, encode_template(packed, template), search)
             truth = exact(*(_normalized(crop, torch.float64).to(device) for crop in (template, search)))
@@ -94,18 +95,6 @@ def accuracy(
                 largest[name] = max(largest.get(name, 0.0), difference.abs().max().item())
                 squares.setdefault(name, []).append(difference.square().mean().item())
     return {name: MapError(largest[name], (sum(squares[name]) / len(squares[name])) ** 0.5) for name in largest}
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Evaluation and inference mode; the model's mode is restored afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
 
 
 def _normalized(crop: Tensor, dtype: torch.dtype) -> Tensor:

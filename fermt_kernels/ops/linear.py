@@ -44,7 +44,7 @@ def linear(
         RuntimeError: the named backend cannot run this; the message has the reason.
     """
     checks.not_symbolic("linear", x, weight, bias)
-    checks.linear("linear", x, weight, bias)
+    checks.linear("linear", x, weight, bias, out_dtype)
     tensors = (x, weight) if bias is None else (x, weight, bias)
     name = requested(backend)
     if (name != AUTO and "linear_forward" not in BACKENDS[name].SUPPORTS) or in_plain_pytorch(

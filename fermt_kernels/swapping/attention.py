@@ -18,6 +18,7 @@ GRID = ("Hz", "Wz")  # the template's patches along its sides, as trackers of th
 PASSED_ON = (*GRID, "Hx", "Wx", "i")  # arguments that are understood
 UNSUPPORTED = ("mask", "attn_mask", "return_attention", "is_causal", "attn_bias")  # may be passed as None or False only
 HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)  # dictionaries of those who listen to a module
+KEPT_DROPOUT = "proj_drop"  # the child that is called after the projection
 HOOK_KIND = "_is_full_backward_hook"
 
 
@@ -33,7 +34,7 @@ class SwappedAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.qkv, self.proj = original.get_submodule("qkv"), original.get_submodule("proj")
-        self.proj_drop: nn.Module = getattr(original, "proj_drop", nn.Identity())
+        self.proj_drop: nn.Module = getattr(original, KEPT_DROPOUT, nn.Identity())
         self.num_heads = int(getattr(original, "num_heads"))  # noqa: B009  (an int, which mypy takes for a module)
         self.scale = getattr(original, "scale", None)
         self.attention_dropout = attention_dropout(original)
@@ -45,17 +46,23 @@ class SwappedAttention(nn.Module):
 
     @property
     def original(self) -> nn.Module:
-        """The attention that was replaced, with what its projections are now."""
+        """The attention that was replaced, with what its projections, its scale and its hooks are now."""
         module = self._original[0]
         module.qkv, module.proj = self.qkv, self.proj
-        if "proj_drop" in dict(module.named_children()):
+        if KEPT_DROPOUT in dict(module.named_children()):
             module.proj_drop = self.proj_drop
+        if "scale" in vars(module):
+            vars(module)["scale"] = self.scale
+        share_hooks(self, module)
         return module.train(self.training)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if len(args) >= len(self._names):
-            raise TypeError(f"expected at most {len(self._names)} arguments ({', '.join(self._names)})")
-        given = dict(zip(self._names[1:], args, strict=False)) | kwargs
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        if not 0 < len(args) + len(kwargs) <= len(self._names):
+            raise TypeError(f"expected 1 to {len(self._names)} arguments ({', '.join(self._names)})")
+        given = dict(zip(self._names, args, strict=False)) | kwargs
+        if self._names[0] not in given:
+            raise TypeError(f"expected an argument {self._names[0]!r}, got {', '.join(given)}")
+        x: Tensor = given.pop(self._names[0])
         for name, value in given.items():
             if name not in self._names:
                 raise TypeError(f"unexpected argument {name!r}; expected some of {', '.join(self._names)}")

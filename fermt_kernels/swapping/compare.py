@@ -11,12 +11,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .attention import HOOKS
+from .attention import HOOKS, KEPT_DROPOUT
 
 SEED = 0
 BATCH = 16
 GRIDS = ((2, 2, 2, 3), (1, 3, 3, 2))  # patches of template and search region, as Hz, Wz, Hx, Wx
-TOKENS = (6, 11)  # of an attention that takes a sequence alone
+SEQUENCES = ((BATCH, 6), (BATCH, 11), (1, 331))  # for an attention that takes one alone; the long one is for windows
 IMAGES = ((17, 19), (6, 5))  # of a Dual Attention Unit
 
 
@@ -28,17 +28,30 @@ class Case(NamedTuple):
 
 
 def bare_copy(module: nn.Module) -> nn.Module:
-    """A copy to experiment with: without hooks, and without dropout.
+    """A copy to experiment with: without hooks and dropout, and in float32 where it is float64, which is the truth.
+
+    A dropout that is on and stays, `proj_drop`, becomes `Ramp`, so that it counts where it is called.
 
     Raises:
         Exception: whatever the module's own copying raises.
     """
-    with _hooks_set_aside(module):
+    with _hooks_set_aside(module), torch.inference_mode(False):
         bare = copy.deepcopy(module)
-    for part in bare.modules():
+    for part in list(bare.modules()):
         if isinstance(part, nn.Dropout):
+            if part is getattr(bare, KEPT_DROPOUT, None) and part.p > 0:
+                setattr(bare, KEPT_DROPOUT, Ramp())
             part.p = 0.0
-    return bare
+    return bare.float() if next(bare.parameters()).dtype == torch.float64 else bare
+
+
+class Ramp(nn.Module):
+    """Stands in for a dropout in a comparison: multiplies channels by factors that are all different."""
+
+    p = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.linspace(0.5, 1.5, x.shape[-1], dtype=x.dtype, device=x.device)
 
 
 def difference(original: nn.Module, replacement: nn.Module, cases: Sequence[Case]) -> str | None:
@@ -55,18 +68,19 @@ def difference(original: nn.Module, replacement: nn.Module, cases: Sequence[Case
     from ..testing import inaccuracy  # most programs never compare anything
 
     parameter = next(original.parameters())
-    truth_of = copy.deepcopy(original).double()
-    for training in (False, True):
-        for case in cases:
-            generator = torch.Generator(device="cpu").manual_seed(SEED)
-            x = torch.randn(case.shape, generator=generator, dtype=torch.float32, device="cpu")
-            x = x.to(parameter.device, parameter.dtype)
-            results = [_run(module.train(training), x, case) for module in (replacement, original)]
-            truths = _run(truth_of.train(training), x.double(), case)
-            for what, actual, eager, truth in zip(("result", "gradient"), *results, truths, strict=True):
-                if reason := inaccuracy(actual, eager, truth):
-                    where = "training" if training else "evaluation"
-                    return f"its {what} on a random input of shape {tuple(x.shape)} differs in {where}: {reason}"
+    with torch.inference_mode(False), torch.autocast(parameter.device.type, enabled=False):
+        truth_of = copy.deepcopy(original).double()
+        for training in (False, True):
+            for case in cases:
+                generator = torch.Generator(device="cpu").manual_seed(SEED)
+                x = torch.randn(case.shape, generator=generator, dtype=torch.float32, device="cpu")
+                x = x.to(parameter.device, parameter.dtype)
+                results = [_run(module.train(training), x, case) for module in (replacement, original)]
+                truths = _run(truth_of.train(training), x.double(), case)
+                for what, actual, eager, truth in zip(("result", "gradient"), *results, truths, strict=True):
+                    if reason := inaccuracy(actual, eager, truth):
+                        where = "training" if training else "evaluation"
+                        return f"its {what} on a random input of shape {tuple(x.shape)} differs in {where}: {reason}"
     return None
 
 

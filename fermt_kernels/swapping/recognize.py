@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 from torch.nn.utils import parametrize
 
+from .. import checks
 from ..children import is_hooked
 from ..modules import DualAttentionUnit, TemplateSearchAttention
 from ..spec.dual_attention_unit import STATE_KEYS
@@ -38,7 +39,7 @@ OFF = (None, False, 0, 0.0, "", ())  # values of an unknown attribute that switc
 
 def is_attention(module: nn.Module) -> bool:
     """Whether a module has the parts of a joint-projection attention: `qkv`, `proj` and an int `num_heads`."""
-    heads = getattr(module, "num_heads", None)
+    heads = checks.index(getattr(module, "num_heads", None))
     own = isinstance(module, (TemplateSearchAttention, SwappedAttention))
     has_parts = all(linear_in(getattr(module, name, None)) for name in ("qkv", "proj"))
     return has_parts and isinstance(heads, int) and not isinstance(heads, bool) and not own
@@ -77,7 +78,11 @@ def unit_objection(module: nn.Module) -> str | None:
     names = list(inspect.signature(module.forward).parameters)
     if len(names) != 1:
         return f"its forward takes ({', '.join(names)}), expected the image alone"
+    if "forward" in vars(module):
+        return "its forward was replaced on the instance, and would not be called any more"
     for name, child in module.named_modules():
+        if isinstance(child, nn.Dropout) and child.p > 0:
+            return f"it has a dropout {name} of {child.p}, which a fused unit would leave out; set it to 0"
         if name and hasattr(child, ADAPTED):
             return f"{name} has an adapter, and its weights would be read instead of it being called; merge it first"
         if name and parametrize.is_parametrized(child):
