@@ -23,7 +23,7 @@ ARROWS = {
     "frame": {"ops", "backends", "cpp", "triton", "checks", "spec", "files", "locks", "modes", "wrapped"},
     "ops": {"backends", "reference", "checks", "spec", "torch_private"},
     "backends": {"reference", "cpp", "triton", "spec", "checks", "torch_private"},
-    "reference": {"spec", "checks"},
+    "reference": {"spec", "checks", "torch_private"},
     "cpp": {"spec", "checks", "layouts", "torch_private", "version"},
     "triton": {"spec", "checks", "layouts"},
     "checks": {"spec"},

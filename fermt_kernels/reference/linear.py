@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..torch_private import transformed
 
 aten = torch.ops.aten
 
@@ -13,9 +16,13 @@ def gelu(x: Tensor) -> Tensor:
     """The exact GELU: infinite for infinity, and NaN for -infinity, as in PyTorch's formula.
 
     On CPUs `F.gelu` may be oneDNN's, which gives NaN for infinity; a compiled or exported graph needs no such care.
+    Plain tensors are mended only where their sum shows that there is something to mend.
     """
     result = F.gelu(x)
     if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return result
+    readable = type(x) in (Tensor, nn.Parameter) and not transformed((x,))
+    if readable and torch.isfinite(result.detach().sum()):
         return result
     return torch.where(x == torch.inf, x, result)
 
