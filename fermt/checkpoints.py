@@ -101,7 +101,7 @@ def build_model(
     ]
     if differing:
         raise ValueError(f"weights {os.fspath(weights)!r} are of another configuration: {'; '.join(differing)}")
-    with _said_of(weights):
+    with _naming_file(weights):
         load_resized(model, tensors)
     return model
 
@@ -124,7 +124,7 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: torch.d
     floats = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     if floats:
         model.to(torch.float32 if str(path) in SHIPPED else reduce(torch.promote_types, floats))
-    with _said_of(path):
+    with _naming_file(path):
         load_state_dict(model, tensors)
     return model.eval()
 
@@ -283,7 +283,7 @@ def convert(path: str | os.PathLike[str], target: str | os.PathLike[str], config
     check_overwrites({"target": target}, {"path": path})
     state = _weights_of(read_pickled(path), "net", path)
     model = build_model(config)
-    with _said_of(path):
+    with _naming_file(path):
         load_state_dict(model, state)
     save(model, target)
     return model
@@ -332,7 +332,7 @@ def _load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], source: 
 
 
 @contextmanager
-def _said_of(path: str | os.PathLike[str]) -> Iterator[None]:
+def _naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
     """Puts the name of a file before what is wrong with its weights."""
     try:
         yield
