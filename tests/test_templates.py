@@ -58,7 +58,7 @@ def test_a_second_template_is_cut_when_it_is_due_and_the_score_allows() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_two_templates_are_the_model_called_by_hand(dtype: torch.dtype) -> None:
-    model = fermt.build_model("fermt", patterns=("mixed", "cross"), dim=48, num_heads=3).to(dtype)
+    model = fermt.build_model("fermt", patterns=("mixed", "cross"), dim=48, num_heads=3).to(dtype).eval()
     tracker = fermt.Tracker(model, refresh_every=2, refresh_above=0.0)
     assert isinstance(tracker.network, ModuleNetwork)
     seen: list[int] = []
@@ -95,7 +95,7 @@ def test_a_packed_model_has_one_template() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_model_itself_in_half_precision(head: str, dtype: torch.dtype) -> None:
     """The heads answer in float32, and boxes keep it: bfloat16 would move them in 256ths of the region."""
-    model = fermt.build_model(small_model(head).config, backend="reference").to(dtype)
+    model = fermt.build_model(small_model(head).config, backend="reference").to(dtype).eval()
     tracker = fermt.Tracker(model)
     network = tracker.network
     assert isinstance(network, ModuleNetwork)
