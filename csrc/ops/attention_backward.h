@@ -17,8 +17,8 @@
 
 namespace {
 
-constexpr int64_t kLeastItems =
-    24;  // of a call, if its heads have as many tiles: 16 threads are busy for three quarters of the time
+// Items of a call, if its heads have as many tiles: 16 threads are busy for three quarters of the time then.
+constexpr int64_t kLeastItems = 24;
 
 // Buffers of one work item. Rows that become vector columns are padded to whole vectors: `width`.
 template <class Packed>

@@ -9,12 +9,12 @@ namespace {
 
 constexpr int64_t kQueryBlock = 256;  // queries of a work item: enough to amortize packing its keys
 
-// Buffers of one query tile: Q^T, scores, probabilities (in place of the scores if packed as floats), the output of all
-// segments so far and of one more, and the largest |k| of each dimension.
+// Buffers of one query tile: Q^T, scores, probabilities (in place of the scores if packed as floats), and the output of
+// all segments so far and of one more.
 template <class Packed>
 struct TileScratch {
   Packed *qt, *p;
-  float *scores, *acc, *segment_acc, *largest_key;
+  float *scores, *acc, *segment_acc;
 
   TileScratch(Arena& arena, int64_t dim) {
     qt = allocate<Packed>(arena, packed_count<Packed>(dim) * kQueryTile);
@@ -25,7 +25,6 @@ struct TileScratch {
       p = allocate<Packed>(arena, packed_count<Packed>(kKeyChunk) * kQueryTile);
     acc = arena.floats(dim * kQueryTile);
     segment_acc = arena.floats(dim * kQueryTile);
-    largest_key = arena.floats(dim);
   }
 };
 
@@ -34,11 +33,13 @@ template <class Packed>
 struct ForwardScratch {
   Packed *k, *v;
   TileScratch<Packed> tile;
+  float* largest_key;  // of KeyBounds
 
   ForwardScratch(Arena arena, const KeyLayout<Packed>& layout, size_t* bytes = nullptr)
       : k(allocate<Packed>(arena, layout.key_count() + layout.padding())),
         v(allocate<Packed>(arena, layout.value_count())),
-        tile(arena, layout.dim) {
+        tile(arena, layout.dim),
+        largest_key(arena.floats(layout.dim)) {
     if (bytes) *bytes = arena.used;
   }
 };
@@ -247,7 +248,7 @@ inline fermt_status attention_forward_item(const fermt_attention_forward_args& a
   const PackedKeys<typename PackedOf<T>::type> span = {scratch.k, scratch.v, keys, layout.value_stride};
   KeyBounds bounds = {};
   if constexpr (kPackFactor<typename PackedOf<T>::type> == 1)
-    if (keys > 1) bounds = KeyBounds::of(span, dim, scratch.tile.largest_key);
+    if (keys > 1) bounds = KeyBounds::of(span, dim, scratch.largest_key);
   const TileScope tiles(attention_depth(dim));
   const auto tile = dim == 16 ? attention_forward_tile<T, 16> : attention_forward_tile<T, 0>;
   for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {

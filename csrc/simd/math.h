@@ -34,33 +34,30 @@ constexpr float kExp2Degree5[] = {0.00132647238f, 0.00967151299f, 0.0555073358f,
 constexpr float kExp2Degree6[] = {
     0.000153531961f, 0.00133988727f, 0.00961843785f, 0.0555033237f, 0.240226477f, 0.693147182f, 1.0f};
 
-// 2^x for x <= 0 or a little above; below -126 it gives 2^-126, and NaN stays NaN. x = n + r, n an integer, |r| <= 1/2.
+// 2^(n + r).
 template <int Count>
-inline Vec exp2_poly(const float (&coefficients)[Count], Vec x) {
-  x = max(splat(-126.0f), x);
-  const Vec n = round_to_nearest(x);
-  const Vec r = x - n;
+inline Vec exp2_of_parts(const float (&coefficients)[Count], Vec n, Vec r) {
   Vec p = splat(coefficients[0]);
   for (int i = 1; i < Count; ++i) p = p * r + coefficients[i];
   return times_power_of_two(p, n);
 }
 
-// 2^(x factor) for |x factor| < 2^20 or so whose power of two is a float: no clamp; NaN stays NaN. As exact as
-// exp2_of_score.
-inline Vec exp2_of_bounded_score(Vec x, Vec factor) {
-#if FERMT_VECTOR_BYTES == 64
-  const Vec n = round_to_nearest(x * factor);
-#else
-  const Vec n = (x * factor + kMagicBias) - kMagicBias;
-#endif
-  const Vec r = x * factor - n;
-  Vec p = splat(kExp2Degree5[0]);
-  for (int i = 1; i < 6; ++i) p = p * r + kExp2Degree5[i];
-  return times_power_of_two(p, n);
+// 2^x for x <= 0 or a little above; below -126 it gives 2^-126, and NaN stays NaN. x = n + r, n an integer, |r| <= 1/2.
+template <int Count>
+inline Vec exp2_poly(const float (&coefficients)[Count], Vec x) {
+  x = max(splat(-126.0f), x);
+  const Vec n = round_to_nearest(x);
+  return exp2_of_parts(coefficients, n, x - n);
 }
 
 inline Vec exp2_nonpositive(Vec x) { return exp2_poly(kExp2Degree6, x); }  // within 8e-8 of the value
 inline Vec exp2_of_score(Vec x) { return exp2_poly(kExp2Degree5, x); }  // within 1.7e-7: a soft-max divides it by a sum
+
+// exp2_of_score of x times `factor`, which lies in [-126, 127] and needs no clamp.
+inline Vec exp2_of_bounded_score(Vec x, Vec factor) {
+  const Vec n = round_to_nearest(x * factor);
+  return exp2_of_parts(kExp2Degree5, n, x * factor - n);
+}
 
 // log2 of x >= 1 in two parts, an integer and a fraction within [-0.42, 0.59], whose sum in double keeps the fraction's
 // digits. With z = (m - 1) / (m + 1) the fraction is the series of atanh; NaN and infinity come out in it.
