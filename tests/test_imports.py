@@ -33,7 +33,7 @@ ARROWS = {
     "files": set(),
     "wrapped": set(),
     "locks": set(),
-    "modes": set(),
+    "modes": {"locks"},
     "torch_private": set(),
 }
 ALLOWED_THIRD_PARTY = {"torch", "triton"}

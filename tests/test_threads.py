@@ -17,6 +17,7 @@ import fermt
 import fermt_kernels as fk
 from fermt.adapters import opencv
 from fermt_kernels.locks import ObjectLock
+from fermt_kernels.modes import evaluating
 
 from .support.packed import small_model
 
@@ -172,3 +173,17 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child() -> None:
     thread.join()
     with lock:  # held by the thread that forks
         assert status_of_child(child, 10) == 0
+
+
+def test_a_model_is_in_evaluation_mode_until_the_last_of_several_uses_ends(model: fermt.FERMT) -> None:
+    """As two trackers in two threads use one model that is being trained."""
+    trained = copy.deepcopy(model).train()
+    frozen = trained.backbone.patch_embed.eval()
+    first, second = evaluating(trained), evaluating(trained)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not any(module.training for module in trained.modules())
+    second.__exit__(None, None, None)
+    assert all(module.training for module in trained.modules() if module not in set(frozen.modules()))
+    assert not any(module.training for module in frozen.modules())
