@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fermt_kernels as fk
+from fermt_kernels.testing import assert_accurate
 
 from .support.errors import refused
 from .test_swap_trust import DIM, Plain, Unit
@@ -158,11 +160,13 @@ def test_the_mode_in_which_it_is_called_changes_nothing(mode: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_models_of_other_dtypes(dtype: torch.dtype) -> None:
     model, x = nn.Sequential(Plain()).to(dtype), torch.randn(2, 7, DIM, dtype=dtype)
-    expected = model(x)
+    expected, truth = model(x), copy.deepcopy(model).double()(x.double())
     (row,) = fk.swap(model)
     assert row.done, row.detail
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-2
-    torch.testing.assert_close(model(x), expected, rtol=tolerance, atol=tolerance)
+    if dtype == torch.float64:
+        torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+    else:
+        assert_accurate(model(x), expected, truth)
     assert model[0].qkv.weight.dtype == dtype
     (row,) = fk.swap(nn.Sequential(Unit()).to(dtype))
     assert row.done, row.detail
