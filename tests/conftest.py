@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ hypothesis.settings.register_profile("all", deadline=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; the commands under test inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile("fast" if config.option.markexpr == FAST_LANE else "all")
 
 
