@@ -2,7 +2,7 @@
 
 Each backend is a package (`reference`, `cpp`, `triton`) with one function for each of its ops and these names:
 
-- `unavailable_reason()`: why it cannot run on this machine, or None;
+- `unavailable_reason()`: why it cannot run on this machine, or None; ValueError if a variable asks for what it has not;
 - `describe()`: what it runs on;
 - `DEVICES`: device types whose tensors it takes, or None for any;
 - `SUPPORTS`: op -> dtypes;
@@ -53,7 +53,10 @@ def backends() -> BackendTable:
     """Lists the backends in order of preference: name, whether usable on this machine, and if not, the reason."""
     rows = []
     for name, backend in BACKENDS.items():
-        reason = backend.unavailable_reason()
+        try:
+            reason = backend.unavailable_reason()
+        except ValueError as error:  # for the table, one reason as any other
+            reason = str(error)
         rows.append(BackendStatus(name, reason is None, backend.describe() if reason is None else reason))
     return BackendTable(rows)
 
@@ -125,6 +128,7 @@ def resolve(op: str, backend: str, device_type: str, dtype: torch.dtype, with_ba
 
     Raises:
         RuntimeError: the named backend cannot run the op, or not its gradient; the message has the reason.
+        ValueError: a variable (FERMT_BACKEND, FERMT_ISA) has a value that means nothing here.
     """
     name = requested(backend)
     if name == AUTO:

@@ -92,6 +92,16 @@ def test_an_unknown_instruction_set_is_refused(loaded: library.Library, fresh_py
         loaded.select_isa("sse9")
     printed = fresh_python("import fermt_kernels as fk; print(fk.backends())", FERMT_ISA="sse9")
     assert "FERMT_ISA=sse9: instruction set 'sse9' is unknown" in printed
+    code = """import torch, fermt_kernels as fk
+for backend in ("auto", "cpp", "reference"):
+    try:
+        print(backend, tuple(fk.mixed_attention(torch.zeros(1, 20, 72), 4, 5, backend=backend).shape))
+    except ValueError as error:
+        print(backend, error)"""
+    auto, cpp, reference = fresh_python(code, FERMT_ISA="sse9").splitlines()
+    assert auto.startswith("auto FERMT_ISA=sse9: ")  # not the reference in silence
+    assert cpp.startswith("cpp FERMT_ISA=sse9: ")
+    assert reference == "reference (1, 20, 24)"
 
 
 def test_a_checkout_without_a_library_takes_the_installed_one(

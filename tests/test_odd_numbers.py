@@ -56,6 +56,19 @@ def test_infinite_scores(isa: str) -> None:
 
 @every_isa
 @every_dtype
+@pytest.mark.parametrize("queries", [300, 301, 320])  # a number of whole tiles, and not
+def test_gradients_beside_keys_that_get_nothing(isa: str, dtype: torch.dtype, queries: int) -> None:
+    """Where scores are -inf, the gradients of keys and values are those of a probability of 0."""
+    q, k, v = torch.ones(1, 1, queries, 16), torch.zeros(1, 1, queries, 16), torch.randn(1, 1, queries, 16)
+    k[:, :, :140] = -INF
+    actual, expected = (gradients(q.to(dtype), k.to(dtype), v.to(dtype), name) for name in ("cpp", "reference"))
+    for name, mine, reference in zip(("out", "q", "k", "v"), actual, expected, strict=True):
+        assert torch.equal(mine.isnan(), reference.isnan()), name
+        assert bool(reference.isnan().any()) is (name == "q"), name
+
+
+@every_isa
+@every_dtype
 def test_gelu(isa: str, dtype: torch.dtype) -> None:
     x = torch.zeros(6, 16, dtype=dtype)
     x[:, 0] = torch.tensor([INF, -INF, NAN, 6e4, -6e4, 12.0]).to(dtype)

@@ -128,14 +128,18 @@ inline TileOffsets pack_tile(const fermt_attention_backward_args& a,
   for (int c = 0; c < kQueryVectors; ++c)
     offsets.delta[c] = sum_over_dims(s.qt + c * kLanes, s.grad_outt + c * kLanes, packed_count<Packed>(dim));
   pack_columns(q, a.q.strides[2], count, dim, false, s.qt);
+  for (int64_t i = 0; count < kQueryTile && i < packed_count<Packed>(dim); ++i) {
+    Packed* const row = s.qt + i * kQueryTile;  // missing queries are as the last: 0 has no score with an infinite key
+    for (int64_t j = count; j < kQueryTile; ++j) row[j] = row[count - 1];
+  }
   pack_row_pairs(q, a.q.strides[2], count, dim, width, s.q);
   pack_row_pairs(grad_out, a.grad_out.strides[2], count, dim, width, s.grad_out);
   const int64_t packed = packed_count<Packed>(count) * width, all = packed_count<Packed>(kQueryTile) * width;
   memset(s.q + packed, 0, sizeof(Packed) * (all - packed));
   memset(s.grad_out + packed, 0, sizeof(Packed) * (all - packed));
 
-  float lse_of[kQueryTile] = {};  // missing queries: p = 1 against gradients of 0
-  for (int64_t i = 0; i < count; ++i) lse_of[i] = static_cast<float>(lse[i] * kLog2E);
+  float lse_of[kQueryTile];
+  for (int64_t i = 0; i < kQueryTile; ++i) lse_of[i] = static_cast<float>(lse[i < count ? i : count - 1] * kLog2E);
   for (int c = 0; c < kQueryVectors; ++c) offsets.lse[c] = load(lse_of + c * kLanes);
   return offsets;
 }

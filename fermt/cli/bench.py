@@ -63,12 +63,12 @@ def bench(
         torch.set_num_threads(threads)
     try:
         device = pick_device(device)
+        machine = facts(device) | {"peaks": peaks(device)}
         model = checkpoints.load(weights, device=device) if weights else build_model(config).to(device)
         with open_clip(video) as clip:
             speeds = measure_all(model, clip, seconds)
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
-    machine = facts(device) | {"peaks": peaks(device)}
     output = Console()
     output.print(f"{headline(machine)}; batch 1, warm-up of {WARM_UP} frames", highlight=False)
     output.print(speed_table(speeds))

@@ -128,7 +128,11 @@ def _installed() -> Path | None:
 
 @cache
 def _open() -> Library | str:
-    """The library, or the reason why it cannot be used."""
+    """The library, or the reason why it cannot be used.
+
+    Raises:
+        ValueError: FERMT_ISA names no instruction set that can be used here.
+    """
     found = path()
     if not found.exists():
         return f"the compiled library is not installed ({found} is missing); {HOW_TO_GET_IT}"
@@ -149,14 +153,19 @@ def _open() -> Library | str:
         try:
             library.select_isa(forced)
         except ValueError as error:
-            return f"{ISA_VARIABLE}={forced}: {error}"
+            raise ValueError(f"{ISA_VARIABLE}={forced}: {error}") from error
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=library.use_calling_thread)
     return library
 
 
 def unavailable_reason() -> str | None:
-    """The reason why the library cannot be used, or None if it can."""
+    """The reason why the library cannot be used, or None if it can.
+
+    Raises:
+        ValueError: FERMT_ISA names no instruction set that can be used here: another backend would not be what was
+            asked for.
+    """
     opened = _open()
     return opened if isinstance(opened, str) else None
 
@@ -166,6 +175,7 @@ def load() -> Library:
 
     Raises:
         RuntimeError: it cannot be used; the message says why.
+        ValueError: FERMT_ISA names no instruction set that can be used here.
     """
     opened = _open()
     if isinstance(opened, str):
