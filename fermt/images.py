@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -13,7 +15,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 JPEG, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"  # markers: start of a file, of its pixels, and its end
 PNG, PNG_END = b"\x89PNG", b"IEND"
 EXIF, ORIENTATION, UPRIGHT = b"Exif\0\0", 0x0112, (0, 1)  # 0: not known
-PAGED = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # starts of TIFF and BigTIFF files
+TIFF = (b"II*\0", b"MM\0*")  # starts of files
+PAGED = (*TIFF, b"II+\0", b"MM\0+")  # with those of BigTIFF
 HEAD = 4096  # bytes in which a file says that it is animated
 NAMED = 3  # entries that a message lists
 
@@ -62,6 +65,15 @@ def read_with_alpha(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, codes[channels])
 
 
+def opencv_name(name: str) -> str:
+    """Returns a file's name or a URL if OpenCV takes it; ValueError if it is not UTF-8, at which OpenCV crashes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"OpenCV needs names in UTF-8, got {os.fsencode(name)!r}: rename it") from error
+    return name
+
+
 def select_images(entries: Iterable[Path], below: Path | None = None) -> list[Path]:
     """Returns the image files among `entries`, in their order, without folders, pipes and hidden files.
 
@@ -88,14 +100,21 @@ def select_images(entries: Iterable[Path], below: Path | None = None) -> list[Pa
 
 
 def exif_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG, 1 to 8; 0 if it has none."""
-    start = data.find(EXIF, 0, HEAD) + len(EXIF)
-    if not data.startswith(JPEG) or start < len(EXIF):
-        return 0
-    little = data[start : start + 2] == b"II"
+    """The EXIF orientation of a JPEG or TIFF, 1 to 8; 0 if it has none."""
+    at, order = _orientation_at(data)
+    return int.from_bytes(data[at : at + 2], order) if at else 0
+
+
+def _orientation_at(data: bytes) -> tuple[int, Literal["little", "big"]]:
+    """Where the two bytes of a JPEG's or TIFF's orientation are, and their order; 0 if there are none."""
+    start = 0 if data.startswith(TIFF) else data.find(EXIF, 0, HEAD) + len(EXIF)
+    if start and (not data.startswith(JPEG) or start < len(EXIF)):
+        return 0, "big"
+
+    order: Literal["little", "big"] = "little" if data[start : start + 2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
-        return int.from_bytes(data[start + at : start + at + size], "little" if little else "big")
+        return int.from_bytes(data[start + at : start + at + size], order)
 
     first = number(4, 4)
     for i in range(number(first, 2)):
@@ -103,8 +122,8 @@ def exif_orientation(data: bytes) -> int:
         if start + entry + 12 > len(data):
             break
         if number(entry, 2) == ORIENTATION:
-            return number(entry + 8, 2)
-    return 0
+            return start + entry + 8, order
+    return 0, order
 
 
 def _decode(path: Path, flags: int) -> tuple[bytes, np.ndarray]:
@@ -117,8 +136,13 @@ def _decode(path: Path, flags: int) -> tuple[bytes, np.ndarray]:
         raise ImageError(str(path), "the file is empty")
     if kind := _truncated(data):
         raise ImageError(str(path), f"a {kind} that is cut off after {len(data)} bytes")
+    encoded = np.frombuffer(data, np.uint8)
+    if data.startswith(TIFF) and exif_orientation(data) not in UPRIGHT:  # OpenCV turns those whatever the flags are
+        at, order = _orientation_at(data)
+        encoded = encoded.copy()
+        encoded[at : at + 2] = list((1).to_bytes(2, order))
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(encoded, flags)
     except cv2.error as error:
         raise ImageError(str(path), f"OpenCV refuses it: {' '.join(str(error).split())}") from error
     if image is None:
@@ -159,8 +183,8 @@ def _pages(path: Path, data: bytes) -> int:
     if not (data.startswith(PAGED) or animated):
         return 1
     try:
-        return int(cv2.imcount(str(path)))
-    except cv2.error:  # a page beyond the first is damaged
+        return int(cv2.imcount(opencv_name(str(path))))
+    except (cv2.error, ValueError):  # a page beyond the first is damaged
         return 2
 
 

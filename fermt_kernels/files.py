@@ -23,15 +23,17 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 MARK = ".tmp"  # in the name of a temporary file, before its suffix
+LONGEST_STEM = 200  # bytes of it in the name of a temporary file, which may have 255
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> Iterator[Path]:
     """Gives the path of a new, empty file, which is renamed to `path` when the context ends without an error.
 
-    The file lies in the same folder under a unique name. It has the mode of the file that it replaces, or else that of
-    the umask, and is synchronized to disk before it is renamed; after an error it is deleted. What killed processes
-    have left of earlier writes to files of the same stem is deleted first.
+    The file lies in the same folder under a unique name; where `path` is a link, it is the file behind it that is
+    replaced. It has the mode and, if the system allows, the owner of the file that it replaces, or else the mode of the
+    umask, and is synchronized to disk before it is renamed; after an error it is deleted. What killed processes have
+    left of earlier writes to files of the same stem is deleted first.
 
     The caller opens the file and writes to it. It puts no other file in its place, which would have no lock and pass
     for the leftover of a killed process.
@@ -42,16 +44,21 @@ def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> I
             leftover of a killed process matches no pattern such as *.txt.
 
     Raises:
-        OSError: `path` is a folder, or its folder cannot be written to, which is found out first; or the file is gone
-            or replaced, or cannot be synchronized or renamed.
+        OSError: `path` is a folder, a pipe or a device, or its folder cannot be written to, which is found out first;
+            or the file is gone or replaced, or cannot be synchronized or renamed.
     """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    delete_leftovers(target.parent, glob.escape(target.stem))
+    if target.exists() and not target.is_file():  # /dev/null, which root could replace
+        raise OSError(f"expected the name of a file, got that of a pipe or device, {os.fspath(path)!r}")
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
+    delete_leftovers(target.parent, glob.escape(_short_stem(target)))
     temporary, file = _create(target, f"{MARK}{target.suffix if keep_suffix else ''}")
     try:
         mode = _mode(target, file)
+        _keep_owner(target, file)
         yield temporary
         written = os.fstat(file.fileno())
         if not os.path.samestat(written, temporary.stat()):
@@ -70,7 +77,7 @@ def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> I
 def _create(target: Path, ending: str) -> tuple[Path, BinaryIO]:
     """Creates a temporary file beside `target`, and locks it."""
     while True:
-        temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{ending}")
+        temporary = target.with_name(f".{_short_stem(target)}.{secrets.token_hex(4)}{ending}")
         with named(target):
             descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         file = os.fdopen(descriptor, "r+b")
@@ -78,6 +85,11 @@ def _create(target: Path, ending: str) -> tuple[Path, BinaryIO]:
         if _lock(file) is not False and temporary.exists():
             return temporary, file
         file.close()
+
+
+def _short_stem(target: Path) -> str:
+    stem = os.fsencode(target.stem)
+    return target.stem if len(stem) <= LONGEST_STEM else stem[:LONGEST_STEM].decode(errors="ignore")
 
 
 def _lock(file: BinaryIO) -> bool | None:
@@ -102,6 +114,14 @@ def _mode(target: Path, file: BinaryIO) -> int:
         return stat.S_IMODE(target.stat().st_mode)
     except FileNotFoundError:
         return stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+
+
+def _keep_owner(target: Path, file: BinaryIO) -> None:
+    """Gives a file the owner and group of the one that it replaces, which the system may refuse."""
+    with suppress(FileNotFoundError, PermissionError, AttributeError):  # Windows has no owners by number
+        old, new = target.stat(), os.fstat(file.fileno())
+        if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+            os.fchown(file.fileno(), old.st_uid, old.st_gid)
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes | memoryview | Callable[[Path], object]) -> None:

@@ -57,6 +57,51 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for target in ("there/a.txt", "there/b.txt"):  # one that is there, and one that is not
+        (tmp_path / "there" / "a.txt").write_text("old")
+        (tmp_path / "link.txt").unlink(missing_ok=True)
+        (tmp_path / "link.txt").symlink_to(target)
+        atomic_write(tmp_path / "link.txt", "new")
+        assert (tmp_path / "link.txt").is_symlink()
+        assert (tmp_path / target).read_text() == "new"
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        atomic_write(tmp_path / "loop", "new")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "b.txt", "link.txt", "loop", "there"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_or_device_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("pipe", "null"):
+        with refused(OSError, name, "pipe or device"):
+            atomic_write(tmp_path / name, "new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert Path(os.devnull).is_char_device()
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".txt", "é" * 120 + ".txt"])
+def test_a_name_as_long_as_the_system_takes(name: str, tmp_path: Path) -> None:
+    for keep_suffix in (True, False):
+        with atomic_path(tmp_path / name, keep_suffix=keep_suffix) as temporary:
+            temporary.name.encode()
+            temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    os.chown(tmp_path / "a.txt", 12345, 12346)
+    (tmp_path / "a.txt").chmod(0o640)
+    atomic_write(tmp_path / "a.txt", "new")
+    status = (tmp_path / "a.txt").stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 12346, 0o640)
+
+
 def test_a_writer_gets_the_suffix_and_other_content_matches_no_pattern(tmp_path: Path) -> None:
     suffixes: list[str] = []
     atomic_write(tmp_path / "a.png", lambda path: suffixes.append(path.suffix) or path.write_bytes(b""))  # type: ignore[func-returns-value]

@@ -7,6 +7,7 @@ import os
 import pickle
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -100,6 +101,37 @@ def test_orientation_is_ignored_everywhere_and_said(
         for image in (read_image(jpeg), next(iter(open_source(jpeg.parent))), read_with_alpha(jpeg)[..., :3]):
             assert np.array_equal(image, expected)
     assert caplog.text.count("EXIF orientation 6") == (orientation == 6)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("orientation", [2, 6])
+def test_a_tiff_is_not_turned_either(
+    tmp_path: Path, orientation: int, order: Literal["little", "big"], caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    head = b"II*\0" if order == "little" else b"MM\0*"
+    # Width, height, bits, compression, RGB, start, orientation, channels, rows in a strip, bytes.
+    values = (
+        (256, 3),
+        (257, 2),
+        (258, 8),
+        (259, 1),
+        (262, 2),
+        (273, 8),
+        (274, orientation),
+        (277, 3),
+        (278, 2),
+        (279, 18),
+    )
+    table = b"".join(
+        tag.to_bytes(2, order) + (3).to_bytes(2, order) + (1).to_bytes(4, order) + value.to_bytes(2, order) + b"\0\0"
+        for tag, value in values
+    )
+    body = pixels.tobytes() + len(values).to_bytes(2, order) + table + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head + (8 + pixels.size).to_bytes(4, order) + body)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), pixels)
+    assert np.array_equal(read_with_alpha(tmp_path / "a.tif")[..., :3], pixels)
+    assert f"EXIF orientation {orientation}" in caplog.text
 
 
 def test_sixteen_bits_are_reduced_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

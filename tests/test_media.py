@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fermt.images import read_image
 from fermt.tracking import conversion, sources
 from fermt.tracking.containers import counts_exactly, is_cut_off
 from fermt.tracking.conversion import RepeatCheck, conversion_fails
@@ -189,6 +190,46 @@ def test_a_url_is_read(videos: dict[str, Path]) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("name", ["10:30.mp4", "file:a.mp4", "a%05d.mp4"])
+def test_names_that_ffmpeg_takes_for_something_else(
+    videos: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = list(open_source(videos["whole.mp4"]))
+    with VideoWriter(name, 25.0) as writer:
+        for image in expected:
+            writer.write(image)
+    source = open_source(name)
+    assert source.name == name
+    assert len(list(source)) == len(expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf_8(videos: dict[str, Path], tmp_path: Path) -> None:
+    """OpenCV crashes at them; PyAV does not."""
+    copy = tmp_path / os.fsdecode(b"\xff.mp4")
+    copy.write_bytes(videos["whole.mp4"].read_bytes())
+    assert len(list(open_source(copy))) == len(list(open_source(videos["whole.mp4"])))
+    for refuse in (
+        lambda: VideoWriter(copy, 25.0),
+        lambda: VideoFile(copy),
+        lambda: Stream(f"http://127.0.0.1:9/{copy.name}"),
+    ):
+        with refused(ValueError, "UTF-8", "xff"):
+            refuse()
+    page = tmp_path / os.fsdecode(b"\xff.tif")
+    page.write_bytes(cv2.imencode(".tif", np.zeros((4, 5, 3), np.uint8))[1].tobytes())
+    assert read_image(page).shape == (4, 5, 3)
+
+
+def test_numbers_with_zeros_before_them_have_one_order(tmp_path: Path) -> None:
+    names = ["001.png", "01.png", "1.png", "2.png"]
+    for name in reversed(names):
+        cv2.imwrite(str(tmp_path / name), np.full((4, 5, 3), names.index(name), np.uint8))
+    assert [image[0, 0, 0] for image in open_source(tmp_path)] == [0, 1, 2, 3]
 
 
 def test_folders_are_read_one_after_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -146,6 +146,8 @@ def test_boxes_in_every_form(tmp_path: Path) -> None:
         ("3,a,1,2,3,4\n", [Start(3, "a", (1, 2, 3, 4))]),
         ('{"frame": 2, "id": "a", "x": 1, "y": 2, "w": 3, "h": 4}\n', [Start(2, "a", (1, 2, 3, 4))]),
         ('{"id": null, "x": 1, "y": 2, "w": 3, "h": 4}\n', [Start(0, "0", (1, 2, 3, 4))]),
+        ("3,red car,1,2,3,4\n", [Start(3, "red car", (1, 2, 3, 4))]),
+        ('frame,id,x,y,w,h,score\n3,"a, ""b""; c",1,2,3,4,1\n', [Start(3, 'a, "b"; c', (1, 2, 3, 4))]),
     ):
         path.write_text(text)
         assert read_starts(path) == expected
@@ -167,6 +169,13 @@ def test_boxes_in_every_form(tmp_path: Path) -> None:
         ("1,2,3,4\n1,2,3,4,5\n", 2),
         ("x,y,x,w,h\n1,2,3,4,5\n", 1),
         ('{"x": 1, "y": 2, "w": true, "h": 4}\n', 1),
+        ('{"x": 1, "y": 2, "w": 3, "h": 4, "w": 5}\n', 1),
+        ('{"id": "\\ud800", "x": 1, "y": 2, "w": 3, "h": 4}\n', 1),
+        ("2,5;30,5;30;40\n", 1),  # decimal commas
+        ("2,5; 30,5; 30; 40\n", 1),
+        ("2;5,5;30,5;30;40\n", 1),
+        ("1,,2,3,4\n", 1),
+        (f"1,{'2' * 200_000},3,4\n", 1),
     ],
 )
 def test_boxes_in_no_form(tmp_path: Path, text: str, line: int) -> None:

@@ -104,6 +104,17 @@ def test_a_file_of_targets(folder: Path, weights: Path, tmp_path: Path) -> None:
     assert [ball[0][key] for key in ("x", "y", "w", "h", "score")] == ["50.000", "40.000", "20.000", "20.000", "1.0000"]
 
 
+def test_boxes_and_a_file_of_targets(folder: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "boxes.txt").write_text("10,20,30,40\n")
+    options = "--box", BOX, "--boxes", tmp_path / "boxes.txt", "--weights", weights, "--out", tmp_path / "a.csv"
+    code, printed = track(folder, *options)
+    assert code == 0, printed
+    assert {row["id"] for row in rows(tmp_path / "a.csv")} == {"0", "1"}
+    (tmp_path / "boxes.txt").write_text("1,0,10,20,30,40\n")
+    code, printed = track(folder, *options)
+    assert (code, "the same: 0" in printed) == (2, True), printed
+
+
 def test_a_target_after_the_end_is_reported_and_the_others_kept(folder: Path, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "boxes.txt").write_text("0,a,10,20,30,40\n50,b,50,40,20,20\n")
     code, printed = track(folder, "--boxes", tmp_path / "boxes.txt", "--weights", weights, "--out", tmp_path / "a.csv")

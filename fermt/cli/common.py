@@ -86,6 +86,8 @@ def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
         raise typer.BadParameter(f"expected a name that ends in {' or '.join(suffixes)}, got {str(path)!r}")
     if path is not None and path.is_dir():
         raise typer.BadParameter(f"expected the name of a file, got that of a folder, {str(path)!r}")
+    if path is not None and path.exists() and not path.is_file():
+        raise typer.BadParameter(f"expected the name of a file, got that of a pipe or device, {str(path)!r}")
     if path is not None and not path.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r} to write to")
 

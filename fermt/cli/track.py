@@ -184,7 +184,10 @@ def _starts(boxes: Sequence[str], file: Path | None) -> list[Start]:
     if file is not None and not file.is_file():
         raise typer.BadParameter(f"no file of boxes at {str(file)!r}")
     try:
-        starts = [*starts_of(boxes), *(read_starts(file) if file else [])]
+        starts = [*starts_of(boxes), *(read_starts(file, len(boxes)) if file else [])]
+        names = [start.name for start in starts]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"--box numbers its targets from 0, and --boxes has the same: {', '.join(repeated)}")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return starts

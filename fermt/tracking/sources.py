@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..images import SUFFIXES, read_image, select_images
+from ..images import SUFFIXES, opencv_name, read_image, select_images
 from .containers import counts_exactly, is_cut_off
 from .conversion import RepeatCheck, starts_badly
 
@@ -62,10 +62,13 @@ class _Captured(Source):
         source: what OpenCV opens: a path, a URL, or the index of a camera.
         name: what it is called in messages.
         refused: message if it cannot be opened.
+
+    Raises:
+        ValueError: it cannot be opened.
     """
 
     def __init__(self, source: str | int, name: str, refused: str) -> None:
-        self.name, self._from = name, source
+        self.name, self._from = name, source if isinstance(source, int) else opencv_name(source)
         try:
             self._capture: cv2.VideoCapture | None = cv2.VideoCapture(source)
         except cv2.error as error:  # the index of a camera that is no C int
@@ -111,11 +114,11 @@ class VideoFile(_Captured):
     def __init__(self, path: Path) -> None:
         name = str(path)
         refused = f"{name!r} is not a video that OpenCV can read; expected one, or a folder of images"
-        super().__init__(name, name, refused)
+        super().__init__(os.path.abspath(path), name, refused)  # a relative 10:30.mp4 is a URL to FFmpeg
         capture, self._capture = self._capture, None  # an iteration opens it again
         assert capture is not None
         try:
-            if starts_badly(capture, name):
+            if starts_badly(capture, str(self._from)):
                 raise ValueError(NOT_CONVERTED.format(name))
         finally:
             capture.release()
@@ -237,7 +240,7 @@ def _video(path: Path) -> Source:
         if find_spec("av") is None:
             raise
         try:
-            return PyAVFile(str(path))
+            return PyAVFile(os.path.abspath(path), str(path))
         except ValueError as error:
             raise ValueError(f"{refused}; PyAV: {error}") from error
 
@@ -283,10 +286,13 @@ def _packets(path: Path) -> int:
     return count
 
 
-def _natural(path: Path) -> tuple[list[list[tuple[int, str]]], list[tuple[int, str]]]:
-    """Sort key by which frame2 comes before frame10, and all files of a folder before those of the next."""
+def _natural(path: Path) -> tuple[list[list[tuple[int, str]]], list[tuple[int, str]], Path]:
+    """Sort key by which frame2 comes before frame10, and all files of a folder before those of the next.
+
+    The path itself comes last, so that 01 and 1 have an order that is not the file system's.
+    """
 
     def key(text: str) -> list[tuple[int, str]]:
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
-    return [key(part) for part in path.parent.parts], key(path.name)
+    return [key(part) for part in path.parent.parts], key(path.name), path

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Start(NamedTuple):
 
 def parse_box(text: str) -> tuple[float, ...] | None:
     """Parses x,y,w,h, four finite numbers between commas, semicolons, tabs or spaces; None if it is something else."""
-    return _box(_split(text))
+    return _box(_split(text, (len(BOX),)))
 
 
 def starts_of(boxes: Sequence[str]) -> Iterator[Start]:
@@ -38,11 +39,15 @@ def starts_of(boxes: Sequence[str]) -> Iterator[Start]:
         yield Start(0, str(i), box)
 
 
-def read_starts(path: Path) -> list[Start]:
+def read_starts(path: Path, named: int = 0) -> list[Start]:
     """Reads targets from a file: x,y,w,h or frame,id,x,y,w,h a line, or results of `fermt track` (.csv, .jsonl).
 
     A header line names the columns, of which x, y, w and h are needed; others are ignored. Of results, which have a
     score, each target's first line is used. Blank lines and lines that begin with # are skipped.
+
+    Args:
+        path: the file.
+        named: the first number that names a target without an id.
 
     Raises:
         ValueError: a line has another form, or a target comes twice; the message has the file and the line.
@@ -57,7 +62,7 @@ def read_starts(path: Path) -> list[Start]:
         if header is None and not starts and (header := _header(text)):
             continue
         values = _values(text, header)
-        start = None if values is None else _start(values, str(len(starts)))
+        start = None if values is None else _start(values, str(named + len(starts)))
         if start is None:
             expected = f"{','.join(header)} as in the header" if header not in (None, list(LINE)) else FORM
             raise ValueError(f"{str(path)!r}, line {number}: expected {expected}, got {line[:80]!r}")
@@ -68,13 +73,24 @@ def read_starts(path: Path) -> list[Start]:
     return list(starts.values())
 
 
-def _split(text: str) -> list[str]:
-    return re.split(r"\s*[,;]\s*|\s+", text.strip())
+def _split(text: str, counts: Container[int]) -> list[str]:
+    """The cells of a line between commas, or between semicolons; if their number is not in `counts`, their words.
+
+    Only the first kind of separator counts, so that 2,5;3,5 is not four numbers.
+    """
+    separator = re.search(r"[,;]", re.sub(r'"[^"]*"', "", text))
+    if separator is None:
+        return text.split()
+    try:
+        cells = [cell.strip() for cell in next(csv.reader([text], delimiter=separator[0], skipinitialspace=True))]
+    except csv.Error:  # a cell of 100 kB
+        return []
+    return cells if len(cells) in counts else [word for cell in cells for word in cell.split() or [""]]
 
 
 def _header(text: str) -> list[str] | None:
     """The columns that a line names; None if it names no box."""
-    columns = [column.strip("\"'").lower() for column in _split(text)]
+    columns = [column.strip("\"'").lower() for column in _split(text, range(len(BOX), len(text)))]
     return columns if all(columns.count(name) == 1 for name in BOX) else None
 
 
@@ -82,12 +98,19 @@ def _values(text: str, header: list[str] | None) -> Mapping[str, object] | None:
     """The values of a line by column."""
     if text.startswith("{"):
         try:
-            return dict(json.loads(text))
+            return dict(json.loads(text, object_pairs_hook=_without_repeats))
         except (ValueError, TypeError, RecursionError):
             return None
-    words = _split(text)
-    columns = header if header not in (None, list(LINE)) else BOX if len(words) == len(BOX) else LINE
+    own = header if header not in (None, list(LINE)) else None
+    words = _split(text, (len(own),) if own else (len(BOX), len(LINE)))
+    columns = own or (BOX if len(words) == len(BOX) else LINE)
     return dict(zip(columns, words, strict=True)) if len(words) == len(columns) else None
+
+
+def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    if len(values := dict(pairs)) < len(pairs):
+        raise ValueError
+    return values
 
 
 def _start(values: Mapping[str, object], name: str) -> Start | None:
@@ -96,7 +119,11 @@ def _start(values: Mapping[str, object], name: str) -> Start | None:
     if box is None or not (frame.isascii() and frame.isdecimal()):
         return None
     own = values.get("id")
-    return Start(int(frame), name if own is None else str(own), box)
+    try:
+        own = name if own is None else str(own).encode().decode()
+    except UnicodeEncodeError:  # half a pair of surrogates, which no file of results can have
+        return None
+    return Start(int(frame), own, box)
 
 
 def _number(word: object) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fermt_kernels.files import atomic_path
 
+from ..images import opencv_name
 from .target import Track
 
 # RGB, in the order of targets: distinct, and visible on dark and light images.
@@ -52,6 +53,7 @@ class VideoWriter:
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         self.path = Path(path)
+        opencv_name(str(self.path))
         self._fps = nearest_rate(fps)
         if abs(self._fps - fps) > 0.01 * fps:
             logger.warning("%r gets %g frames per second instead of %g", str(path), self._fps, fps)
@@ -97,6 +99,7 @@ class VideoWriter:
         if self._writer is None:
             self._size = size
             self._temporary = self._stack.enter_context(atomic_path(self.path, keep_suffix=True))
+            self._temporary = self._temporary.absolute()  # a relative 10:30.mp4 is a URL to FFmpeg
             self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
             if not self._writer.isOpened():
                 raise ValueError(f"OpenCV cannot write a video of {size[0]} x {size[1]} pixels to {str(self.path)!r}")
