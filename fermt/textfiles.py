@@ -34,7 +34,7 @@ def read_lines(path: Path) -> list[str]:
 def read_numbers(
     path: Path, columns: Container[int], expected: str, *, skip: int = 0, error: type[ValueError] = ValueError
 ) -> list[list[float]]:
-    """Reads the numbers of each line, between commas, tabs or spaces.
+    """Reads the numbers of each line, between commas, tabs or spaces; a comma may end a line.
 
     Args:
         columns: how many numbers a line may have.
@@ -52,13 +52,25 @@ def read_numbers(
     rows = []
     for number, line in enumerate(lines[skip:], 1 + skip):
         try:
-            row = [float(word) for word in line.replace(",", " ").split()]
+            row = [number_of(word) for word in _words(line)]
         except ValueError:
             row = []
         if len(row) not in columns:
             raise error(f"{str(path)!r}, line {number}: expected {expected}, got {line[:80]!r}")
         rows.append(row)
     return rows
+
+
+def number_of(word: str) -> float:
+    """Converts a number as files have it, not what Python takes for one, too: 1_000, digits of other scripts."""
+    if "_" in word or not word.isascii():
+        raise ValueError(f"expected a number, got {word!r}")
+    return float(word)
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line; an empty one between two commas, so that a number that is missing is not overlooked."""
+    return [word for cell in line.rstrip().removesuffix(",").split(",") for word in cell.split() or [""]]
 
 
 def read_names(path: Path) -> list[str]:
@@ -68,7 +80,8 @@ def read_names(path: Path) -> list[str]:
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file; ValueError names a file that is not UTF-8 or not JSON, otherwise as `read_text`."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of more digits than Python converts
         raise ValueError(f"{str(path)!r} is not JSON: {error}") from error

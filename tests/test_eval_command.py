@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,14 @@ def test_files_are_what_the_tracker_says(clips_root: Path, small_weights: Path, 
         assert (decoding > 0).all()
     assert len({*boxes(whole_run).values()}) == len(NAMES)
     assert record.read_speed(whole_run, NAMES).frames == sum(clips.LENGTHS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_results_in_a_folder_whose_name_cannot_be_printed(clips_root: Path, whole_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"a\xff")
+    shutil.copytree(whole_run, folder)
+    code, printed = call("--dataset", f"got10k={clips_root}", "--results", folder)
+    assert (code, "a\\udcff" in printed) == (0, True), printed
 
 
 def test_the_record_says_what_the_run_was(small_weights: Path, whole_run: Path) -> None:

@@ -66,9 +66,10 @@ def test_what_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("end", ["\r\n", ",\n", " , \n"])
 @pytest.mark.parametrize("separator", [",", "\t", " ", ", "])
-def test_separators(tmp_path: Path, separator: str) -> None:
-    put(tmp_path / "one.txt", "".join(separator.join(map(str, box)) + "\r\n" for box in BOXES.tolist()))
+def test_separators(tmp_path: Path, separator: str, end: str) -> None:
+    put(tmp_path / "one.txt", "".join(separator.join(map(str, box)) + end for box in BOXES.tolist()))
     (result,) = read_result(tmp_path, "one")
     assert (result.boxes == BOXES).all()
     assert result.seconds is None
@@ -115,6 +116,9 @@ def test_nan_and_zeros_are_read_as_they_are(tmp_path: Path) -> None:
         ("1,2,3,4,0.9\n", ("line 1", "'1,2,3,4,0.9'")),
         ("1,2,3,4+5i\n", ("line 1", "'1,2,3,4+5i'")),
         ("1;2;3;4\n", ("line 1", "'1;2;3;4'")),
+        ("1,,2,3,4\n", ("line 1", "'1,,2,3,4'")),
+        ("1,2,3,1_0\n", ("line 1", "'1,2,3,1_0'")),
+        ("1,2,3,٣\n", ("line 1", "'1,2,3,٣'")),
     ],
 )
 def test_bad_boxes(tmp_path: Path, text: str, values: tuple[str, ...]) -> None:

@@ -58,6 +58,13 @@ def test_what_is_not_utf_8_is_named_with_its_file(tmp_path: Path, name: str) -> 
             parse(tmp_path / name)
 
 
+@pytest.mark.parametrize("text", ["[1", "[" * 100_000, '{"x": ' + "1" * 5000 + "}"])
+def test_what_is_not_json_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with refused(ValueError, "a.json'"):
+        read_json(tmp_path / "a.json")
+
+
 def test_lists_of_sequences_with_a_mark_and_blank_lines(tmp_path: Path) -> None:
     root = datasets.got10k(tmp_path / "root")
     listed = root / "train" / "list.txt"

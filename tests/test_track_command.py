@@ -104,6 +104,13 @@ def test_a_file_of_targets(folder: Path, weights: Path, tmp_path: Path) -> None:
     assert [ball[0][key] for key in ("x", "y", "w", "h", "score")] == ["50.000", "40.000", "20.000", "20.000", "1.0000"]
 
 
+def test_brackets_in_names_are_no_markup(folder: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "a[").mkdir()
+    out = tmp_path / "a[" / "b].csv"
+    code, printed = track(folder, "--box", BOX, "--weights", weights, "--out", out)
+    assert (code, f"boxes in {out}" in printed) == (0, True), printed
+
+
 def test_boxes_and_a_file_of_targets(folder: Path, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "boxes.txt").write_text("10,20,30,40\n")
     options = "--box", BOX, "--boxes", tmp_path / "boxes.txt", "--weights", weights, "--out", tmp_path / "a.csv"

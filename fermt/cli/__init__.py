@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import typer
@@ -21,6 +23,8 @@ class StoppableGroup(TyperGroup):
     """
 
     def invoke(self, ctx: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that it cannot print are shown with escapes
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with signals.raising():
                 return super().invoke(ctx)

@@ -69,23 +69,23 @@ def bench(
             speeds = measure_all(model, clip, seconds)
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
-    output = Console()
-    output.print(f"{headline(machine)}; batch 1, warm-up of {WARM_UP} frames", highlight=False)
+    output = Console(markup=False, highlight=False)
+    output.print(f"{headline(machine)}; batch 1, warm-up of {WARM_UP} frames")
     output.print(speed_table(speeds))
     output.print(definitions())
-    output.print(f"The clip is {clip.name}; decoding a frame of it takes {clip.decode * 1e3:.2f} ms.", highlight=False)
+    output.print(f"The clip is {clip.name}; decoding a frame of it takes {clip.decode * 1e3:.2f} ms.")
     for backend in sorted({speed.backend for speed in speeds}):
-        output.print(f"{backend}: {machine['backends'][backend]}", highlight=False)
+        output.print(f"{backend}: {machine['backends'][backend]}")
     packed = {speed.dtype: speed.network for speed in speeds if speed.name == PACKED_FRAME}
     if sizes := cache_text(machine["caches"]):
-        output.print(f"Caches: {sizes}", highlight=False)
+        output.print(f"Caches: {sizes}")
     for dtype, peak in machine["peaks"].items():
         if dtype in packed:
             part = fraction_of_peak(model.config, packed[dtype], peak)
             text = f"FMA peak in {dtype}: {peak / 1e9:.0f} GFLOP/s, of which the packed frame reaches {part:.0%}"
-            output.print(text, highlight=False)
+            output.print(text)
     if packed:
-        output.print(fastest(packed), highlight=False)
+        output.print(fastest(packed))
     if json_out is not None:
         about = {"batch": 1, "warm_up": WARM_UP, "clip": clip.name, "decode": clip.decode, "protocol": PROTOCOL}
         rows = [speed._asdict() for speed in speeds]

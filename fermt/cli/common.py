@@ -40,7 +40,7 @@ Dtype = Annotated[str, typer.Option(help=f"Computation dtype: {', '.join(DTYPES)
 Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: PyTorch's default.")]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file as JSON.")]
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False, highlight=False)  # names of files have brackets
 
 
 class Dataset(NamedTuple):
@@ -102,19 +102,19 @@ def check_inputs_kept(outputs: Mapping[str, Place], inputs: Mapping[str, Place |
 
 def failed(error: BaseException) -> typer.Exit:
     """Prints an error without a traceback and returns the exception that ends the command with status 1."""
-    console.print(f"Error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    say(f"Error: {error}", "bold red")
     return typer.Exit(1)
 
 
 def interrupted(error: KeyboardInterrupt, text: str = "Interrupted.") -> typer.Exit:
     """Prints a line and returns the exception that ends the command after a signal, with status 128 + its number."""
-    console.print(text, style="bold yellow", highlight=False)
+    say(text, "bold yellow")
     return typer.Exit(exit_status(error))
 
 
 def say(text: str, style: str | None = None) -> None:
     """Prints a line to stderr as it is, without wrapping or highlighting."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, style=style, soft_wrap=True)
 
 
 def load_model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:

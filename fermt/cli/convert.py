@@ -9,7 +9,7 @@ import typer
 
 from .. import checkpoints
 from ..config import CONFIGS, named_config
-from .common import check_inputs_kept, check_output, console, failed
+from .common import check_inputs_kept, check_output, failed, say
 
 
 def convert(
@@ -26,4 +26,4 @@ def convert(
     except (OSError, ValueError) as error:
         raise failed(error) from error
     count = sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"{count:,} parameters of {config!r} in {target}", highlight=False)
+    say(f"{count:,} parameters of {config!r} in {target}")

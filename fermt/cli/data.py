@@ -15,7 +15,7 @@ from ..data.sequences import SequenceSet
 from ..datasets import GENERATED, TRAINING_FILES, TRAINING_SETS, open_set
 from ..overwrites import Files
 from ..tracking.sheet import arrange, write_png
-from .common import DATASET_FORM, check_inputs_kept, check_output, console, failed, parse_dataset
+from .common import DATASET_FORM, check_inputs_kept, check_output, console, failed, parse_dataset, say
 
 NAMES = (*TRAINING_SETS, *GENERATED)
 MOST_PAIRS = 400
@@ -89,8 +89,8 @@ def preview(
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error
     for one in sets:
-        console.print(f"{one.name}: {len(one):,} sequence{'s' * (len(one) != 1)}", highlight=False)
+        say(f"{one.name}: {len(one):,} sequence{'s' * (len(one) != 1)}")
     replaced = [f"{count} {what}" for what, count in sampler.totals().items() if count]
     if replaced:
-        console.print(f"Replaced: {', '.join(replaced)}", style="bold yellow", highlight=False)
-    console.print(f"{'augmentations' if augmentations else f'{pairs} pairs'} in {out}", highlight=False)
+        say(f"Replaced: {', '.join(replaced)}", "bold yellow")
+    say(f"{'augmentations' if augmentations else f'{pairs} pairs'} in {out}")

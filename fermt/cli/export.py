@@ -53,7 +53,7 @@ def export(
         model = load_model(weights, config, "auto", "cpu")
         if isinstance(model, PackedModel):
             raise ValueError(f"{weights} is a packed model; expected the weights that it was packed from")
-        with console.status(f"exporting to {out}, and checking it"):
+        with console.status("exporting, and checking the file"):
             report = (export_onnx_pair if split else EXPORTS[suffix])(model, out, uint8=uint8)
     except (OSError, ValueError, RuntimeError) as error:
         raise failed(error) from error

@@ -37,6 +37,7 @@ from .common import (
     interrupted,
     label_of,
     load_model,
+    say,
 )
 
 ERRORS = (OSError, ValueError, TypeError, RuntimeError, cv2.error)
@@ -117,7 +118,7 @@ def track(
         rows, stopped = _run(tracker, frames, starts, out, pictures, select)
     except ERRORS as error:
         raise failed(error) from error
-    console.print(", ".join((f"{rows} boxes in {out}", *pictures.written)), highlight=False)
+    say(", ".join((f"{rows} boxes in {out}", *pictures.written)))
     for failure in pictures.failures:
         failed(ValueError(failure))
     if isinstance(stopped, KeyboardInterrupt):

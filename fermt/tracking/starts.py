@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..textfiles import read_text
+from ..textfiles import number_of, read_text
 
 FORM = "x,y,w,h or frame,id,x,y,w,h"
 BOX = ("x", "y", "w", "h")
@@ -127,10 +127,10 @@ def _start(values: Mapping[str, object], name: str) -> Start | None:
 
 
 def _number(word: object) -> float:
-    """A number as files have it; not what Python takes for one, too: True, 1_000, digits of other scripts."""
-    if isinstance(word, bool) or (isinstance(word, str) and ("_" in word or not word.isascii())):
+    """A number in a cell or of JSON, whose `true` is none."""
+    if isinstance(word, bool):
         raise ValueError
-    return float(word)  # type: ignore[arg-type]
+    return number_of(word) if isinstance(word, str) else float(word)  # type: ignore[arg-type]
 
 
 def _box(words: Sequence[object]) -> tuple[float, ...] | None:
