@@ -48,6 +48,7 @@ def check_overwrites(outputs: Mapping[str, Place], inputs: Mapping[str, Place | 
 def _harm(path: Path, files: Files) -> str:
     """What writing a file or folder would do to an input; empty if nothing."""
     place = Path(files.place)
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path  # whose suffix is another one
     if _same(path, place):
         return f"replace an input, {str(place)!r}"
     if path.is_dir() or (files.suffixes and path.suffix.lower() not in files.suffixes):

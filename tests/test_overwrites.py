@@ -119,3 +119,16 @@ def test_the_function_refuses_too(tmp_path: Path) -> None:
     with errors.refused(ValueError, "target", tmp_path / "a.pth.tar", "path"):
         fermt.checkpoints.convert(tmp_path / "a.pth.tar", tmp_path / "a.pth.tar")
     assert (tmp_path / "a.pth.tar").read_text() == "weights"
+
+
+def test_both_files_of_a_split_export() -> None:
+    for name in ("mine.template.onnx", "mine.frame.onnx"):
+        Path(name).write_text("weights")
+        printed = refused("export", "--weights", name, "--split", "--out", "mine.onnx")
+        assert f"{name} of --out '{name}' would replace an input" in printed
+
+
+def test_a_link_to_an_image_has_the_images_suffix() -> None:
+    Path("boxes.csv").symlink_to("frames/1.png")
+    printed = refused("track", "frames", "--box", "1,2,30,40", "--out", "boxes.csv")
+    assert "--out 'boxes.csv' would replace an input" in printed

@@ -51,6 +51,8 @@ def test_a_small_run_goes_on_and_its_weights_load(tmp_path: Path) -> None:
     }
     again = run("--out", out, "--device", "cpu", *changes("epochs=2"))
     assert "Continues after step 2 of 4." in again.output
+    shorter = run("--out", out, "--device", "cpu", *changes("epochs=1"))
+    assert (shorter.exit_code, "The time is over" in shorter.output) == (0, False), shorter.output
     assert run("--out", out, "--device", "cpu", *changes("lr=0.1")).exit_code == 1
     fresh = run("--out", out, "--device", "cpu", "--fresh", *changes("lr=0.1"))
     assert fresh.exit_code == 0, fresh.output

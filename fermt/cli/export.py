@@ -10,6 +10,7 @@ import typer
 from fermt_kernels.frame import PackedModel
 
 from ..export import Report, export_onnx, export_onnx_pair, export_pt2
+from ..export.files import pair_of
 from .common import Config, check_inputs_kept, check_output, console, failed, load_model, say
 
 EXPORTS = {".onnx": export_onnx, ".pt2": export_pt2}
@@ -43,7 +44,8 @@ def export(
     metadata says how to cut and normalize crops.
     """
     check_output(out, tuple(EXPORTS))
-    check_inputs_kept({"--out": out}, {"--weights": weights})
+    outputs = {f"{file.name} of --out": file for file in pair_of(out)} if split else {"--out": out}
+    check_inputs_kept(outputs, {"--weights": weights})
     suffix = out.suffix.lower()
     if split and suffix != ".onnx":
         raise typer.BadParameter(

@@ -77,9 +77,14 @@ def export_onnx_pair(model: FERMT, path: PathLike, *, uint8: bool = False) -> Re
     """
     target = _named(path, ".onnx")
     _need_onnx()
-    graphs: dict[str, Graph] = {"template": TemplateGraph(model), "frame": FrameGraph(model)}
-    parts = {target.with_suffix(f".{name}.onnx"): graph for name, graph in graphs.items() if graph.outputs}
+    graphs: tuple[Graph, Graph] = TemplateGraph(model), FrameGraph(model)
+    parts = {file: graph for file, graph in zip(pair_of(target), graphs, strict=True) if graph.outputs}
     return _write(model, parts, _onnx, ONNX_RUNTIMES, uint8)
+
+
+def pair_of(target: Path) -> tuple[Path, Path]:
+    """The two files of `export_onnx_pair`, for the template and for the frame."""
+    return target.with_suffix(".template.onnx"), target.with_suffix(".frame.onnx")
 
 
 def export_pt2(model: FERMT, path: PathLike, *, uint8: bool = False) -> Report:

@@ -151,7 +151,7 @@ class Trainer:
                 while self.progress.epoch < self.config.epochs and self._epoch(deadline):
                     pass
         self.world.wait()
-        return self.progress.epoch == self.config.epochs
+        return self.progress.epoch >= self.config.epochs
 
     def _epoch(self, deadline: float) -> bool:
         """Trains to the end of an epoch; returns False if the time is over before."""
