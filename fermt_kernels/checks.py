@@ -182,7 +182,9 @@ def linear(
         float_dtype(op, name, tensor)
     if not autocasts(x.device.type):
         same_kind(op, tuple(named), tuple(named.values()))
-    elif odd := [name for name, tensor in named.items() if (tensor.dtype == torch.float64) != (x.dtype == torch.float64)]:
+    elif odd := [
+        name for name, tensor in named.items() if (tensor.dtype == torch.float64) != (x.dtype == torch.float64)
+    ]:
         raise TypeError(f"{op}: autocast leaves float64 as it is; {', '.join(odd)} must have the dtype of x, {x.dtype}")
     for name, tensor in named.items():
         if tensor.device != x.device:

@@ -71,7 +71,10 @@ def test_func_transforms_in_and_around_compiled_functions(op: str, transform: st
     ours, plain, x = OPS[op]
     if op == "dual_attention_unit":
         weights = [weight.float() for weight in WEIGHTS]
-        ours, plain = (lambda y: fk.dual_attention_unit(y, weights)), lambda y: fk.reference.dual_attention_unit(y, weights)
+        ours, plain = (
+            (lambda y: fk.dual_attention_unit(y, weights)),
+            lambda y: fk.reference.dual_attention_unit(y, weights),
+        )
     elif op == "linear":
         weight = QKV[0, :, :8].float()
         ours, plain = (lambda y: fk.linear(y, weight)), lambda y: fk.reference.linear(y, weight)

@@ -99,7 +99,9 @@ def difference(original: nn.Module, replacement: nn.Module, cases: Sequence[Case
                     raise
                 actual = _run(replacement.train(training), x, case)
                 truth = _run(truth_of.train(training), x.double(), case)
-                where = f"on a random input of shape {tuple(x.shape)} differs in {'training' if training else 'evaluation'}"
+                where = (
+                    f"on a random input of shape {tuple(x.shape)} differs in {'training' if training else 'evaluation'}"
+                )
                 for what in ("result", "gradient"):
                     if reason := inaccuracy(getattr(actual, what), getattr(eager, what), getattr(truth, what)):
                         return f"its {what} {where}: {reason}"
