@@ -185,7 +185,9 @@ def linear(
     elif odd := [
         name for name, tensor in named.items() if (tensor.dtype == torch.float64) != (x.dtype == torch.float64)
     ]:
-        raise TypeError(f"{op}: autocast leaves float64 as it is; {', '.join(odd)} must have the dtype of x, {x.dtype}")
+        raise TypeError(
+            f"{op}: autocast leaves float64 as it is; {', '.join(odd)} must be {x.dtype} as x, got {named[odd[0]].dtype}"
+        )
     for name, tensor in named.items():
         if tensor.device != x.device:
             raise ValueError(f"{op}: {name} must be on {x.device}, where x is; got {tensor.device}")

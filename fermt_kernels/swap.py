@@ -213,7 +213,10 @@ def _computed_pattern(
         reason = difference(bare, replacement, cases)
         if reason is None:
             redraw(linear_in(bare.get_submodule(name)) for name in ("qkv", "proj"))
-            more = [Case((size[0], size[1] + BEYOND, width), case.arguments, True) for size, case in zip(sizes, cases)]
+            more = [
+                Case((size[0], size[1] + BEYOND, width), case.arguments, True)
+                for size, case in zip(sizes, cases, strict=True)
+            ]
             reason = difference(bare, replacement, cases + (more if GRID[0] in arguments else []))
             return (candidate, "") if reason is None else ("", f"it computes no attention that is known; {reason}")
         reasons.append(f"{candidate!r}: {reason}")
