@@ -186,7 +186,7 @@ def linear(
         name for name, tensor in named.items() if (tensor.dtype == torch.float64) != (x.dtype == torch.float64)
     ]:
         raise TypeError(
-            f"{op}: autocast leaves float64 as it is; {', '.join(odd)} must be {x.dtype} as x, got {named[odd[0]].dtype}"
+            f"{op}: autocast leaves float64 alone; {', '.join(odd)} must be {x.dtype}, got {named[odd[0]].dtype}"
         )
     for name, tensor in named.items():
         if tensor.device != x.device:
