@@ -196,12 +196,12 @@ def entries(
     """
     models = {name: fermt.load(path) for name, path in _names(weights).items()}
     files = dict(zip(models, weights, strict=True))
-    asked = [(f"{name}, {form}", name, form) for name in models for form in forms]
+    requested = [(f"{name}, {form}", name, form) for name in models for form in forms]
     if untrained:
         torch.manual_seed(0)
         config = next(iter(models.values())).config if models else fermt.CONFIGS["fermt"]
         models["untrained"] = fermt.build_model(config).eval()
-        asked.append((f"untrained, {forms[0]}", "untrained", forms[0]))
+        requested.append((f"untrained, {forms[0]}", "untrained", forms[0]))
     found = []
 
     def add(name: str, build: Callable[[], Follower], **facts: Any) -> None:
@@ -212,7 +212,7 @@ def entries(
                 f"{name}: left out, {reason}", style="bold yellow", highlight=False, markup=False, soft_wrap=True
             )
 
-    for name, model, form in asked:
+    for name, model, form in requested:
         console.print(f"preparing {name}", highlight=False, markup=False)
         file = files.get(model)
         facts = {"weights": file.name, "sha256": digest(located(file))} if file else {"weights": None}

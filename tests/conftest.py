@@ -43,9 +43,7 @@ hypothesis.settings.register_profile("all", deadline=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # a shell's background job; the commands under test inherit it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job, and in what is started here
         signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile("fast" if config.option.markexpr == FAST_LANE else "all")
 

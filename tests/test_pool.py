@@ -19,6 +19,7 @@ from fermt.data.pool.folder import HELD_OUT, LAYOUT, in_split
 from fermt.data.pool.pairs import PARTS
 from fermt.data.pool.sets import LARGEST, SMALLEST, BoxedObjects, PhotoParts, Tracks
 from fermt.data.synthetic import synthetic_config
+from tools import pool_core
 
 from .support.errors import refused
 
@@ -229,3 +230,26 @@ def test_the_box_of_a_rotated_crop_is_that_of_its_pixels(seed: int) -> None:
         assert start + side / 2 == pytest.approx(mean, abs=0.1)
         assert side == pytest.approx(4 * spread, rel=0.01)
     assert NONE.rotation == NONE.stretch == 0
+
+
+def test_a_core_of_the_pool_trains_as_the_pool_does(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {path: path.stat().st_size for path in pool.rglob("*") if path.is_file()}
+    whole = sum(size for path, size in sizes.items() if path.relative_to(pool).parts[0] in pool_core.WHOLE)
+    most = whole + (sum(sizes.values()) - whole) // 2
+    core = tmp_path / "new" / "core"
+    given = [str(pool), str(core), "--megabytes", str(most / pool_core.MEGABYTE)]
+    monkeypatch.setattr("sys.argv", ["pool_core", *given])
+    assert pool_core.main() == 0
+    copied = {path.relative_to(core): path.read_bytes() for path in core.rglob("*") if path.is_file()}
+    assert {*copied} < {path.relative_to(pool) for path in sizes}
+    assert all(content == (pool / path).read_bytes() for path, content in copied.items())
+    assert whole < sum(map(len, copied.values())) <= most
+    assert {path.parts[0] for path in copied} == {*pool_core.WHOLE, *pool_core.SAMPLED}
+    assert [path.name for path in core.parent.iterdir()] == ["core"]  # nothing aside is left
+    assert opened(core).pair(0, 0)["template"].shape == (32, 32, 3)
+    with pytest.raises(SystemExit):  # what is there is not touched
+        pool_core.main()
+    with refused(ValueError, "boxes and videos alone"):
+        pool_core.largest_core(pool, whole)

@@ -48,14 +48,14 @@ def _machine(machine: Machine, _: Share) -> Iterator[dict[str, Any]]:
         yield {"benchmark": "machine", "gpu": "none", "arch": 0, "ceilings": None, "kernels": triton_backend.describe()}
         return
     major, minor = torch.cuda.get_device_capability()
-    asked = "name,driver_version,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
+    columns = "name,driver_version,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
     answer = None
     if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"]
+        query = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True).stdout.strip()
     yield {
         "benchmark": "machine", "gpu": torch.cuda.get_device_name(), "arch": 10 * major + minor,
-        "nvidia_smi": answer and f"{asked}: {answer}", "kernels": triton_backend.describe(),
+        "nvidia_smi": answer and f"{columns}: {answer}", "kernels": triton_backend.describe(),
         "ceilings": clocks.ceilings()._asdict(),
     }  # fmt: skip
 
