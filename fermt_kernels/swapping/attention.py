@@ -60,6 +60,18 @@ class SwappedAttention(nn.Module):
         one_for_all: whether one pattern was asked for, which then is that of any block's number.
     """
 
+    num_heads: int
+    scale: float | None
+    patterns: tuple[str, ...]
+    block: int
+    num_template: int | None
+    backend: str
+    ignored: frozenset[str]
+    one_for_all: bool
+    _names: tuple[str, ...]
+    _defaults: dict[str, Any]
+    _original: tuple[nn.Module]
+
     def __init__(
         self,
         original: nn.Module,
