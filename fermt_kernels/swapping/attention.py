@@ -60,6 +60,9 @@ class SwappedAttention(nn.Module):
         one_for_all: whether one pattern was asked for, which then is that of any block's number.
     """
 
+    qkv: nn.Module
+    proj: nn.Module
+    proj_drop: nn.Module
     num_heads: int
     scale: float | None
     patterns: tuple[str, ...]
