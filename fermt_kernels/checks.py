@@ -18,6 +18,11 @@ from .spec.patterns import PATTERNS
 FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
+def autocasts(device_type: str) -> bool:
+    """Whether autocast is on for a device; never for one that has none, such as meta."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def pattern(op: str, value: str) -> None:
     """Checks that the pattern exists."""
     if value not in PATTERNS:
@@ -175,5 +180,14 @@ def linear(
         raise ValueError(f"{op}: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
     for name, tensor in named.items():
         float_dtype(op, name, tensor)
-    if not torch.is_autocast_enabled(x.device.type):
+    if not autocasts(x.device.type):
         same_kind(op, tuple(named), tuple(named.values()))
+    elif odd := [
+        name for name, tensor in named.items() if (tensor.dtype == torch.float64) != (x.dtype == torch.float64)
+    ]:
+        raise TypeError(
+            f"{op}: autocast leaves float64 alone; {', '.join(odd)} must be {x.dtype}, got {named[odd[0]].dtype}"
+        )
+    for name, tensor in named.items():
+        if tensor.device != x.device:
+            raise ValueError(f"{op}: {name} must be on {x.device}, where x is; got {tensor.device}")

@@ -22,7 +22,7 @@ for _name in ("attention_packed", "dual_attention_unit", "linear", "_if_autocast
 
 def _if_autocast(dtype: torch.dtype | None, x: Tensor) -> torch.dtype | None:
     """A dtype where autocast is on for x's device, None elsewhere."""
-    return dtype if torch.is_autocast_enabled(x.device.type) else None
+    return dtype if checks.autocasts(x.device.type) else None
 
 
 class Linear(nn.Linear):
@@ -90,12 +90,18 @@ class PatchEmbed(nn.Module):
         self.backend = backend
 
     def forward(self, images: Tensor) -> Tensor:
-        if not is_plain(self.proj):  # somebody has wrapped or hooked it: it is called, as a convolution
+        if not (is_plain(self.proj) and self._takes_patches()):  # wrapped, hooked or another one: it is called
             return self.proj(images).flatten(2).transpose(1, 2)
         size = self.proj.kernel_size[0]
         grid = images.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (B, 3, rows, P, columns, P)
         patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, HW / P^2, 3 P^2)
         return linear(patches, self.proj.weight.flatten(1), self.proj.bias, backend=self.backend)
+
+    def _takes_patches(self) -> bool:
+        """Whether the convolution, which may have been replaced, is one of square patches that do not overlap."""
+        proj, size = self.proj, self.proj.kernel_size
+        plain = proj.padding in ((0, 0), "valid") and tuple(proj.dilation) == (1, 1) and proj.groups == 1
+        return plain and size[0] == size[1] and tuple(proj.stride) == tuple(size)
 
     def extra_repr(self) -> str:
         return f"backend={self.backend!r}"
@@ -171,6 +177,14 @@ class _SpatialGatingUnit(nn.Module):
         )
 
 
+def _is_same(layer: nn.Conv2d, groups: int, dilation: int) -> bool:
+    """Whether a convolution has a bias and keeps the image's size by zeros around it."""
+    padding = dilation * (layer.kernel_size[0] // 2)
+    sizes = ((layer.stride, 1), (layer.dilation, dilation), (layer.padding, padding))
+    kept = layer.groups == groups and layer.padding_mode == "zeros" and layer.bias is not None
+    return kept and all(tuple(value) == (size, size) for value, size in sizes)
+
+
 class DualAttentionUnit(nn.Module):
     """Dual Attention Unit, (B, C, H, W) -> (B, C, H, W) (the authors' `DAU`; Eq. 4 of the paper).
 
@@ -206,9 +220,21 @@ class DualAttentionUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         layers = (self.proj_1, *self.spatial_gating_unit.children(), self.proj_2)
-        if all(is_plain(layer) for layer in layers):
+        if all(is_plain(layer) for layer in layers) and self._is_fused():
             return dual_attention_unit(x, self.weights(), backend=self.backend)
         return self._called(x)
+
+    def _is_fused(self) -> bool:
+        """Whether the layers, which may have been replaced, are those that the op computes."""
+        gate = self.spatial_gating_unit
+        kinds = (nn.Linear, nn.ReLU, nn.Linear, nn.Sigmoid)
+        if len(gate.fc) != len(kinds) or not all(map(isinstance, gate.fc, kinds)):
+            return False
+        if any(layer.bias is not None for layer in (gate.fc[0], gate.fc[2])):
+            return False
+        channels, dilation = gate.conv0.in_channels, (gate.conv0.kernel_size[0] + 1) // 2
+        pointwise = all(_is_same(layer, 1, 1) for layer in (self.proj_1, gate.conv1, self.proj_2))
+        return pointwise and _is_same(gate.conv0, channels, 1) and _is_same(gate.conv_spatial, channels, dilation)
 
     def _called(self, x: Tensor) -> Tensor:
         """The same, each layer called, for layers that somebody has wrapped or hooked."""

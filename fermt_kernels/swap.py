@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch.nn as nn
@@ -11,9 +11,10 @@ import torch.nn as nn
 from . import checks
 from .backends import AUTO, requested
 from .modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
+from .spec.dual_attention_unit import LEAVES
 from .spec.patterns import PATTERNS
-from .swapping.attention import GRID, SwappedAttention, attention_dropout, share_hooks
-from .swapping.compare import BATCH, GRIDS, IMAGES, SEQUENCES, Case, bare_copy, difference
+from .swapping.attention import GRID, NUMBER, SwappedAttention, attention_dropout, share_hooks
+from .swapping.compare import BATCH, BEYOND, GRIDS, IMAGES, SEQUENCES, Case, bare_copy, difference, redraw
 from .swapping.recognize import attention_objection, is_attention, is_unit, linear_in, unit_objection
 
 ATTENTION, UNIT = "attention", "dual attention unit"
@@ -162,7 +163,7 @@ def _swap_attention(model: nn.Module, name: str, module: nn.Module, block: int, 
         reason = f"pattern {own!r} needs num_template, and its forward takes neither Hz nor Wz"
     if reason:
         return Replacement(name, ATTENTION, False, reason)
-    by_number = "i" in arguments  # the forward is told which block it is
+    by_number = NUMBER in arguments  # the forward is told which block it is
     try:
         bare = bare_copy(module)
         computed = [_computed_pattern(bare, arguments, i, asked) for i in (range(request.depth) if by_number else (0,))]
@@ -174,7 +175,10 @@ def _swap_attention(model: nn.Module, name: str, module: nn.Module, block: int, 
             return Replacement(name, ATTENTION, False, reason)
     before = [found for found, _ in computed]
     patterns = asked or tuple(before)
-    _place(model, module, SwappedAttention(module, patterns, block, request.num_template, request.backend))
+    replacement = SwappedAttention(
+        module, patterns, block, request.num_template, request.backend, request.ignore, one_for_all=len(asked) == 1
+    )
+    _place(model, module, replacement)
     now, was = (names[block if len(names) > 1 else 0] for names in (patterns, before))
     detail = f"pattern {now!r}" + (" (of the block's argument i)" if by_number else "")
     return Replacement(name, ATTENTION, True, detail + ("" if now == was else f", asked for in place of {was!r}"))
@@ -205,9 +209,16 @@ def _computed_pattern(
         for size, given in zip(sizes, values, strict=True)
     ]
     for candidate in candidates:
-        reason = difference(bare, SwappedAttention(bare, (candidate,), 0, None, AUTO), cases)
+        replacement = SwappedAttention(bare, (candidate,), 0, None, AUTO, one_for_all=True)
+        reason = difference(bare, replacement, cases)
         if reason is None:
-            return candidate, ""
+            redraw(linear_in(bare.get_submodule(name)) for name in ("qkv", "proj"))
+            more = [
+                Case((size[0], size[1] + BEYOND, width), case.arguments, True)
+                for size, case in zip(sizes, cases, strict=True)
+            ]
+            reason = difference(bare, replacement, cases + (more if GRID[0] in arguments else []))
+            return (candidate, "") if reason is None else ("", f"it computes no attention that is known; {reason}")
         reasons.append(f"{candidate!r}: {reason}")
     return "", "it computes no attention that is known; " + reasons[0]
 
@@ -218,7 +229,9 @@ def _swap_unit(model: nn.Module, name: str, module: nn.Module, backend: str) -> 
         if not reason:
             bare = bare_copy(module)
             cases = [Case((BATCH, bare.get_parameter("proj_1.weight").shape[0], *size)) for size in IMAGES]
-            reason = difference(bare, _unit_of(bare, backend), cases)
+            for change in (lambda: None, lambda: redraw(map(bare.get_submodule, LEAVES))):
+                change()
+                reason = reason or difference(bare, _unit_of(bare, backend), cases)
     except Exception as error:  # as for attention
         reason = f"it cannot be run beside its replacement: {type(error).__name__}: {error!s:.200}"
     if reason:
@@ -230,15 +243,15 @@ def _swap_unit(model: nn.Module, name: str, module: nn.Module, backend: str) -> 
 
 
 class SwappedUnit(DualAttentionUnit):
-    """Stands in for a model's own Dual Attention Unit: its parameters, through the fused op; the original is kept."""
+    """Stands in for a model's own Dual Attention Unit: its layers, through the fused op; the original is kept."""
 
     kept: tuple[nn.Module, ...] = ()  # in a tuple, or it would become a child
 
     @property
     def original(self) -> nn.Module:
-        """The unit that was replaced, with what its parameters are now."""
+        """The unit that was replaced, with what its layers and hooks are now."""
         module = self.kept[0]
-        _take_parameters(module, dict(self.named_parameters()))
+        _take_layers(module, self)
         share_hooks(self, module)
         return module.train(self.training)
 
@@ -246,19 +259,18 @@ class SwappedUnit(DualAttentionUnit):
 def _unit_of(module: nn.Module, backend: str) -> SwappedUnit:
     parameters = dict(module.named_parameters())
     channels, hidden = parameters["proj_1.weight"].shape[0], parameters["spatial_gating_unit.fc.0.weight"].shape[0]
-    unit = SwappedUnit(channels, hidden, backend=backend)
+    unit = SwappedUnit(channels, hidden, backend=backend, device="meta")  # which draws no random numbers
     odd = [key for key, value in unit.named_parameters() if value.shape != parameters[key].shape]
     if odd:
         raise ValueError(f"shapes differ from FERMT's: {', '.join(odd)}")
-    _take_parameters(unit, parameters)
+    _take_layers(unit, module)
     unit.kept = (module,)
     return unit.train(module.training)
 
 
-def _take_parameters(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-    for key, parameter in parameters.items():
-        owner, _, leaf = key.rpartition(".")
-        setattr(module.get_submodule(owner), leaf, parameter)
+def _take_layers(module: nn.Module, other: nn.Module) -> None:
+    for name in LEAVES:
+        module.set_submodule(name, other.get_submodule(name))
 
 
 def _place(model: nn.Module, module: nn.Module, replacement: nn.Module) -> None:

@@ -42,12 +42,13 @@ def excluding_dispatch_key(name: str) -> Callable[[], AbstractContextManager]:
 def transformed(tensors: Iterable[Tensor]) -> bool:
     """Whether a torch.func transform is running, or one of the tensors has a tangent of forward-mode differentiation.
 
-    There is no public way to ask for either. While `torch.compile` traces, the answer is no.
+    There is no public way to ask for either. While `torch.compile` traces, tangents that are given from outside are not
+    seen.
     """
-    if torch.compiler.is_compiling():
-        return False
     if torch._C._are_functorch_transforms_active():
         return True
+    if torch.compiler.is_compiling():
+        return False
     in_dual_level = forward_ad._current_level >= 0
     return in_dual_level and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 

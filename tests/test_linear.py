@@ -248,6 +248,22 @@ def test_bad_input(arguments: tuple, error: type[Exception], values: tuple[objec
         fk.linear(*arguments)
 
 
+def test_autocast_still_wants_one_device_and_no_float64_beside_others(loaded: object) -> None:
+    x, weight = torch.randn(3, 5), torch.randn(7, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        with refused(ValueError, "weight", "meta", "cpu"):
+            fk.linear(x, weight.to("meta"))
+        with refused(TypeError, "weight", "float64", "float32"):
+            fk.linear(x, weight.double())
+
+
+def test_a_result_in_float64(backend: str) -> None:
+    x, weight = torch.randn(3, 5), torch.randn(7, 5)
+    out = fk.linear(x, weight, out_dtype=torch.float64, backend=backend)
+    assert out.dtype == torch.float64
+    torch.testing.assert_close(out, (x @ weight.T).double(), rtol=1e-5, atol=1e-5)
+
+
 def test_modules_are_those_of_pytorch(backend: str) -> None:
     layer, plain = fk.modules.Linear(20, 30, backend=backend), nn.Linear(20, 30)
     plain.load_state_dict(layer.state_dict())

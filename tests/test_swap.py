@@ -59,6 +59,20 @@ class Blocks(nn.Module):
     gives_grids = False
 
 
+class Defaults(Attention):
+    """Grids and number that need not be passed."""
+
+    def forward(self, x: Tensor, Hz: int = 2, Wz: int = 3, Hx: int = 4, Wx: int = 3, i: int = 0) -> Tensor:  # noqa: N803
+        return self.attend(x, "mixed" if i < 1 else "cross", Hz * Wz)
+
+
+class FromTheEnd(Attention):
+    """The search tokens are the last; how many precede them is not said."""
+
+    def forward(self, x: Tensor, Hz: int, Wz: int, Hx: int, Wx: int) -> Tensor:  # noqa: N803
+        return self.attend(x, "mixed", x.shape[1] - Hx * Wx)
+
+
 TOKENS = (2, 18, 48)
 
 
@@ -78,6 +92,31 @@ def test_a_model_that_passes_grids_gets_fermts_patterns() -> None:
     assert all(row.done for row in report)
     assert "replaced  attention            blocks.0.attn: pattern 'mixed'" in repr(report)
     assert "blocks.3.attn: pattern 'cross'" in repr(report)
+
+
+def test_arguments_that_are_left_out_have_their_defaults() -> None:
+    model, x = nn.Sequential(Defaults(), Defaults()).eval(), torch.randn(TOKENS)
+    expected = model(x)
+    report = fk.swap(model)
+    assert all(row.done for row in report), report
+    torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_number_that_was_not_compared_is_refused() -> None:
+    model, x = nn.Sequential(GridAttention()), torch.randn(TOKENS)
+    assert all(row.done for row in fk.swap(model))
+    model[0](x, 2, 3, 4, 3, 0)
+    for number in (5, -1):  # one module for all blocks
+        with refused(ValueError, number, "pattern"):
+            model[0](x, 2, 3, 4, 3, number)
+    fk.unswap(model)
+    assert all(row.done for row in fk.swap(model, pattern="mixed"))
+    model[0](x, 2, 3, 4, 3, 5)
+
+
+def test_more_tokens_than_the_grids_have_are_compared() -> None:
+    (row,) = fk.swap(nn.Sequential(FromTheEnd()))
+    assert (row.done, "differs" in row.detail) == (False, True), row.detail
 
 
 def test_a_model_that_takes_x_alone_gets_full_attention() -> None:

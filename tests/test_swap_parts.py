@@ -17,7 +17,7 @@ import fermt_kernels as fk
 from fermt_kernels.testing import assert_accurate
 
 from .support.errors import refused
-from .test_swap_trust import DIM, Plain, Unit
+from .test_swap_trust import DIM, HEADS, Causal, Plain, Unit
 
 
 class DropoutBefore(Plain):
@@ -187,6 +187,135 @@ def test_what_is_done_to_a_replacement_outlives_it(kind: type[nn.Module], shape:
     found.sum().backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert calls == ["backward", "backward"]
+
+
+class Capped(Plain):
+    """Scores of at most 10, which small weights do not reach."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.heads(x)
+        return self.joined((q @ k.mT * self.scale).clamp(-10, 10).softmax(-1) @ v)
+
+
+class Untrained(Causal):
+    """A projection of zeros, with which all attention is the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.proj.weight)
+
+
+class Constant(Plain):
+    """The right numbers, but a projection that is not trained."""
+
+    def joined(self, out: Tensor) -> Tensor:
+        return F.linear(out.transpose(1, 2).flatten(2), self.proj.weight.detach(), self.proj.bias)
+
+
+@pytest.mark.parametrize("kind", [Capped, Untrained, Constant])
+def test_what_the_present_weights_do_not_show_is_refused(kind: type[Plain]) -> None:
+    (row,) = fk.swap(nn.Sequential(kind()))
+    assert (row.done, "differs" in row.detail) == (False, True), row.detail
+
+
+def test_a_unit_whose_last_layer_is_zero_is_compared_all_the_same() -> None:
+    model = nn.Sequential(Unit(3.0))
+    nn.init.zeros_(model[0].proj_2.weight)
+    (row,) = fk.swap(model)
+    assert (row.done, "differs" in row.detail) == (False, True), row.detail
+
+
+class WithState(Plain):
+    def get_extra_state(self) -> int:
+        return 1
+
+    def set_extra_state(self, state: int) -> None:
+        assert state == 1
+
+
+class OldKeys(Plain):
+    def _load_from_state_dict(self, state: dict, prefix: str, *rest: object) -> None:
+        state[prefix + "qkv.weight"] = state.pop(prefix + "in_proj")
+        super()._load_from_state_dict(state, prefix, *rest)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "method"), [(WithState, "get_extra_state"), (OldKeys, "_load_from_state_dict")])
+def test_what_a_class_does_to_its_state_is_refused(kind: type[Plain], method: str) -> None:
+    (row,) = fk.swap(nn.Sequential(kind()))
+    assert (row.done, method in row.detail) == (False, True), row.detail
+
+
+def test_the_state_dict_keeps_its_order_and_its_ignored_buffers() -> None:
+    model = nn.Sequential(Plain())
+    model[0].qkv = model[0]._modules.pop("qkv")  # the last of the children
+    model[0].register_buffer("index", torch.arange(4))
+    keys = list(model.state_dict())
+    (row,) = fk.swap(model, ignore="index")
+    assert row.done, row.detail
+    assert list(model.state_dict()) == keys
+    fk.unswap(model.double())
+    assert list(model.state_dict()) == keys
+
+
+class Switched(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.causal, self.head_dim = False, DIM // HEADS
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.scaled_dot_product_attention(*self.heads(x), is_causal=self.causal)
+        return self.joined(self.attn_drop(out))
+
+
+def test_attributes_are_there_and_what_is_not_read_cannot_be_set() -> None:
+    model = nn.Sequential(Switched())
+    original = model[0]
+    fk.swap(model)
+    assert (model[0].head_dim, model[0].causal) == (DIM // HEADS, False)
+    model[0].causal = False
+    for name in ("causal", "joined"):
+        with refused(AttributeError, name, "unswap"):
+            setattr(model[0], name, True)
+    model[0].num_heads = 2
+    fk.unswap(model)
+    assert (original.num_heads, original.causal) == (2, False)
+
+
+def test_a_dropout_or_a_hook_that_comes_after_the_swap_is_not_ignored() -> None:
+    model, x = nn.Sequential(Switched()).train(), torch.randn(2, 6, DIM)
+    fk.swap(model)
+    dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert len(dropouts) == 1
+    dropouts[0].p = 0.5
+    with refused(RuntimeError, "attn_drop", 0.5, "unswap"):
+        model(x)
+    model.eval()(x)
+    handle = model[0].attn_drop.register_forward_hook(lambda *_: None)
+    with refused(RuntimeError, "attn_drop", "hooks", "unswap"):
+        model(x)
+    handle.remove()
+    model(x)
+
+
+def test_attributes_of_any_class_are_refused_in_words() -> None:
+    model = nn.Sequential(Plain())
+    model[0].index = np.arange(3)
+    (row,) = fk.swap(model)
+    assert (row.done, "index = array" in row.detail) == (False, True), row.detail
+
+
+def test_a_units_layers_stay_and_what_is_done_to_them_outlives_it() -> None:
+    model, x, calls = nn.Sequential(Unit()), torch.randn(2, 3, 7, 6), []
+    layer, state = model[0].proj_1, torch.get_rng_state()
+    fk.swap(model)
+    assert torch.equal(state, torch.get_rng_state())
+    assert model[0].proj_1 is layer
+    layer.register_forward_hook(lambda *_: calls.append("proj_1"))
+    model[0].proj_2 = nn.Sequential(model[0].proj_2, nn.Tanh())
+    expected = model(x)
+    assert fk.unswap(model) == 1
+    torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert calls == ["proj_1", "proj_1"]
 
 
 def test_arguments_by_name() -> None:

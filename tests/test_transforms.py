@@ -64,6 +64,29 @@ def test_func_transforms(op: str, transform: str) -> None:
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("transform", ["jvp", "grad", "vmap"])
+@pytest.mark.parametrize("op", OPS)
+def test_func_transforms_in_and_around_compiled_functions(op: str, transform: str) -> None:
+    """In float32, in which there are kernels that have no tangents."""
+    ours, plain, x = OPS[op]
+    if op == "dual_attention_unit":
+        weights = [weight.float() for weight in WEIGHTS]
+        ours, plain = (
+            (lambda y: fk.dual_attention_unit(y, weights)),
+            lambda y: fk.reference.dual_attention_unit(y, weights),
+        )
+    elif op == "linear":
+        weight = QKV[0, :, :8].float()
+        ours, plain = (lambda y: fk.linear(y, weight)), lambda y: fk.reference.linear(y, weight)
+    x, apply = x.float(), TRANSFORMS[transform]
+    want = apply(plain, x)
+    torch.compiler.reset()
+    inside = torch.compile(lambda y: apply(ours, y), backend="aot_eager")(x)
+    outside = apply(torch.compile(ours, backend="aot_eager"), x)
+    for got in (inside, outside):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_forward_mode_on_dual_tensors(op: str) -> None:
     import torch.autograd.forward_ad as forward_ad
@@ -128,6 +151,62 @@ def test_layers_whose_weights_are_read_may_be_hooked_wrapped_and_parametrized(la
     model.set_submodule(layer, module)
     nn.utils.parametrizations.weight_norm(module)
     torch.testing.assert_close(model(template, search)["score_map"], expected, rtol=1e-4, atol=1e-5)
+
+
+OTHERS: dict[str, Callable[[fk.modules.DualAttentionUnit], object]] = {
+    "activation": lambda unit: unit.spatial_gating_unit.fc.__setitem__(1, nn.GELU()),
+    "no sigmoid": lambda unit: unit.spatial_gating_unit.fc.__setitem__(3, nn.Identity()),
+    "bias of fc": lambda unit: unit.spatial_gating_unit.fc.__setitem__(0, nn.Linear(3, 1)),
+    "no bias": lambda unit: setattr(unit, "proj_1", nn.Conv2d(3, 3, 1, bias=False)),
+    "padding": lambda unit: setattr(
+        unit.spatial_gating_unit, "conv0", nn.Conv2d(3, 3, 5, padding=2, groups=3, padding_mode="reflect")
+    ),
+    "dilation": lambda unit: setattr(
+        unit.spatial_gating_unit, "conv_spatial", nn.Conv2d(3, 3, 5, padding=4, groups=3, dilation=2)
+    ),
+    "groups": lambda unit: setattr(unit.spatial_gating_unit, "conv0", nn.Conv2d(3, 3, 5, padding=2)),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_layers_of_the_unit_that_are_replaced_by_others(other: str) -> None:
+    unit, x = fk.modules.DualAttentionUnit(), torch.randn(1, 3, 12, 10)
+    OTHERS[other](unit)
+    u, gate = nn.functional.gelu(unit.proj_1(x)), unit.spatial_gating_unit
+    spatial = gate.conv1(gate.conv_spatial(gate.conv0(u)))
+    expected = unit.proj_2(gate.fc(u.mean((2, 3)))[:, :, None, None] * spatial * u) + x
+    torch.testing.assert_close(unit(x), expected, rtol=1e-5, atol=1e-5)
+
+
+CONVOLUTIONS = {
+    "overlapping": nn.Conv2d(3, 8, 4, 2),
+    "padded": nn.Conv2d(3, 8, 4, 4, padding=2),
+    "rectangular": nn.Conv2d(3, 8, (4, 2), (4, 2)),
+    "dilated": nn.Conv2d(3, 8, 4, 4, dilation=2),
+    "grouped": nn.Conv2d(3, 9, 4, 4, groups=3),
+}
+
+
+@pytest.mark.parametrize("other", CONVOLUTIONS)
+def test_patches_of_another_convolution(other: str) -> None:
+    module, x = fk.modules.PatchEmbed(4, 8), torch.randn(1, 3, 16, 12)
+    module.proj = CONVOLUTIONS[other]
+    torch.testing.assert_close(module(x), module.proj(x).flatten(2).mT)
+
+
+def test_hooks_of_the_mlp_see_what_they_would_in_plain_pytorch() -> None:
+    mlp, x, seen = fermt.build_model("fermt", **SMALL).backbone.blocks[0].mlp, torch.randn(2, 24), []
+    expected = mlp(x)
+    mlp.act.register_forward_hook(lambda _, inputs, out: seen.append(out))
+    mlp.fc2.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.testing.assert_close(mlp(x), expected, rtol=1e-5, atol=1e-5)
+    assert len(seen) == 2
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_the_meta_device_gives_shapes() -> None:
+    module = fk.modules.TemplateSearchAttention(24, 2, device="meta")
+    assert module(torch.empty(1, 5, 24, device="meta"), 2).shape == (1, 5, 24)
 
 
 def test_dynamic_quantization_of_the_unit() -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from fermt_kernels.children import is_hooked
 from fermt_kernels.modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 from fermt_kernels.spec.normalization import LAYER_NORM_EPS
 
@@ -17,7 +18,7 @@ RESIDUAL = torch.float32  # dtype of the residual stream under autocast
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU, on tokens (B, N, C).
 
-    The GELU is fused into the second layer unless one of the two modules has been replaced.
+    The GELU is fused into the second layer unless one of the two modules has been replaced, or has hooks.
     """
 
     def __init__(self, dim: int, hidden: int, backend: str) -> None:
@@ -28,7 +29,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.fc1(x)
-        if type(self.fc2) is Linear and type(self.act) is nn.GELU and self.act.approximate == "none":
+        own = type(self.fc2) is Linear and type(self.act) is nn.GELU and self.act.approximate == "none"
+        if own and not is_hooked(self.act) and not is_hooked(self.fc2):
             return self.fc2(hidden, gelu=True)
         return self.fc2(self.act(hidden))
 

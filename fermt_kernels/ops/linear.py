@@ -57,8 +57,9 @@ def linear(
         out = reference.linear(x, weight, bias, gelu=gelu)
         return out if out_dtype is None else out.to(out_dtype)
     rows, dtype = x.reshape(-1, x.shape[-1]), effective_dtype(x)
-    out = torch.ops.fermt.linear(rows, weight, bias, gelu, dtype, out_dtype or dtype, name)
-    return out.view(*x.shape[:-1], weight.shape[0])
+    stored = torch.float32 if out_dtype == torch.float64 else out_dtype or dtype  # kernels sum in float32
+    out = torch.ops.fermt.linear(rows, weight, bias, gelu, dtype, stored, name)
+    return out.view(*x.shape[:-1], weight.shape[0]).to(out_dtype or dtype)
 
 
 def _fake(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[no-untyped-def]

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..torch_private import excluding_dispatch_key
 
 LIBRARY = torch.library.Library("fermt", "DEF")
@@ -40,7 +41,7 @@ def register_gradient(op: str, backward: Callable, setup_context: Callable) -> N
 def effective_dtype(tensor: Tensor) -> torch.dtype:
     """The dtype in which an op computes: the tensor's or, if autocast is on, autocast's; float64 stays float64."""
     device_type = tensor.device.type
-    casts = device_type in _AUTOCAST_KEYS and torch.is_autocast_enabled(device_type)
+    casts = device_type in _AUTOCAST_KEYS and checks.autocasts(device_type)
     return torch.get_autocast_dtype(device_type) if casts and tensor.dtype != torch.float64 else tensor.dtype
 
 

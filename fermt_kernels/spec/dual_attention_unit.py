@@ -62,3 +62,4 @@ STATE_KEYS = {
     + field.replace("fc_", "fc.").replace("_weight", ".weight").replace("_bias", ".bias")
     for field in DAUWeights._fields
 }
+LEAVES = tuple(dict.fromkeys(key.rpartition(".")[0] for key in STATE_KEYS.values()))  # the layers that have them

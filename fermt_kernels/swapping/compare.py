@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from .attention import HOOKS, KEPT_DROPOUT
 
@@ -17,6 +18,8 @@ SEED = 0
 BATCH = 16
 GRIDS = ((2, 2, 2, 3), (1, 3, 3, 2))  # patches of template and search region, as Hz, Wz, Hx, Wx
 SEQUENCES = ((BATCH, 6), (BATCH, 11), (1, 331))  # for an attention that takes one alone; the long one is for windows
+BEYOND = 3  # tokens more than the grids have, such as those of a second template
+GAIN = 3.0  # of drawn weights: scores have a standard deviation of its square, so that a soft-max is far from uniform
 IMAGES = ((17, 19), (6, 5))  # of a Dual Attention Unit
 
 
@@ -25,6 +28,7 @@ class Case(NamedTuple):
 
     shape: tuple[int, ...]
     arguments: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    optional: bool = False  # whether the original may raise, which says that it is never called so
 
 
 def bare_copy(module: nn.Module) -> nn.Module:
@@ -45,6 +49,18 @@ def bare_copy(module: nn.Module) -> nn.Module:
     return bare.float() if next(bare.parameters()).dtype == torch.float64 else bare
 
 
+def redraw(layers: Iterable[nn.Module | None]) -> None:
+    """Draws the weights of layers anew, lest zeros and small numbers hide what a trained model would show."""
+    generator = torch.Generator(device="cpu").manual_seed(SEED)
+    with torch.inference_mode(False), torch.no_grad():
+        for layer in layers:
+            if layer is None or parametrize.is_parametrized(layer):
+                continue
+            for parameter in layer.parameters(recurse=False):
+                drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32, device="cpu")
+                parameter.copy_(drawn * (GAIN * parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 1))
+
+
 class Ramp(nn.Module):
     """Stands in for a dropout in a comparison: multiplies channels by factors that are all different."""
 
@@ -58,7 +74,7 @@ def difference(original: nn.Module, replacement: nn.Module, cases: Sequence[Case
     """Why a replacement computes something else than the original, or None.
 
     Results and gradients of the first argument are compared by the accuracy rule: the replacement may be twice as far
-    from float64 as the original.
+    from float64 as the original. The same parameters must have gradients.
 
     Args:
         original: a `bare_copy`.
@@ -75,25 +91,59 @@ def difference(original: nn.Module, replacement: nn.Module, cases: Sequence[Case
                 generator = torch.Generator(device="cpu").manual_seed(SEED)
                 x = torch.randn(case.shape, generator=generator, dtype=torch.float32, device="cpu")
                 x = x.to(parameter.device, parameter.dtype)
-                results = [_run(module.train(training), x, case) for module in (replacement, original)]
-                truths = _run(truth_of.train(training), x.double(), case)
-                for what, actual, eager, truth in zip(("result", "gradient"), *results, truths, strict=True):
-                    if reason := inaccuracy(actual, eager, truth):
-                        where = "training" if training else "evaluation"
-                        return f"its {what} on a random input of shape {tuple(x.shape)} differs in {where}: {reason}"
+                try:
+                    eager = _run(original.train(training), x, case)
+                except Exception:  # the module's own code may raise anything
+                    if case.optional:
+                        continue
+                    raise
+                actual = _run(replacement.train(training), x, case)
+                truth = _run(truth_of.train(training), x.double(), case)
+                where = (
+                    f"on a random input of shape {tuple(x.shape)} differs in {'training' if training else 'evaluation'}"
+                )
+                for what in ("result", "gradient"):
+                    if reason := inaccuracy(getattr(actual, what), getattr(eager, what), getattr(truth, what)):
+                        return f"its {what} {where}: {reason}"
+                if odd := sorted(actual.reached ^ eager.reached):
+                    return f"its gradient {where}: that of {', '.join(odd)} is there in one of the two alone"
     return None
 
 
-def _run(module: nn.Module, x: Tensor, case: Case) -> tuple[Tensor, Tensor]:
-    """The result, and the gradient of a fixed weighting of it, both on the CPU."""
+class Run(NamedTuple):
+    """What a module gave, on the CPU."""
+
+    result: Tensor
+    gradient: Tensor  # of the first argument, for a fixed weighting of the result
+    reached: frozenset[str]  # the parameters that have a gradient
+
+
+def _run(module: nn.Module, x: Tensor, case: Case) -> Run:
     forked = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=forked), torch.enable_grad():
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    with _buffers_restored(module), torch.random.fork_rng(devices=forked), torch.enable_grad():
         torch.manual_seed(SEED)  # what is random in the module is the same in all of them
         leaf = x.detach().clone().requires_grad_()
         out = module(leaf, **case.arguments)
         weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64, device=out.device).view_as(out).to(out.dtype)
-        (gradient,) = torch.autograd.grad((out * weights).sum(), leaf)
-    return out.detach().cpu(), gradient.detach().cpu()
+        leaves = [leaf, *parameters.values()]
+        gradient, *others = torch.autograd.grad((out * weights).sum(), leaves, allow_unused=True)
+    if gradient is None:
+        raise ValueError("its result does not depend on its argument")
+    reached = frozenset(name for name, found in zip(parameters, others, strict=True) if found is not None)
+    return Run(out.detach().cpu(), gradient.detach().cpu(), reached)
+
+
+@contextmanager
+def _buffers_restored(module: nn.Module) -> Iterator[None]:
+    """Lets each run begin with the same buffers, which a spectral norm changes in training."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -12,29 +12,26 @@ import torch.nn as nn
 from torch.nn.utils import parametrize
 
 from .. import checks
-from ..children import is_hooked
+from ..children import PLAIN, is_hooked
 from ..modules import DualAttentionUnit, TemplateSearchAttention
-from ..spec.dual_attention_unit import STATE_KEYS
+from ..spec.dual_attention_unit import LEAVES, STATE_KEYS
 from ..wrapped import ADAPTED
-from .attention import GRID, PASSED_ON, UNSUPPORTED, SwappedAttention
-
-CALLED = ("qkv", "proj", "proj_drop")  # children that stay and are called
-ATTRIBUTES = frozenset(  # plain values that say nothing about the result, or that the comparison covers
-    [
-        "num_heads",
-        "head_dim",
-        "scale",
-        "dim",
-        "attn_dim",
-        "in_dim",
-        "qkv_bias",
-        "qk_scale",
-        "fused_attn",
-        "z_size",
-        "x_size",
-    ]
+from .attention import (
+    ATTRIBUTES,
+    CALLED,
+    GRID,
+    PASSED_ON,
+    UNSUPPORTED,
+    SwappedAttention,
+    child_objection,
+    plain_attributes,
+    switched_off,
 )
-OFF = (None, False, 0, 0.0, "", ())  # values of an unknown attribute that switches nothing on
+
+OVERRIDES = (  # what a class may do on its own, and a replacement does not
+    *("train", "_apply", "get_extra_state", "set_extra_state", "state_dict", "load_state_dict"),
+    *("_save_to_state_dict", "_load_from_state_dict"),
+)
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -66,14 +63,14 @@ def _original_name(name: str) -> str:
 def attention_objection(module: nn.Module, ignore: Collection[str]) -> str | None:
     """Why an attention is not replaced, as far as its parts tell; None if nothing speaks against it."""
     checks: tuple[Callable[[nn.Module, Collection[str]], str | None], ...] = (
-        _placement, _signature, _parameters, _buffers, _children, _attributes,
+        _placement, _overrides, _signature, _parameters, _buffers, _children, _attributes,
     )  # fmt: skip
     return next((reason for check in checks if (reason := check(module, ignore))), None)
 
 
 def unit_objection(module: nn.Module) -> str | None:
     """Why a Dual Attention Unit is not replaced, as far as its parts tell; None if nothing speaks against it."""
-    if reason := _placement(module, ()):
+    if reason := _placement(module, ()) or _overrides(module, ()):
         return reason
     names = list(inspect.signature(module.forward).parameters)
     if len(names) != 1:
@@ -89,6 +86,8 @@ def unit_objection(module: nn.Module) -> str | None:
             return f"{name} is parametrized, and its weights would be read once; remove the parametrization first"
         if name and is_hooked(child):
             return f"{name} has hooks, and its weights would be read instead of it being called"
+        if name in LEAVES and type(child) not in PLAIN:
+            return f"{name} is a {type(child).__name__}, whose weights would be read instead of it being called"
     if extra := [name for name, _ in module.named_parameters() if name not in STATE_KEYS.values()]:
         return f"it has parameters beyond those of a unit ({', '.join(extra)}), which a fused unit would leave out"
     if buffers := [name for name, _ in module.named_buffers()]:
@@ -144,22 +143,15 @@ def _buffers(module: nn.Module, ignore: Collection[str]) -> str | None:
 
 
 def _children(module: nn.Module, ignore: Collection[str]) -> str | None:
-    for name, child in module.named_children():
-        if name in CALLED or name in ignore:
-            continue
-        idle = isinstance(child, nn.Identity) or (isinstance(child, nn.Dropout) and name == "attn_drop")
-        idle = idle or (isinstance(child, nn.Dropout) and child.p == 0)
-        if not idle and not (name == "softmax" and isinstance(child, nn.Softmax) and child.dim in (-1, 3)):
-            return f"it has a child {name} ({type(child).__name__}), which a fused attention would leave out"
-        if is_hooked(child):
-            return f"its child {name} has hooks, and would not be called any more"
-    return None
+    if missing := [name for name in ("qkv", "proj") if name not in dict(module.named_children())]:
+        return f"its {' and '.join(missing)} is no child of its own"
+    children = ((name, child) for name, child in module.named_children() if name not in ignore)
+    return next((reason for name, child in children if (reason := child_objection(name, child))), None)
 
 
 def _attributes(module: nn.Module, ignore: Collection[str]) -> str | None:
-    for name, value in _plain_attributes(module):
-        understood = name in ATTRIBUTES or name in ignore or (not torch.is_tensor(value) and value in OFF)
-        if not understood:
+    for name, value in plain_attributes(module):
+        if not (name in ATTRIBUTES or name in ignore or switched_off(value)):
             return (
                 f"it has an attribute {name} = {value!r:.60}, which is not understood; if it changes nothing, "
                 f"swap(..., ignore=({name!r},))"
@@ -167,6 +159,6 @@ def _attributes(module: nn.Module, ignore: Collection[str]) -> str | None:
     return None
 
 
-def _plain_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    usual = set(vars(nn.Module()))
-    return ((name, value) for name, value in vars(module).items() if name not in usual and not name.startswith("__"))
+def _overrides(module: nn.Module, ignore: Collection[str]) -> str | None:
+    own = [name for name in OVERRIDES if getattr(type(module), name) is not getattr(nn.Module, name)]
+    return f"its class has its own {', '.join(own)}, which a replacement would leave out" if own else None
