@@ -41,7 +41,19 @@ PUBLIC_TO_FERMT = {
     "fermt_kernels",
     *(
         f"fermt_kernels.{name}"
-        for name in ("files", "flops", "frame", "locks", "modes", "modules", "patterns", "reference", "spec", "wrapped")
+        for name in (
+            "children",
+            "files",
+            "flops",
+            "frame",
+            "locks",
+            "modes",
+            "modules",
+            "patterns",
+            "reference",
+            "spec",
+            "wrapped",
+        )
     ),
     *(f"fermt_kernels.spec.{file.stem}" for file in (ROOT / "fermt_kernels" / "spec").glob("[a-z]*.py")),
 }
