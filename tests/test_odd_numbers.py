@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fermt_kernels as fk
+from fermt_kernels.spec.dual_attention_unit import DAUWeights
 from fermt_kernels.testing import unit_inputs
 
 from .conftest import ISA_ROWS
@@ -90,3 +91,18 @@ def test_one_odd_pixel_of_the_unit(isa: str, dtype: torch.dtype, value: float) -
     actual, expected = (fk.dual_attention_unit(image.to(dtype), cast, backend=name) for name in ("cpp", "reference"))
     assert torch.equal(actual.isnan(), expected.isnan())
     assert expected.isnan().all()
+
+
+@every_isa
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_gradients_of_a_unit_with_an_odd_pixel(isa: str, value: float) -> None:
+    """No weight's gradient is finite where the reference's is NaN: a training loop has to see it."""
+    image, weights = unit_inputs((1, 3, 12, 10), hidden=2)
+    image[0, 1, 6, 5] = value
+    grads = []
+    for backend in ("cpp", "reference"):
+        leaves = [t.detach().clone().requires_grad_() for t in (image, *weights)]
+        out = fk.dual_attention_unit(leaves[0], leaves[1:], backend=backend)
+        grads.append(torch.autograd.grad(out.sum(), leaves))
+    for name, actual, expected in zip(("image", *DAUWeights._fields), *grads, strict=True):
+        assert torch.equal(actual.isfinite(), expected.isfinite()), name
