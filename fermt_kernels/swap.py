@@ -163,7 +163,7 @@ def _swap_attention(model: nn.Module, name: str, module: nn.Module, block: int, 
         reason = f"pattern {own!r} needs num_template, and its forward takes neither Hz nor Wz"
     if reason:
         return Replacement(name, ATTENTION, False, reason)
-    by_number = NUMBER in arguments  # the forward is told which block it is
+    by_number = NUMBER in arguments  # the forward takes the block's number
     try:
         bare = bare_copy(module)
         computed = [_computed_pattern(bare, arguments, i, asked) for i in (range(request.depth) if by_number else (0,))]

@@ -53,7 +53,7 @@ class SwappedAttention(nn.Module):
     Args:
         original: the attention.
         patterns: one, or one for each block.
-        block: its own number, where its forward is not told.
+        block: its own number, for a forward that takes none.
         num_template: template tokens, or None for all.
         backend: as of `attention_packed`.
         ignored: names that the caller of `swap` knows to change nothing.
@@ -160,7 +160,7 @@ class SwappedAttention(nn.Module):
         return self.proj_drop(out) if KEPT_DROPOUT in self._modules else out
 
     def _pattern(self, number: int | None) -> str:
-        """The pattern of the block of that number; None where the forward is not told."""
+        """The pattern of the block of that number; None where the forward takes none."""
         if self.one_for_all:
             return self.patterns[0]
         if number is None:
