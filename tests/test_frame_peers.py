@@ -159,12 +159,15 @@ def test_only_a_peer_may_be_inaccurate(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.skipif(library.unavailable_reason() is not None, reason="ours is the compiled library's")
 @pytest.mark.parametrize(
-    ("quick", "tables"),
-    [(("--quick",), ("cached", "batch")), pytest.param((), tuple(TITLES), marks=pytest.mark.slow)],
+    ("options", "tables"),
+    [
+        (("--quick", "--tables", "cached,batch"), {"cached", "batch"}),
+        pytest.param(("--under-load",), set(TITLES), marks=pytest.mark.slow),
+    ],
     ids=["quick", "whole"],
 )
-def test_frame_command(quick: tuple[str, ...], tables: tuple[str, ...], tmp_path: Path) -> None:
-    chosen = ("--tables", ",".join(tables), "--only", "eager", "--batch", "1,2", "--seconds", "0.01", *quick)
+def test_frame_command(options: tuple[str, ...], tables: set[str], tmp_path: Path) -> None:
+    chosen = ("--only", "eager", "--batch", "1,2", "--seconds", "0.01", *options)
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks.frame", *chosen, "--out", str(tmp_path / "r.jsonl")],
         cwd=ROOT,
