@@ -70,6 +70,28 @@ def test_gradients_beside_keys_that_get_nothing(isa: str, dtype: torch.dtype, qu
 
 @every_isa
 @every_dtype
+@pytest.mark.parametrize("pattern", ["self", "mixed", "cross"])
+@pytest.mark.parametrize("tokens", [2, 3, 40])  # a template of one token and of more: what it sees is one key, or many
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+def test_gradients_beside_one_odd_number(isa: str, dtype: torch.dtype, pattern: str, tokens: int, value: float) -> None:
+    """Whichever input has it, the same gradients are NaN, and the same infinite, as the reference's."""
+    generator = torch.Generator().manual_seed(0)
+    for odd in range(4):  # q, k, v, or the gradient of the output
+        for token in (0, tokens - 1):
+            inputs = [torch.randn(1, 2, tokens, 16, generator=generator).to(dtype) for _ in range(4)]
+            inputs[odd][0, 0, token, 3] = value
+            results = []
+            for backend in ("cpp", "reference"):
+                leaves = [t.clone().requires_grad_() for t in inputs[:3]]
+                out = fk.attention(*leaves, (tokens + 2) // 3, pattern, backend=backend)
+                results.append([out.detach(), *torch.autograd.grad(out, leaves, inputs[3])])
+            for name, actual, expected in zip(("out", "q", "k", "v"), *results, strict=True):
+                assert torch.equal(actual.isnan(), expected.isnan()), (odd, token, name)
+                assert torch.equal(actual.isinf(), expected.isinf()), (odd, token, name)
+
+
+@every_isa
+@every_dtype
 def test_gelu(isa: str, dtype: torch.dtype) -> None:
     x = torch.zeros(6, 16, dtype=dtype)
     x[:, 0] = torch.tensor([INF, -INF, NAN, 6e4, -6e4, 12.0]).to(dtype)

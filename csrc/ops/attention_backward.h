@@ -26,7 +26,7 @@ struct BackwardScratch {
   Packed *k, *v, *k_over_keys;  // keys x dim; the last: of the current group, as a KeyLayout's values
   float *grad_k, *grad_v, *segment_k, *segment_v;  // keys x width, each pair in one piece: of all queries, of a segment
   Packed *qt, *grad_outt;                          // dim x tile
-  float* grad_qt;                                  // dim x tile
+  float *grad_qt, *zeros;                          // dim x tile; dim: 0, or NaN where the group has an infinite key
   Packed *q, *grad_out;                            // tile x width
   float *scores, *grad_scores;                     // keys x tile: Q K^T or P; a chunk of dO V^T
   ScoreGradients<Packed> gradients;                // of a chunk; in float, in place of the scores
@@ -46,6 +46,7 @@ struct BackwardScratch {
     Packed** const columns[] = {&qt, &grad_outt};
     for (Packed** part : columns) *part = allocate<Packed>(arena, packed_count<Packed>(dim) * kQueryTile);
     grad_qt = arena.floats(dim * kQueryTile);
+    zeros = arena.floats(dim);
     Packed** const rows[] = {&q, &grad_out};
     for (Packed** part : rows) *part = allocate<Packed>(arena, packed_count<Packed>(kQueryTile) * width);
     grad_scores = arena.floats(kKeyChunk * kQueryTile);
@@ -151,7 +152,7 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
                                                        const BackwardScratch<Packed>& s, const QueryGroup& group,
                                                        const TileOffsets& offsets, int64_t width) {
   const int64_t dim = Dim > 0 ? Dim : shape.head_dim, dim_numbers = packed_count<Packed>(dim);
-  memset(s.grad_qt, 0, sizeof(float) * dim * kQueryTile);
+  for (int64_t i = 0; i < dim * kQueryTile; i += kLanes) store(s.grad_qt + i, splat(s.zeros[i / kQueryTile]));
   Vec delta[kQueryVectors], offset[kQueryVectors];
   for (int c = 0; c < kQueryVectors; ++c) {
     delta[c] = offsets.delta[c];
@@ -243,6 +244,17 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
   for (int64_t i = 0; i < dim * kQueryTile; i += kLanes) store(s.grad_qt + i, load(s.grad_qt + i) * scale);
 }
 
+// zeros[d] = 0 times the keys' sum in dimension d: NaN with an infinite key, for that key's probability is a tiny
+// number where it should be 0, whose product with infinity is NaN. `row` is room for a key.
+template <class T>
+inline void zeros_of_keys(const T* keys, int64_t stride, int64_t count, int64_t dim, float* row, float* zeros) {
+  memset(zeros, 0, sizeof(float) * dim);
+  for (int64_t j = 0; j < count; ++j) {
+    row_to_float(keys + j * stride, dim, row);
+    for (int64_t d = 0; d < dim; ++d) zeros[d] += 0.0f * row[d];
+  }
+}
+
 // Adds a segment's dK and dV to those of all queries, and clears it.
 template <class Packed>
 inline void flush_segment(const BackwardScratch<Packed>& s, int64_t count) {
@@ -316,20 +328,40 @@ inline void store_key_gradients(const fermt_attention_backward_args& a, int64_t 
   }
 }
 
-// A tile of queries whose group has no key, or one, over which the soft-max is 1.
+// sum over d of a[d] b[d].
+template <class T>
+inline float dot_product(const T* a, const T* b, int64_t dim) {
+  float sum = 0;
+  for (int64_t d = 0; d < dim; ++d) sum += to_float(a[d]) * to_float(b[d]);
+  return sum;
+}
+
+// A tile of queries whose group has no key, or one, over which the soft-max is 1 and dS is 0: or NaN, where the score
+// or dP is not finite.
 template <class T>
 inline void attend_to_at_most_one_key(const fermt_attention_backward_args& a, int64_t b, int64_t h,
-                                      const QueryGroup& group, int64_t query, int64_t count, float* segment_v,
-                                      int64_t width) {
-  const int64_t dim = a.shape.head_dim;
-  for (int64_t j = query; j < query + count; ++j) memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
-  if (group.key_start == group.key_stop) return;
-  float* grad_v = segment_v + group.key_start * width;
-  for (int64_t d = 0; d < dim; ++d) {
-    float sum = 0;
-    for (int64_t j = query; j < query + count; ++j) sum += to_float(at<T>(a.grad_out, b, h, j)[d]);
-    grad_v[d] += sum;
+                                      const QueryGroup& group, int64_t query, int64_t count,
+                                      const BackwardScratch<typename PackedOf<T>::type>& s, int64_t width) {
+  const int64_t dim = a.shape.head_dim, key = group.key_start;
+  if (key == group.key_stop) {
+    for (int64_t j = query; j < query + count; ++j) memset(at<T>(a.grad_q, b, h, j), 0, sizeof(T) * dim);
+    return;
   }
+  float *grad_k = s.segment_k + key * width, *grad_v = s.segment_v + key * width;
+  float grad_score = 0;
+  for (int64_t j = query; j < query + count; ++j) {
+    const T* grad_out = at<T>(a.grad_out, b, h, j);
+    const float scale = static_cast<float>(a.shape.scale);
+    const float zero = 0.0f * (dot_product(at<T>(a.q, b, h, j), at<T>(a.k, b, h, key), dim) * scale);
+    const float of_query = zero + 0.0f * dot_product(grad_out, at<T>(a.v, b, h, key), dim);
+    T* grad_q = at<T>(a.grad_q, b, h, j);
+    for (int64_t d = 0; d < dim; ++d) {
+      from_float(of_query, grad_q + d);
+      grad_v[d] += (1.0f + zero) * to_float(grad_out[d]);
+    }
+    grad_score += of_query;
+  }
+  for (int64_t d = 0; d < dim; ++d) grad_k[d] += grad_score;
 }
 
 // One part of a head; `sums` is where its dK and dV go, or null: then they are the head's, and stored.
@@ -350,19 +382,20 @@ inline fermt_status attention_backward_item(const fermt_attention_backward_args&
   if (scratch.segment_k != scratch.grad_k) memset(scratch.segment_k, 0, sizeof(float) * 2 * tokens * width);
   const TileScope tiles(attention_depth(dim));
   const auto tile = dim == 16 ? attention_backward_tile<16, Packed> : attention_backward_tile<0, Packed>;
-  int64_t packed_start = -1, packed_stop = -1;  // the keys that k_over_keys has
+  int64_t prepared_start = -1, prepared_stop = -1;  // the keys that `zeros` and k_over_keys have
   parts.for_tiles(part, [&](const QueryGroup& group, int64_t i) {
-    if constexpr (kPackFactor<Packed> > 1)
-      if (group.key_start != packed_start || group.key_stop != packed_stop) {
-        const int64_t keys = group.key_stop - group.key_start;
-        KeyLayout<Packed>(keys, dim).pack_values(at<T>(a.k, b, h, group.key_start), a.k.strides[2], keys,
-                                                 scratch.k_over_keys);
-        packed_start = group.key_start, packed_stop = group.key_stop;
-      }
+    if (group.key_start != prepared_start || group.key_stop != prepared_stop) {
+      const int64_t keys = group.key_stop - group.key_start;
+      const T* const k = at<T>(a.k, b, h, group.key_start);
+      zeros_of_keys(k, a.k.strides[2], keys, dim, scratch.grad_qt, scratch.zeros);
+      if constexpr (kPackFactor<Packed> > 1)
+        KeyLayout<Packed>(keys, dim).pack_values(k, a.k.strides[2], keys, scratch.k_over_keys);
+      prepared_start = group.key_start, prepared_stop = group.key_stop;
+    }
     if (i > group.query_start && (i - group.query_start) % kSegment == 0) flush_segment(scratch, tokens * width);
     const int64_t left = group.query_stop - i, count = left < kQueryTile ? left : kQueryTile;
     if (group.key_stop - group.key_start <= 1)
-      return attend_to_at_most_one_key<T>(a, b, h, group, i, count, scratch.segment_v, width);
+      return attend_to_at_most_one_key<T>(a, b, h, group, i, count, scratch, width);
     tile(a.shape, scratch, group, pack_tile<T>(a, scratch, b, h, i, count, width), width);
     unpack_columns(scratch.grad_qt, count, dim, at<T>(a.grad_q, b, h, i), a.grad_q.strides[2]);
   });
