@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 import fermt_kernels as fk
+from fermt_kernels import reference as eager
 from fermt_kernels.spec.dual_attention_unit import DAUWeights
 from fermt_kernels.testing import unit_inputs
 
 from .conftest import ISA_ROWS
+from .support.odd_numbers import assert_spread_alike
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INF, NAN = torch.inf, torch.nan
@@ -71,23 +75,10 @@ def test_gradients_beside_keys_that_get_nothing(isa: str, dtype: torch.dtype, qu
 @every_isa
 @every_dtype
 @pytest.mark.parametrize("pattern", ["self", "mixed", "cross"])
-@pytest.mark.parametrize("tokens", [2, 3, 40])  # a template of one token and of more: what it sees is one key, or many
+@pytest.mark.parametrize("tokens", [2, 3, 40])  # where a group sees one key, and where more
 @pytest.mark.parametrize("value", [INF, -INF, NAN])
-def test_gradients_beside_one_odd_number(isa: str, dtype: torch.dtype, pattern: str, tokens: int, value: float) -> None:
-    """Whichever input has it, the same gradients are NaN, and the same infinite, as the reference's."""
-    generator = torch.Generator().manual_seed(0)
-    for odd in range(4):  # q, k, v, or the gradient of the output
-        for token in (0, tokens - 1):
-            inputs = [torch.randn(1, 2, tokens, 16, generator=generator).to(dtype) for _ in range(4)]
-            inputs[odd][0, 0, token, 3] = value
-            results = []
-            for backend in ("cpp", "reference"):
-                leaves = [t.clone().requires_grad_() for t in inputs[:3]]
-                out = fk.attention(*leaves, (tokens + 2) // 3, pattern, backend=backend)
-                results.append([out.detach(), *torch.autograd.grad(out, leaves, inputs[3])])
-            for name, actual, expected in zip(("out", "q", "k", "v"), *results, strict=True):
-                assert torch.equal(actual.isnan(), expected.isnan()), (odd, token, name)
-                assert torch.equal(actual.isinf(), expected.isinf()), (odd, token, name)
+def test_odd_numbers_of_attention(isa: str, dtype: torch.dtype, pattern: str, tokens: int, value: float) -> None:
+    assert_spread_alike("cpp", tokens, pattern, dtype, value)
 
 
 @every_isa
@@ -116,15 +107,31 @@ def test_one_odd_pixel_of_the_unit(isa: str, dtype: torch.dtype, value: float) -
 
 
 @every_isa
-@pytest.mark.parametrize("value", [NAN, INF])
-def test_gradients_of_a_unit_with_an_odd_pixel(isa: str, value: float) -> None:
-    """No weight's gradient is finite where the reference's is NaN: a training loop has to see it."""
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("odd", ["image", *DAUWeights._fields, "grad_out"])
+def test_odd_numbers_of_a_unit(isa: str, odd: str, value: float) -> None:
+    """No weight's gradient is finite where the reference's is not: a training loop has to see it."""
     image, weights = unit_inputs((1, 3, 12, 10), hidden=2)
-    image[0, 1, 6, 5] = value
-    grads = []
+    names = ("image", *DAUWeights._fields, "grad_out")
+    inputs = dict(zip(names, (image, *weights, torch.randn_like(image)), strict=True))
+    inputs[odd].view(-1)[inputs[odd].numel() // 2] = value
+    results = []
     for backend in ("cpp", "reference"):
-        leaves = [t.detach().clone().requires_grad_() for t in (image, *weights)]
+        *leaves, grad_out = (t.detach().clone().requires_grad_() for t in inputs.values())
         out = fk.dual_attention_unit(leaves[0], leaves[1:], backend=backend)
-        grads.append(torch.autograd.grad(out.sum(), leaves))
-    for name, actual, expected in zip(("image", *DAUWeights._fields), *grads, strict=True):
+        results.append([out, *torch.autograd.grad(out, leaves, grad_out)])
+    for name, actual, expected in zip(("out", *names[:-1]), *results, strict=True):
+        assert torch.equal(actual.isfinite(), expected.isfinite()), name
+
+
+def test_the_reference_of_a_unit_is_nan_where_autograd_is() -> None:
+    """Gradients of an inactive hidden unit, which a NaN does not reach, too."""
+    image, weights = unit_inputs((1, 3, 12, 10), hidden=2)
+    grad_out = torch.randn_like(image)
+    grad_out[0, 1, 6, 5] = NAN
+    results = []
+    for unit in (partial(fk.dual_attention_unit, backend="reference"), eager.dual_attention_unit):
+        leaves = [t.detach().clone().requires_grad_() for t in (image, *weights)]
+        results.append(torch.autograd.grad(unit(leaves[0], leaves[1:]), leaves, grad_out))
+    for name, actual, expected in zip(("image", *DAUWeights._fields), *results, strict=True):
         assert torch.equal(actual.isfinite(), expected.isfinite()), name

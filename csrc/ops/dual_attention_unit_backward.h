@@ -221,10 +221,9 @@ inline void backward_channel(const DauLayout& l, const DauGradSlots& sums, const
     for (int64_t c = 0; c < l.channels; ++c) {
       const double s = planes.s[c], grad_s = planes.totals[sums.channel + c] + planes.totals[sums.compensation + c];
       const double grad_logit = grad_s * s * (1 - s);
-      if (!(planes.hidden[i] <= 0)) {  // as PyTorch: the gradient of NaN passes
-        grad_fc2[c * l.hidden + i] += grad_logit * planes.hidden[i];
-        grad_hidden += grad_logit * w[kFc2W][c * l.hidden + i];
-      }
+      const bool passes = !(planes.hidden[i] <= 0);  // as PyTorch: NaN does
+      grad_fc2[c * l.hidden + i] += grad_logit * (passes ? planes.hidden[i] : 0);
+      if (passes) grad_hidden += grad_logit * w[kFc2W][c * l.hidden + i];
     }
     for (int64_t c = 0; c < l.channels; ++c) {
       grad_fc0[i * l.channels + c] += grad_hidden * planes.pooled[c];

@@ -85,7 +85,7 @@ def dual_attention_unit_backward(
     )
     grad_channel = (grad_gated * middle.spatial * middle.u).sum(dim=(2, 3))  # (B, C)
     grad_logits = grad_channel * middle.channel * (1 - middle.channel)
-    grad_hidden = (grad_logits @ weights.fc_2_weight) * (middle.hidden > 0)
+    grad_hidden = aten.threshold_backward(grad_logits @ weights.fc_2_weight, middle.hidden, 0)
     grad_pooled = grad_hidden @ weights.fc_0_weight  # (B, C)
 
     grad_spatial = grad_gated * channel * middle.u

@@ -93,8 +93,8 @@ def _blocks(name: str, q: Tensor) -> Blocks:
     return sizes(architecture(q.device), name, size, dim, TABLES[name][size, dim])
 
 
-def _query_blocks(q: Tensor, num_template: int, size: int) -> int:
-    """Number of query blocks of a head; no block has queries of both groups."""
+def _token_blocks(q: Tensor, num_template: int, size: int) -> int:
+    """Number of blocks of queries, or of keys, of a head; no block has tokens of both groups."""
     return cdiv(num_template, size) + cdiv(q.shape[2] - num_template, size)
 
 
@@ -125,7 +125,7 @@ def forward_on(
     """
     (batch, heads, tokens, dim), (_, block_d) = q.shape, _key(q)
     blocks = blocks or _blocks("FORWARD", q)
-    count = _query_blocks(q, num_template, blocks.m)
+    count = _token_blocks(q, num_template, blocks.m)
     start_t, stop_t, start_s, stop_s = spans
     launch(
         attention_forward_kernel,
@@ -198,11 +198,11 @@ def attention_backward(
     inputs |= {"delta_ptr": delta, "inverse_sum_ptr": inverse_sum}
 
     blocks = _blocks("BACKWARD_QUERIES", q)
-    count, rows = _query_blocks(q, num_template, blocks.m), {"BLOCK_M": blocks.m}
+    count, rows = _token_blocks(q, num_template, blocks.m), {"BLOCK_M": blocks.m}
     tensors = inputs | {"grad_q_ptr": outputs.pop("grad_q_ptr")}
     run(attention_backward_queries_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, rows)
 
     blocks = _blocks("BACKWARD_KEYS", q)
-    count, rows = cdiv(tokens, blocks.n), {"BLOCK_M": blocks.m}
+    count, rows = _token_blocks(q, num_template, blocks.n), {"BLOCK_M": blocks.m}
     tensors = {name: tensor for name, tensor in (inputs | outputs).items() if name != "out_ptr"}
     run(attention_backward_keys_kernel, batch * heads * count, tensors, blocks, {"blocks": count}, rows)

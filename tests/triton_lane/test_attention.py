@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ import fermt_kernels as fk
 from fermt_kernels.testing import LAYOUTS, attention_inputs
 
 from ..support.errors import refused
-from ..support.lanes import slow
+from ..support.lanes import first_fast, slow
+from ..support.odd_numbers import assert_spread_alike
 from ..test_attention import assert_backend_is_accurate, gradients, run
 
 CASES = [  # (B, H, N, D), n, pattern: both sides of every block edge, each pattern, empty groups, one key
@@ -83,3 +86,11 @@ def test_one_key_gives_its_value_to_the_bit_in_float32(scale: float, monkeypatch
     q, k, v = attention_inputs((1, 2, 6, 16), "packed")
     out, _ = run(q, k, v, 1, "self", "triton", scale)
     assert torch.equal(out[:, :, :1], v[:, :, :1])
+
+
+@pytest.mark.parametrize("pattern", ["mixed", *map(slow, ("self", "full", "cross"))])
+@pytest.mark.parametrize("dtype", [torch.float32, slow(torch.float16)], ids=str)
+@pytest.mark.parametrize("tokens", [3, slow(70)])
+@pytest.mark.parametrize("value", first_fast([-math.inf, math.inf, math.nan]))
+def test_odd_numbers(pattern: str, dtype: torch.dtype, tokens: int, value: float) -> None:
+    assert_spread_alike("triton", tokens, pattern, dtype, value)

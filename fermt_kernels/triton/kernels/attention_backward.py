@@ -9,7 +9,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .attention_primitives import head_pointer, load_lse_log2, load_rows, probabilities, score_gradients, store_rows
+from .attention_primitives import (
+    head_pointer,
+    load_lse_log2,
+    load_queries,
+    load_rows,
+    probabilities,
+    score_gradients,
+    store_rows,
+    token_block,
+)
 
 
 @triton.jit
@@ -44,7 +53,7 @@ def attention_backward_kernel(
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Computes dQ, dK and dV of one head. All queries stay in registers; the loop runs over blocks of keys."""
+    """Computes dQ, dK and dV of one head. The queries stay in registers; a block of keys is of one group."""
     head_index = tl.program_id(0).to(tl.int64)
     batch, head = head_index // heads, head_index % heads
     q_base = head_pointer(q_ptr, q_strides, batch, head)
@@ -58,8 +67,8 @@ def attention_backward_kernel(
 
     rows_t = tl.arange(0, BLOCK_TEMPLATE)
     rows_s = num_template + tl.arange(0, BLOCK_SEARCH)
-    q_t = load_rows(q_base, q_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
-    q_s = load_rows(q_base, q_strides, rows_s, tokens, HEAD_DIM, BLOCK_D, False)
+    q_t = load_queries(q_base, q_strides, rows_t, num_template, HEAD_DIM, BLOCK_D)
+    q_s = load_queries(q_base, q_strides, rows_s, tokens, HEAD_DIM, BLOCK_D)
     grad_out_t = load_rows(grad_out_base, grad_out_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
     grad_out_s = load_rows(grad_out_base, grad_out_strides, rows_s, tokens, HEAD_DIM, BLOCK_D, False)
     out_t = load_rows(out_base, out_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
@@ -72,27 +81,27 @@ def attention_backward_kernel(
     single_s = spans[3] - spans[2] == 1
     grad_q_t = tl.zeros([BLOCK_TEMPLATE, BLOCK_D], tl.float32)
     grad_q_s = tl.zeros([BLOCK_SEARCH, BLOCK_D], tl.float32)
-    for start in range(0, tokens, BLOCK_N):
+    for block in range(tl.cdiv(num_template, BLOCK_N) + tl.cdiv(tokens - num_template, BLOCK_N)):
+        start, stop, _ = token_block(block, num_template, tokens, BLOCK_N)
         keys = start + tl.arange(0, BLOCK_N)
-        k = load_rows(k_base, k_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
-        v = load_rows(v_base, v_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+        k = load_rows(k_base, k_strides, keys, stop, HEAD_DIM, BLOCK_D, False)
+        v = load_rows(v_base, v_strides, keys, stop, HEAD_DIM, BLOCK_D, False)
+        inside = (keys < stop)[None, :]
         grad_k = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
         grad_v = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-        if (start < spans[1]) & (start + BLOCK_N > spans[0]) & (num_template > 0):
-            seen = ((keys >= spans[0]) & (keys < spans[1]))[None, :]
-            p = probabilities(q_t, k, scale_log2, lse_t, seen, PRECISION)
+        if (start >= spans[0]) & (start < spans[1]) & (num_template > 0):
+            p = probabilities(q_t, k, scale_log2, lse_t, inside, PRECISION)
             grad_s = score_gradients(p, grad_out_t, v, delta_t, single_t, PRECISION)
             grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out_t, grad_v, input_precision=PRECISION)
             grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q_t, grad_k, input_precision=PRECISION)
             grad_q_t = tl.dot(grad_s.to(v.dtype), k, grad_q_t, input_precision=PRECISION)
-        if (start < spans[3]) & (start + BLOCK_N > spans[2]) & (num_template < tokens):
-            seen = ((keys >= spans[2]) & (keys < spans[3]))[None, :]
-            p = probabilities(q_s, k, scale_log2, lse_s, seen, PRECISION)
+        if (start >= spans[2]) & (start < spans[3]) & (num_template < tokens):
+            p = probabilities(q_s, k, scale_log2, lse_s, inside, PRECISION)
             grad_s = score_gradients(p, grad_out_s, v, delta_s, single_s, PRECISION)
             grad_v = tl.dot(tl.trans(p.to(v.dtype)), grad_out_s, grad_v, input_precision=PRECISION)
             grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q_s, grad_k, input_precision=PRECISION)
             grad_q_s = tl.dot(grad_s.to(v.dtype), k, grad_q_s, input_precision=PRECISION)
-        store_rows(grad_k_base, grad_k_strides, keys, tokens, grad_k * scale, HEAD_DIM, BLOCK_D)
-        store_rows(grad_v_base, grad_v_strides, keys, tokens, grad_v, HEAD_DIM, BLOCK_D)
+        store_rows(grad_k_base, grad_k_strides, keys, stop, grad_k * scale, HEAD_DIM, BLOCK_D)
+        store_rows(grad_v_base, grad_v_strides, keys, stop, grad_v, HEAD_DIM, BLOCK_D)
     store_rows(grad_q_base, grad_q_strides, rows_t, num_template, grad_q_t * scale, HEAD_DIM, BLOCK_D)
     store_rows(grad_q_base, grad_q_strides, rows_s, tokens, grad_q_s * scale, HEAD_DIM, BLOCK_D)

@@ -13,11 +13,13 @@ from .attention_primitives import (
     head_pointer,
     inverse_row_sums,
     load_lse_log2,
+    load_queries,
     load_rows,
     probabilities,
     query_block,
     score_gradients,
     store_rows,
+    token_block,
 )
 
 
@@ -64,7 +66,7 @@ def attention_backward_queries_kernel(
     v_base = head_pointer(v_ptr, v_strides, batch, head)
     out_base = head_pointer(out_ptr, out_strides, batch, head)
     grad_out_base = head_pointer(grad_out_ptr, grad_out_strides, batch, head)
-    q = load_rows(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
+    q = load_queries(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D)
     grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
     out = load_rows(out_base, out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
     delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), 1)
@@ -122,33 +124,32 @@ def attention_backward_keys_kernel(
     ROW_SUMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Computes dK and dV of one block of keys, over the queries of each group that sees any of them."""
+    """Computes dK and dV of one block of keys of one group, over the queries of each group that sees them."""
     index = tl.program_id(0)
     head_index = (index // blocks).to(tl.int64)
     batch, head = head_index // heads, head_index % heads
-    start = (index % blocks) * BLOCK_N
+    start, stop, _ = token_block(index % blocks, num_template, tokens, BLOCK_N)
     keys = start + tl.arange(0, BLOCK_N)
     q_base = head_pointer(q_ptr, q_strides, batch, head)
     grad_out_base = head_pointer(grad_out_ptr, grad_out_strides, batch, head)
-    k = load_rows(head_pointer(k_ptr, k_strides, batch, head), k_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
-    v = load_rows(head_pointer(v_ptr, v_strides, batch, head), v_strides, keys, tokens, HEAD_DIM, BLOCK_D, False)
+    k = load_rows(head_pointer(k_ptr, k_strides, batch, head), k_strides, keys, stop, HEAD_DIM, BLOCK_D, False)
+    v = load_rows(head_pointer(v_ptr, v_strides, batch, head), v_strides, keys, stop, HEAD_DIM, BLOCK_D, False)
     grad_k = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     grad_v = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     for group in tl.static_range(2):
         key_start, key_stop = spans[2 * group], spans[2 * group + 1]
         query_start = num_template * group
         query_stop = num_template + (tokens - num_template) * group
-        seen = ((keys >= key_start) & (keys < key_stop))[None, :]
         single = key_stop - key_start == 1
-        meets = (start < key_stop) & (start + BLOCK_N > key_start)
-        for first in range(query_start, tl.where(meets, query_stop, query_start), BLOCK_M):
+        seen = (start >= key_start) & (start < key_stop)
+        for first in range(query_start, tl.where(seen, query_stop, query_start), BLOCK_M):
             rows = first + tl.arange(0, BLOCK_M)
             statistics = head_index * tokens + rows
-            q = load_rows(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
+            q = load_queries(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D)
             grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
             lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, rows, query_stop)
             delta = tl.load(delta_ptr + statistics, mask=rows < query_stop, other=0.0)
-            p = probabilities(q, k, scale_log2, lse_log2, seen, PRECISION)
+            p = probabilities(q, k, scale_log2, lse_log2, (keys < stop)[None, :], PRECISION)
             if ROW_SUMS:
                 p *= tl.load(inverse_sum_ptr + statistics, mask=rows < query_stop, other=1.0)[:, None]
             grad_s = score_gradients(p, grad_out, v, delta, single, PRECISION)
@@ -156,5 +157,5 @@ def attention_backward_keys_kernel(
             grad_k = tl.dot(tl.trans(grad_s.to(v.dtype)), q, grad_k, input_precision=PRECISION)
     grad_k_base = head_pointer(grad_k_ptr, grad_k_strides, batch, head)
     grad_v_base = head_pointer(grad_v_ptr, grad_v_strides, batch, head)
-    store_rows(grad_k_base, grad_k_strides, keys, tokens, grad_k * scale, HEAD_DIM, BLOCK_D)
-    store_rows(grad_v_base, grad_v_strides, keys, tokens, grad_v, HEAD_DIM, BLOCK_D)
+    store_rows(grad_k_base, grad_k_strides, keys, stop, grad_k * scale, HEAD_DIM, BLOCK_D)
+    store_rows(grad_v_base, grad_v_strides, keys, stop, grad_v, HEAD_DIM, BLOCK_D)

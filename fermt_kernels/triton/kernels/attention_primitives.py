@@ -18,12 +18,18 @@ def head_pointer(pointer, strides, batch, head):
 
 
 @triton.jit
+def token_block(block, num_template, tokens, BLOCK: tl.constexpr):
+    """First token of a block, the end of its group, and whether that is the template's, whose blocks come first."""
+    template_blocks = tl.cdiv(num_template, BLOCK)
+    is_template = block < template_blocks
+    first = tl.where(is_template, block * BLOCK, num_template + (block - template_blocks) * BLOCK)
+    return first, tl.where(is_template, num_template, tokens), is_template
+
+
+@triton.jit
 def query_block(block, num_template, tokens, spans, BLOCK_M: tl.constexpr):
     """First query, end of the group's queries, and span of keys of a query block; template blocks come first."""
-    template_blocks = tl.cdiv(num_template, BLOCK_M)
-    is_template = block < template_blocks
-    first = tl.where(is_template, block * BLOCK_M, num_template + (block - template_blocks) * BLOCK_M)
-    stop = tl.where(is_template, num_template, tokens)
+    first, stop, is_template = token_block(block, num_template, tokens, BLOCK_M)
     key_start = tl.where(is_template, spans[0], spans[2])
     key_stop = tl.where(is_template, spans[1], spans[3])
     return first, stop, key_start, key_stop
@@ -41,6 +47,18 @@ def load_rows(base, strides, rows, row_stop, HEAD_DIM: tl.constexpr, BLOCK_D: tl
 
 
 @triton.jit
+def load_queries(base, strides, rows, row_stop, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Loads (rows, BLOCK_D) of a head's queries, the last one again from `row_stop` on: it adds no NaN of its own.
+
+    A row of zeros would: its score with an infinite key is NaN, and so then is what 0 times it adds to the gradients.
+    """
+    dims = tl.arange(0, BLOCK_D)
+    rows = tl.minimum(rows, row_stop - 1)  # -1 if there are none
+    pointers = base + rows.to(tl.int64)[:, None] * strides[2] + dims[None, :]
+    return tl.load(pointers, mask=(rows >= 0)[:, None] & (dims < HEAD_DIM)[None, :], other=0.0)
+
+
+@triton.jit
 def store_rows(base, strides, rows, row_stop, values, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Stores (rows, BLOCK_D) of a head, converted to the pointer's dtype."""
     dims = tl.arange(0, BLOCK_D)
@@ -51,8 +69,9 @@ def store_rows(base, strides, rows, row_stop, values, HEAD_DIM: tl.constexpr, BL
 
 @triton.jit
 def load_lse_log2(lse_ptr, rows, row_stop):
-    """Loads lse in base 2; infinity, which gives probability 0, from `row_stop` on."""
-    return tl.load(lse_ptr + rows, mask=rows < row_stop, other=float("inf")) * LOG2E
+    """Loads lse in base 2, the last one again from `row_stop` on, as `load_queries` does."""
+    rows = tl.minimum(rows, row_stop - 1)
+    return tl.load(lse_ptr + rows, mask=rows >= 0, other=float("inf")) * LOG2E
 
 
 @triton.jit
@@ -88,6 +107,6 @@ def inverse_row_sums(
 
 @triton.jit
 def score_gradients(p, grad_out, v, delta, single, PRECISION: tl.constexpr):
-    """Gradient dS of the scores from P; exactly 0 over a single key, whose probability is 1 whatever its score."""
-    grad_p = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
-    return tl.where(single, 0.0, p * (grad_p - delta[:, None]))
+    """Gradient dS of the scores from P; 0 over a single key, whose probability is 1 whatever its score, or NaN."""
+    grad_s = p * (tl.dot(grad_out, tl.trans(v), input_precision=PRECISION) - delta[:, None])
+    return tl.where(single, 0.0 * grad_s, grad_s)

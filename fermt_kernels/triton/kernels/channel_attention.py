@@ -85,7 +85,7 @@ def channel_backward_kernel(
     fc_2 = tl.load(fc_2_weight_ptr + fc_2_offsets, both, other=0.0).to(tl.float64)
     hidden = tl.sum(fc_0 * mean[None, :], 1)
     grad_logit = grad_gate * gate * (1.0 - gate)
-    grad_hidden = tl.sum(fc_2 * grad_logit[None, :], 1) * (hidden > 0).to(tl.float64)
+    grad_hidden = tl.where(hidden <= 0, 0.0, tl.sum(fc_2 * grad_logit[None, :], 1))  # 0 times NaN would be NaN
     hidden = tl.where(hidden <= 0, 0.0, hidden)
     grad_mean = tl.sum(fc_0 * grad_hidden[:, None], 0) / (height * width)
     tl.store(grad_mean_ptr + batch * CHANNELS + channels, grad_mean.to(tl.float32), channel_mask)
