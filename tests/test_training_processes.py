@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from itertools import chain
@@ -14,12 +15,13 @@ import torch
 import fermt
 from fermt.losses import loss_of
 from fermt.training import World
-from fermt.training.batches import training_indices, validation_indices
+from fermt.training.batches import load, training_indices, validation_indices
 from fermt.training.world import joined
 
 from .conftest import ROOT
 from .support import micro
 from .support.errors import refused
+from .support.pairs import Rectangles
 from .support.together import gradients
 
 CPU = torch.device("cpu")
@@ -69,6 +71,17 @@ def test_no_model_has_a_parameter_that_a_step_does_not_use(name: str, dau: bool)
     loss, _ = loss_of(model)(outputs, torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.5, 0.4, 0.3, 0.1]]))
     loss.backward()
     assert [key for key, value in model.named_parameters() if value.grad is None] == []
+
+
+def test_workers_are_not_forked_from_a_process_with_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a child now and then waits forever for a lock that another thread held."""
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    settings = micro.config()
+    source, indices = Rectangles(settings.model_config(), 0, settings.pairs), training_indices(settings, micro.ALONE, 0)
+    with_workers, without = (list(load(source, 0, indices, workers, micro.ALONE)) for workers in (1, 0))
+    assert len(without) == 10
+    for actual, expected in zip(with_workers, without, strict=True):
+        assert all(map(torch.equal, actual, expected))
 
 
 def test_every_pair_is_some_processs_own_whatever_the_division() -> None:

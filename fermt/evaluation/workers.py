@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +11,7 @@ from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 from ..signals import inherited_as_ignored
+from ..workers import end_with_parent
 from .job import Job
 from .runner import Advanced, Event, Failed, Finished, SequenceRunner
 
@@ -124,14 +123,7 @@ def _initialize(job: Job, states: Any, frames: Any) -> None:
     """Prepares a worker process, which ends when its parent does."""
     global _shared
     _shared = job, states, frames
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 @functools.cache

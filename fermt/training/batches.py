@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from ..data import normalize_batch
 from ..data.pairs import Pairs, PairSource
-from ..signals import STOPPING
+from ..signals import inherited_as_ignored
+from ..workers import end_with_parent, leave_signals, worker_context
 from .config import TrainConfig
 from .world import World
 
@@ -56,12 +56,15 @@ def load(source: PairSource, epoch: int, indices: Sequence[list[int]], workers: 
         pairs,
         batch_sampler=indices,
         num_workers=workers,
+        multiprocessing_context=worker_context(__name__) if workers else None,
         pin_memory=world.device.type == "cuda",
-        worker_init_fn=_leave_signals,  # a worker that a signal ended would fail the step
+        worker_init_fn=_start_worker,
         generator=torch.Generator(device="cpu"),  # so that it does not draw from the global one, which training uses
     )
     try:
-        for batch in loader:
+        with inherited_as_ignored():
+            batches = iter(loader)  # starts the workers
+        for batch in batches:
             yield _to_device(batch, world)
     except RuntimeError as error:
         if not workers or not SHARED_MEMORY.search(str(error)):
@@ -82,10 +85,10 @@ def _free() -> str:
     return f"/dev/shm: {usage.free >> 20} of {usage.total >> 20} MiB free"
 
 
-def _leave_signals(_: int) -> None:
-    """Makes a worker ignore requests to stop, which go to the whole group: its parent ends it."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+def _start_worker(_: int) -> None:
+    """Prepares a worker; one that a signal ended would fail the step."""
+    leave_signals()
+    end_with_parent()
 
 
 def _to_device(batch: dict[str, Tensor], world: World) -> Batch:
