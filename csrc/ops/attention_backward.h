@@ -245,7 +245,7 @@ __attribute__((noinline)) void attention_backward_tile(const fermt_attention_sha
 }
 
 // zeros[d] = 0 times the keys' sum in dimension d: NaN with an infinite key, for that key's probability is a tiny
-// number where it should be 0, whose product with infinity is NaN. `row` is room for a key.
+// number where it should be 0, whose product with infinity is NaN. `row` has space for a key.
 template <class T>
 inline void zeros_of_keys(const T* keys, int64_t stride, int64_t count, int64_t dim, float* row, float* zeros) {
   memset(zeros, 0, sizeof(float) * dim);
@@ -348,10 +348,10 @@ inline void attend_to_at_most_one_key(const fermt_attention_backward_args& a, in
     return;
   }
   float *grad_k = s.segment_k + key * width, *grad_v = s.segment_v + key * width;
+  const float scale = static_cast<float>(a.shape.scale);
   float grad_score = 0;
   for (int64_t j = query; j < query + count; ++j) {
     const T* grad_out = at<T>(a.grad_out, b, h, j);
-    const float scale = static_cast<float>(a.shape.scale);
     const float zero = 0.0f * (dot_product(at<T>(a.q, b, h, j), at<T>(a.k, b, h, key), dim) * scale);
     const float of_query = zero + 0.0f * dot_product(grad_out, at<T>(a.v, b, h, key), dim);
     T* grad_q = at<T>(a.grad_q, b, h, j);

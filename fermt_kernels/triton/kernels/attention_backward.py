@@ -12,9 +12,9 @@ import triton.language as tl
 from .attention_primitives import (
     head_pointer,
     load_lse_log2,
-    load_queries,
     load_rows,
     probabilities,
+    repeat_last,
     score_gradients,
     store_rows,
     token_block,
@@ -67,16 +67,16 @@ def attention_backward_kernel(
 
     rows_t = tl.arange(0, BLOCK_TEMPLATE)
     rows_s = num_template + tl.arange(0, BLOCK_SEARCH)
-    q_t = load_queries(q_base, q_strides, rows_t, num_template, HEAD_DIM, BLOCK_D)
-    q_s = load_queries(q_base, q_strides, rows_s, tokens, HEAD_DIM, BLOCK_D)
+    q_t = load_rows(q_base, q_strides, repeat_last(rows_t, num_template), num_template, HEAD_DIM, BLOCK_D, False)
+    q_s = load_rows(q_base, q_strides, repeat_last(rows_s, tokens), tokens, HEAD_DIM, BLOCK_D, False)
     grad_out_t = load_rows(grad_out_base, grad_out_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
     grad_out_s = load_rows(grad_out_base, grad_out_strides, rows_s, tokens, HEAD_DIM, BLOCK_D, False)
     out_t = load_rows(out_base, out_strides, rows_t, num_template, HEAD_DIM, BLOCK_D, False)
     out_s = load_rows(out_base, out_strides, rows_s, tokens, HEAD_DIM, BLOCK_D, False)
     delta_t = tl.sum(grad_out_t.to(tl.float32) * out_t.to(tl.float32), 1)
     delta_s = tl.sum(grad_out_s.to(tl.float32) * out_s.to(tl.float32), 1)
-    lse_t = load_lse_log2(lse_ptr + head_index * tokens, rows_t, num_template)
-    lse_s = load_lse_log2(lse_ptr + head_index * tokens, rows_s, tokens)
+    lse_t = load_lse_log2(lse_ptr + head_index * tokens, repeat_last(rows_t, num_template), num_template)
+    lse_s = load_lse_log2(lse_ptr + head_index * tokens, repeat_last(rows_s, tokens), tokens)
     single_t = spans[1] - spans[0] == 1
     single_s = spans[3] - spans[2] == 1
     grad_q_t = tl.zeros([BLOCK_TEMPLATE, BLOCK_D], tl.float32)

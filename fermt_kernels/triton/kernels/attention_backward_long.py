@@ -13,10 +13,10 @@ from .attention_primitives import (
     head_pointer,
     inverse_row_sums,
     load_lse_log2,
-    load_queries,
     load_rows,
     probabilities,
     query_block,
+    repeat_last,
     score_gradients,
     store_rows,
     token_block,
@@ -66,12 +66,12 @@ def attention_backward_queries_kernel(
     v_base = head_pointer(v_ptr, v_strides, batch, head)
     out_base = head_pointer(out_ptr, out_strides, batch, head)
     grad_out_base = head_pointer(grad_out_ptr, grad_out_strides, batch, head)
-    q = load_queries(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D)
+    q = load_rows(q_base, q_strides, repeat_last(rows, query_stop), query_stop, HEAD_DIM, BLOCK_D, False)
     grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
     out = load_rows(out_base, out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
     delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), 1)
     tl.store(delta_ptr + statistics, delta, mask=rows < query_stop)
-    lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, rows, query_stop)
+    lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, repeat_last(rows, query_stop), query_stop)
     if ROW_SUMS:
         inverse_sum = inverse_row_sums(
             q, lse_log2, k_base, k_strides, key_start, key_stop, scale_log2,
@@ -145,9 +145,9 @@ def attention_backward_keys_kernel(
         for first in range(query_start, tl.where(seen, query_stop, query_start), BLOCK_M):
             rows = first + tl.arange(0, BLOCK_M)
             statistics = head_index * tokens + rows
-            q = load_queries(q_base, q_strides, rows, query_stop, HEAD_DIM, BLOCK_D)
+            q = load_rows(q_base, q_strides, repeat_last(rows, query_stop), query_stop, HEAD_DIM, BLOCK_D, False)
             grad_out = load_rows(grad_out_base, grad_out_strides, rows, query_stop, HEAD_DIM, BLOCK_D, False)
-            lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, rows, query_stop)
+            lse_log2 = load_lse_log2(lse_ptr + head_index * tokens, repeat_last(rows, query_stop), query_stop)
             delta = tl.load(delta_ptr + statistics, mask=rows < query_stop, other=0.0)
             p = probabilities(q, k, scale_log2, lse_log2, (keys < stop)[None, :], PRECISION)
             if ROW_SUMS:

@@ -47,15 +47,12 @@ def load_rows(base, strides, rows, row_stop, HEAD_DIM: tl.constexpr, BLOCK_D: tl
 
 
 @triton.jit
-def load_queries(base, strides, rows, row_stop, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Loads (rows, BLOCK_D) of a head's queries, the last one again from `row_stop` on: it adds no NaN of its own.
+def repeat_last(rows, row_stop):
+    """Rows of queries, the last one again from `row_stop` on, so that it adds no NaN of its own.
 
     A row of zeros would: its score with an infinite key is NaN, and so then is what 0 times it adds to the gradients.
     """
-    dims = tl.arange(0, BLOCK_D)
-    rows = tl.minimum(rows, row_stop - 1)  # -1 if there are none
-    pointers = base + rows.to(tl.int64)[:, None] * strides[2] + dims[None, :]
-    return tl.load(pointers, mask=(rows >= 0)[:, None] & (dims < HEAD_DIM)[None, :], other=0.0)
+    return tl.maximum(tl.minimum(rows, row_stop - 1), 0)  # 0, which is masked, where there are none
 
 
 @triton.jit
@@ -69,9 +66,8 @@ def store_rows(base, strides, rows, row_stop, values, HEAD_DIM: tl.constexpr, BL
 
 @triton.jit
 def load_lse_log2(lse_ptr, rows, row_stop):
-    """Loads lse in base 2, the last one again from `row_stop` on, as `load_queries` does."""
-    rows = tl.minimum(rows, row_stop - 1)
-    return tl.load(lse_ptr + rows, mask=rows >= 0, other=float("inf")) * LOG2E
+    """Loads lse in base 2; infinity, which gives probability 0, from `row_stop` on."""
+    return tl.load(lse_ptr + rows, mask=rows < row_stop, other=float("inf")) * LOG2E
 
 
 @triton.jit
