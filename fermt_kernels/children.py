@@ -24,6 +24,6 @@ def is_plain(module: nn.Module) -> bool:
 
     Adapters, quantized or sharded layers and layers with hooks are not plain, and must be called.
     """
-    return all(
-        parametrize.type_before_parametrizations(part) in PLAIN and not is_hooked(part) for part in module.modules()
-    )
+    if type(module) not in PLAIN and parametrize.type_before_parametrizations(module) not in PLAIN:
+        return False
+    return not is_hooked(module) and all(child is None or is_plain(child) for child in module._modules.values())

@@ -177,12 +177,21 @@ class _SpatialGatingUnit(nn.Module):
         )
 
 
+WEIGHTS = attrgetter(*STATE_KEYS.values())
+FC_LAYERS = (nn.Linear, nn.ReLU, nn.Linear, nn.Sigmoid)  # of the channel attention
+
+
 def _is_same(layer: nn.Conv2d, groups: int, dilation: int) -> bool:
     """Whether a convolution has a bias and keeps the image's size by zeros around it."""
     padding = dilation * (layer.kernel_size[0] // 2)
-    sizes = ((layer.stride, 1), (layer.dilation, dilation), (layer.padding, padding))
-    kept = layer.groups == groups and layer.padding_mode == "zeros" and layer.bias is not None
-    return kept and all(tuple(value) == (size, size) for value, size in sizes)
+    return (
+        tuple(layer.stride) == (1, 1)
+        and tuple(layer.dilation) == (dilation, dilation)
+        and tuple(layer.padding) == (padding, padding)
+        and layer.groups == groups
+        and layer.padding_mode == "zeros"
+        and layer.bias is not None
+    )
 
 
 class DualAttentionUnit(nn.Module):
@@ -216,25 +225,29 @@ class DualAttentionUnit(nn.Module):
 
     def weights(self) -> DAUWeights:
         """The module's weights as the op takes them: parameters, or what has taken their place."""
-        return DAUWeights(*(attrgetter(key)(self) for key in STATE_KEYS.values()))
+        return DAUWeights(*WEIGHTS(self))
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = (self.proj_1, *self.spatial_gating_unit.children(), self.proj_2)
-        if all(is_plain(layer) for layer in layers) and self._is_fused():
+        if self._is_fused():
             return dual_attention_unit(x, self.weights(), backend=self.backend)
         return self._called(x)
 
     def _is_fused(self) -> bool:
-        """Whether the layers, which may have been replaced, are those that the op computes."""
-        gate = self.spatial_gating_unit
-        kinds = (nn.Linear, nn.ReLU, nn.Linear, nn.Sigmoid)
-        if len(gate.fc) != len(kinds) or not all(map(isinstance, gate.fc, kinds)):
+        """Whether the layers, which may have been replaced, are those that the op computes, to be read and not called.
+
+        Each call asks, so attributes of modules are read once each: the op itself takes few times as long.
+        """
+        gate, proj_1, proj_2 = self.spatial_gating_unit, self.proj_1, self.proj_2
+        conv0, conv_spatial, conv1, fc = gate.conv0, gate.conv_spatial, gate.conv1, gate.fc
+        if not all(map(is_plain, (proj_1, *gate.children(), proj_2))):
             return False
-        if any(layer.bias is not None for layer in (gate.fc[0], gate.fc[2])):
+        if type(fc) is not nn.Sequential or tuple(map(type, fc)) != FC_LAYERS:
             return False
-        channels, dilation = gate.conv0.in_channels, (gate.conv0.kernel_size[0] + 1) // 2
-        pointwise = all(_is_same(layer, 1, 1) for layer in (self.proj_1, gate.conv1, self.proj_2))
-        return pointwise and _is_same(gate.conv0, channels, 1) and _is_same(gate.conv_spatial, channels, dilation)
+        if fc[0].bias is not None or fc[2].bias is not None:
+            return False
+        channels, dilation = conv0.in_channels, (conv0.kernel_size[0] + 1) // 2
+        pointwise = all(_is_same(layer, 1, 1) for layer in (proj_1, conv1, proj_2))
+        return pointwise and _is_same(conv0, channels, 1) and _is_same(conv_spatial, channels, dilation)
 
     def _called(self, x: Tensor) -> Tensor:
         """The same, each layer called, for layers that somebody has wrapped or hooked."""

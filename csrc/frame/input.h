@@ -35,7 +35,7 @@ struct Input {
         inputs(3 * patch * patch),
         stride(round_up(inputs, kPackFactor<typename P::Stored>)) {
     // Strips are whole rows of patches, so that a patch is written at once.
-    layout.strip_rows = patch * (1 + (layout.strip_rows - 1) / patch);
+    layout.strip_rows = layout.strip_rows < patch ? patch : layout.strip_rows / patch * patch;
     layout.strips = (size + layout.strip_rows - 1) / layout.strip_rows;
   }
 

@@ -15,29 +15,37 @@ struct Window {
   int64_t pitch, rows, columns;
 };
 
-constexpr int kDepthwiseRows = kAccumulators / 2;  // output rows of a tile, which share input rows
+// Output rows and vectors of columns of a tile. A step loads each vector of an input row once and each weight once a
+// row, so that loads do not outnumber multiply-adds; both sums of each output fit the registers.
+constexpr int kDepthwiseRows = 3;
+constexpr int kDepthwiseVectors = kManyRegisters ? 4 : 2;
 
-// One vector of columns of Rows output rows, `step` apart. Even and odd kernel rows are summed separately, for
+// Vectors of columns of Rows output rows, `step` apart. Even and odd kernel rows are summed separately, for
 // accuracy. Not inlined: GCC would hoist the broadcasts of all weights out of the caller's loop and run out of
 // registers.
-template <int Rows, int K, bool Add>
+template <int Rows, int Vectors, int K, bool Add>
 __attribute__((noinline)) void depthwise_tile(const float* from, int64_t pitch, int64_t step, int64_t kernel,
                                               const float* weights, float bias, float* to, int64_t to_pitch) {
   if (K > 0) kernel = K;
-  Vec acc[2][Rows] = {};
+  Vec acc[2][Rows][Vectors] = {};
   const auto add_tap = [&](int64_t t, int64_t kx) {  // t: input row of the tile, where `from` is
-    const Vec value = load(from + kx * step);
+    Vec values[Vectors];
+    FERMT_UNROLL
+    for (int c = 0; c < Vectors; ++c) values[c] = load_once(from + kx * step + c * kLanes);
     FERMT_UNROLL
     for (int r = 0; r < Rows; ++r) {
       const int64_t ky = t - r;
       if (ky < 0 || ky >= kernel) continue;
-      acc[ky % 2][r] += weights[ky * kernel + kx] * value;
+      const Vec weight = splat(weights[ky * kernel + kx]);
+      FERMT_UNROLL
+      for (int c = 0; c < Vectors; ++c) acc[ky % 2][r][c] += weight * values[c];
     }
   };
   if constexpr (K > 0) {
     FERMT_UNROLL
     for (int t = 0; t < K + Rows - 1; ++t, from += step * pitch) {
       FERMT_HIDE(from);
+      FERMT_HIDE(weights);  // else GCC keeps the weights of all taps, on the stack
       FERMT_UNROLL
       for (int kx = 0; kx < K; ++kx) add_tap(t, kx);
     }
@@ -47,34 +55,46 @@ __attribute__((noinline)) void depthwise_tile(const float* from, int64_t pitch, 
   }
   FERMT_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    float* row = to + r * step * to_pitch;
-    const Vec sum = (acc[0][r] + acc[1][r]) + bias;
-    store(row, Add ? load(row) + sum : sum);
+    FERMT_UNROLL
+    for (int c = 0; c < Vectors; ++c) {
+      float* out = to + r * step * to_pitch + c * kLanes;
+      const Vec sum = (acc[0][r][c] + acc[1][r][c]) + bias;
+      store(out, Add ? load(out) + sum : sum);
+    }
   }
 }
 
-// Rows first, first + step, ... of the window, by tiles of Rows; remaining rows by tiles of half as many.
-template <int Rows, int K, bool Add>
+// Rows first, first + step, ... of the window, by tiles of Rows x Vectors; what is left by smaller ones.
+template <int Rows, int Vectors, int K, bool Add>
 inline void depthwise_rows(const Window& in, int64_t first, int64_t step, int64_t kernel, const float* weights,
                            float bias, float* out, int64_t out_pitch) {
   const int64_t half = kernel / 2 * step;
-  for (; first + (Rows - 1) * step < in.rows; first += Rows * step)
-    for (int64_t x = 0; x < in.columns; x += kLanes)
-      depthwise_tile<Rows, K, Add>(in.data + (first - half) * in.pitch + x - half, in.pitch, step, kernel, weights,
-                                   bias, out + first * out_pitch + x, out_pitch);
-  if constexpr (Rows > 1) depthwise_rows<Rows / 2, K, Add>(in, first, step, kernel, weights, bias, out, out_pitch);
+  for (; first + (Rows - 1) * step < in.rows; first += Rows * step) {
+    const float* from = in.data + (first - half) * in.pitch - half;
+    float* to = out + first * out_pitch;
+    int64_t x = 0;
+    for (; x + Vectors * kLanes <= in.columns; x += Vectors * kLanes)
+      depthwise_tile<Rows, Vectors, K, Add>(from + x, in.pitch, step, kernel, weights, bias, to + x, out_pitch);
+    for (; x < in.columns; x += kLanes)
+      depthwise_tile<Rows, 1, K, Add>(from + x, in.pitch, step, kernel, weights, bias, to + x, out_pitch);
+  }
+  if constexpr (Rows > 1)
+    depthwise_rows<Rows - 1, Vectors, K, Add>(in, first, step, kernel, weights, bias, out, out_pitch);
 }
 
 // out = bias + convolution of the window with kernel x kernel weights; with Add it is added to `out`.
 template <bool Add>
 inline void depthwise(const Window& in, int64_t step, int64_t kernel, const float* weights, float bias, float* out,
                       int64_t out_pitch) {
-  const auto rows = kernel == 5 ? depthwise_rows<kDepthwiseRows, 5, Add> : depthwise_rows<1, 0, Add>;
+  const auto rows =
+      kernel == 5 ? depthwise_rows<kDepthwiseRows, kDepthwiseVectors, 5, Add> : depthwise_rows<1, 1, 0, Add>;
   for (int64_t first = 0; first < step && first < in.rows; ++first)
     rows(in, first, step, kernel, weights, bias, out, out_pitch);
 }
 
-// For Taps kernel rows and Rows gradient rows, `step` apart: adds the sums over those rows of
+constexpr int kWeightTaps = kManyRegisters ? 5 : 2;  // kernel rows of a tile, whose sums fit the registers
+
+// For Taps of K kernel rows and Rows gradient rows, `step` apart: adds the sums over those rows of
 // grad[y][x] * in[y + ky step][x + kx step] to slots[ky][kx].
 template <int Rows, int Taps, int K>
 inline void weight_sums_tile(const float* grad, int64_t grad_pitch, const float* in, int64_t in_pitch, int64_t columns,
@@ -90,7 +110,7 @@ inline void weight_sums_tile(const float* grad, int64_t grad_pitch, const float*
       FERMT_HIDE(from);
       FERMT_UNROLL
       for (int kx = 0; kx < K; ++kx) {
-        const Vec value = load(from + kx * step);
+        const Vec value = load_once(from + kx * step);
         FERMT_UNROLL
         for (int r = 0; r < Rows; ++r)
           if (t - r >= 0 && t - r < Taps) acc[t - r][kx] += values[r] * value;
@@ -104,16 +124,21 @@ inline void weight_sums_tile(const float* grad, int64_t grad_pitch, const float*
   }
 }
 
-// The same for all kernel rows and the window's rows from `first` on; advances `first` past the rows that were taken.
-template <int Rows, int K>
+// The same for all kernel rows, Taps at a time, and the window's rows from `first` on; advances `first` past the rows
+// that were taken.
+template <int Rows, int Taps, int K>
 inline void weight_sums_rows(const Window& grad, const Window& in, int64_t* first, int64_t step, float* slots) {
-  constexpr int kTaps = kAccumulators > 8 ? K : 1;  // kernel rows whose sums fit the registers
   const int64_t half = K / 2 * step;
-  for (; *first + (Rows - 1) * step < grad.rows; *first += Rows * step)
-    for (int ky = 0; ky < K; ky += kTaps)
-      weight_sums_tile<Rows, kTaps, K>(grad.data + *first * grad.pitch, grad.pitch,
-                                       in.data + (*first + ky * step - half) * in.pitch - half, in.pitch, grad.columns,
-                                       step, slots + ky * K * kLanes);
+  for (; *first + (Rows - 1) * step < grad.rows; *first += Rows * step) {
+    const float *of_grad = grad.data + *first * grad.pitch, *of_in = in.data + (*first - half) * in.pitch - half;
+    int ky = 0;
+    for (; ky + Taps <= K; ky += Taps)
+      weight_sums_tile<Rows, Taps, K>(of_grad, grad.pitch, of_in + ky * step * in.pitch, in.pitch, grad.columns, step,
+                                      slots + ky * K * kLanes);
+    if constexpr (K % Taps > 0)
+      weight_sums_tile<Rows, K % Taps, K>(of_grad, grad.pitch, of_in + ky * step * in.pitch, in.pitch, grad.columns,
+                                          step, slots + ky * K * kLanes);
+  }
 }
 
 // Adds to slots[ky][kx] the sums over the window of grad[y][x] * in[y + (ky - half) step][x + (kx - half) step].
@@ -121,8 +146,8 @@ inline void depthwise_weight_sums(const Window& grad, const Window& in, int64_t 
   if (kernel == 5) {
     for (int64_t residue = 0; residue < step && residue < grad.rows; ++residue) {
       int64_t first = residue;
-      weight_sums_rows<4, 5>(grad, in, &first, step, slots);
-      weight_sums_rows<1, 5>(grad, in, &first, step, slots);
+      weight_sums_rows<4, kWeightTaps, 5>(grad, in, &first, step, slots);
+      weight_sums_rows<1, kWeightTaps, 5>(grad, in, &first, step, slots);
     }
     return;
   }

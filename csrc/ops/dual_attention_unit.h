@@ -43,7 +43,7 @@ struct DauLayout {
     columns = round_up(width, kLanes);
     pitch = columns + 2 * pad_columns;
     plane = (height + 2 * pad_rows) * pitch;
-    strip_rows = 4 * dilation;
+    strip_rows = 6 * dilation;
     strips = (height + strip_rows - 1) / strip_rows;
   }
 };

@@ -6,6 +6,8 @@
 
 namespace {
 
+constexpr float kMagicBias = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
+
 // x rounded to the nearest integer, |x| < 2^22; and p times 2^n for an integer n.
 #if FERMT_VECTOR_BYTES == 64
 inline Vec round_to_nearest(Vec x) {
@@ -15,7 +17,6 @@ inline Vec times_power_of_two(Vec p, Vec n) {
   return (Vec)_mm512_mask_scalef_ps((__m512)p, 0xffff, (__m512)p, (__m512)n);
 }
 #else
-constexpr float kMagicBias = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
 inline Vec round_to_nearest(Vec x) { return (x + kMagicBias) - kMagicBias; }
 inline Vec times_power_of_two(Vec p, Vec n) {
   const Vec shifted = n + kMagicBias;
@@ -34,12 +35,18 @@ constexpr float kExp2Degree5[] = {0.00132647238f, 0.00967151299f, 0.0555073358f,
 constexpr float kExp2Degree6[] = {
     0.000153531961f, 0.00133988727f, 0.00961843785f, 0.0555033237f, 0.240226477f, 0.693147182f, 1.0f};
 
+// The polynomial with `coefficients`, highest power first.
+template <int Count>
+inline Vec polynomial(const float (&coefficients)[Count], Vec x) {
+  Vec p = splat(coefficients[0]);
+  for (int i = 1; i < Count; ++i) p = p * x + coefficients[i];
+  return p;
+}
+
 // 2^(n + r).
 template <int Count>
 inline Vec exp2_of_parts(const float (&coefficients)[Count], Vec n, Vec r) {
-  Vec p = splat(coefficients[0]);
-  for (int i = 1; i < Count; ++i) p = p * r + coefficients[i];
-  return times_power_of_two(p, n);
+  return times_power_of_two(polynomial(coefficients, r), n);
 }
 
 // 2^x for x <= 0 or a little above; below -126 it gives 2^-126, and NaN stays NaN. x = n + r, n an integer, |r| <= 1/2.
@@ -78,21 +85,6 @@ inline void log2_in_parts(Vec x, Vec* integer, Vec* fraction) {
   *fraction = x - x + z * p;
 }
 
-// erfc(t / sqrt(2)) for 0 <= t <= kGeluTail, as 2^(-t q(t)) with q of degree 8, fitted so that GELU's error stays below
-// 3e-8.
-inline Vec erfc_over_sqrt2(Vec t) {
-  Vec q = splat(-3.24896392e-07f);
-  q = q * t + 6.81495623e-06f;
-  q = q * t - 5.85353143e-05f;
-  q = q * t + 0.000232041561f;
-  q = q * t + 8.08169284e-05f;
-  q = q * t - 0.00703329836f;
-  q = q * t + 0.0524957265f;
-  q = q * t + 0.459203261f;
-  q = q * t + 1.15110628f;
-  return exp2_nonpositive(-t * q);
-}
-
 inline Vec absolute(Vec x) {
   VecInt bits;
   memcpy(&bits, &x, sizeof bits);
@@ -101,33 +93,43 @@ inline Vec absolute(Vec x) {
   return x;
 }
 
+// 2^x for x in [-125, 127], by a sum of exponents; what it makes of NaN may be a number.
+template <int Count>
+inline Vec exp2_in_range(const float (&coefficients)[Count], Vec x) {
+  const Vec shifted = x + kMagicBias;
+  Vec p = polynomial(coefficients, x - (shifted - kMagicBias));
+  VecInt exponent, bits;
+  memcpy(&exponent, &shifted, sizeof exponent);
+  memcpy(&bits, &p, sizeof bits);
+  bits += exponent << 23;
+  memcpy(&p, &bits, sizeof p);
+  return p;
+}
+
 // GELU is max(x, 0) - t erfc(t / sqrt(2)) / 2 with t = |x|, which does not cancel. From t = 10 on the second term is
-// clamped, to less than 3e-15, lest a large x make it large again.
+// clamped, to less than 3e-15, lest a large x make it large again. NaN is left to the first term.
 constexpr float kGeluTail = 10.0f;
 inline Vec gelu_tail(Vec x) { return min(splat(kGeluTail), absolute(x)); }
 
 // max(x, 0), but NaN for -inf, as PyTorch's GELU is there.
 inline Vec gelu_ramp(Vec x) { return x > 0.0f ? x : 0.0f * x; }
 
-// The exact GELU.
+// erfc(t / sqrt(2)) / 2 for 0 <= t <= kGeluTail as 2^(-t q(t) - 1): with q of degree 8 GELU's error stays below 3e-8,
+// with degree 3, for results that are rounded to bfloat16, below 3e-5.
+constexpr float kErfcDegree8[] = {-3.24896392e-07f, 6.81495623e-06f, -5.85353143e-05f, 0.000232041561f, 8.08169284e-05f,
+                                  -0.00703329836f,  0.0524957265f,   0.459203261f,     1.15110628f};
+constexpr float kErfcDegree3[] = {-0.00416142f, 0.0457346f, 0.464931020f, 1.14956714f};
+inline Vec half_erfc(Vec t) { return exp2_in_range(kExp2Degree6, -t * polynomial(kErfcDegree8, t) - 1.0f); }
+inline Vec half_erfc_approx(Vec t) { return exp2_in_range(kExp2Degree3, -t * polynomial(kErfcDegree3, t) - 1.0f); }
+
 inline Vec gelu(Vec x) {
   const Vec t = gelu_tail(x);
-  return gelu_ramp(x) - 0.5f * t * erfc_over_sqrt2(t);
+  return gelu_ramp(x) - t * half_erfc(t);
 }
 
-// erfc(t / sqrt(2)) for results that are rounded to bfloat16; q is of degree 3.
-inline Vec erfc_over_sqrt2_approx(Vec t) {
-  Vec q = splat(-0.00416142f);
-  q = q * t + 0.0457346f;
-  q = q * t + 0.464931020f;
-  q = q * t + 1.14956714f;
-  return exp2_poly(kExp2Degree3, -t * q);
-}
-
-// GELU within 3e-5, for results that are rounded to bfloat16.
 inline Vec gelu_approx(Vec x) {
   const Vec t = gelu_tail(x);
-  return gelu_ramp(x) - 0.5f * t * erfc_over_sqrt2_approx(t);
+  return gelu_ramp(x) - t * half_erfc_approx(t);
 }
 
 // GELU's derivative, the normal distribution function plus x times its density, from erfc(t / sqrt(2)) / 2 and
@@ -137,17 +139,19 @@ inline Vec gelu_slope(Vec x, Vec half, Vec bell) {
   return (x > 0.0f ? 1.0f - half : half) + clamped * (0.398942280f * bell) + 0.0f * x;
 }
 
-// The same, and its derivative within 4e-5.
-inline Vec gelu_approx(Vec x, Vec* derivative) {
-  const Vec t = gelu_tail(x), half = 0.5f * erfc_over_sqrt2_approx(t);
-  *derivative = gelu_slope(x, half, exp2_poly(kExp2Degree3, t * t * -0.721347520f));
+constexpr float kBellFactor = -0.721347520f;  // exp(-t^2 / 2) is 2 to the power of this times t^2
+
+// GELU and its derivative.
+inline Vec gelu(Vec x, Vec* derivative) {
+  const Vec t = gelu_tail(x), half = half_erfc(t);
+  *derivative = gelu_slope(x, half, exp2_in_range(kExp2Degree6, t * t * kBellFactor));
   return gelu_ramp(x) - t * half;
 }
 
-// The exact GELU and its derivative.
-inline Vec gelu(Vec x, Vec* derivative) {
-  const Vec t = gelu_tail(x), half = 0.5f * erfc_over_sqrt2(t);
-  *derivative = gelu_slope(x, half, exp2_nonpositive(t * t * -0.721347520f));
+// The same, and the derivative within 4e-5.
+inline Vec gelu_approx(Vec x, Vec* derivative) {
+  const Vec t = gelu_tail(x), half = half_erfc_approx(t);
+  *derivative = gelu_slope(x, half, exp2_in_range(kExp2Degree3, t * t * kBellFactor));
   return gelu_ramp(x) - t * half;
 }
 

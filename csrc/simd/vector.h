@@ -57,6 +57,17 @@ inline Vec load(const float* p) {
   return v;
 }
 
+// A vector loaded into a register. GCC would otherwise load it again for each of its uses, as an operand in memory.
+inline Vec load_once(const float* p) {
+  Vec v = load(p);
+#if defined(__x86_64__)
+  __asm__("" : "+v"(v));
+#elif defined(FERMT_NEON)
+  __asm__("" : "+w"(v));
+#endif
+  return v;
+}
+
 // A 4-byte element of several smaller values, which may alias what they were stored as.
 template <class Kind>
 struct __attribute__((may_alias)) PackedWord {
