@@ -13,7 +13,7 @@ import typer
 import fermt
 from fermt.tracking.sources import open_source
 
-from .harness import CLIP, DTYPES, TARGET, Out, Threads, append, counted, facts, headline, names_among
+from .harness import CLIP, DTYPES, TARGET, Out, Threads, append, counted, facts, headline, names_among, run_command
 from .memory import resident
 
 KEPT = 32  # frames of the clip held in memory, shown over and over
@@ -22,16 +22,17 @@ QUICK_FRAMES, FRAME_SECONDS = 1000, 0.035
 
 
 def main(
-    frames: Annotated[int, typer.Option(min=2 * SETTLED, help="How many frames to track.")] = 10_000,
+    frames: Annotated[int, typer.Option(min=2 * SETTLED, help="Number of frames to track.")] = 10_000,
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
-    dtype: Annotated[str, typer.Option(help=f"Of the packed frame: {' or '.join(DTYPES)}.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=f"Dtype of the packed model: {' or '.join(DTYPES)}.")] = "float32",
     threads: Threads = 0,
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_FRAMES} frames: under a minute.")] = False,
     out: Out = None,
 ) -> None:
-    """Tracks one target over many frames and prints peak memory, its growth, and the speed early and late; Linux.
+    """Track one target over many frames and print peak memory, its growth, and the speed early and late. Linux only.
 
-    Growth is what the process gained between the 200th frame and the last; the clip's frames are read beforehand.
+    Growth is the memory that the process gained between the 200th frame and the last. The clip's frames are read
+    before.
 
     Example: python -m benchmarks.endurance --quick
     """
@@ -64,4 +65,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

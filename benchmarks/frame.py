@@ -34,6 +34,7 @@ from .harness import (
     headline,
     interleave,
     names_among,
+    run_command,
     start_progress,
 )
 from .peers import COMPILED_PEERS, PEERS, MakeFrame, Peer, PeerMissingError, cached_frame, on_backend, whole_frame
@@ -132,24 +133,33 @@ def main(
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend on each runner and each table.")] = 3.0,
     threads: Threads = 0,
-    compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (minutes of compiling).")] = False,
-    batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone; as a rule 1,2,4,8.")] = "",
-    tables: Annotated[str, typer.Option(help=f"Which tables to measure; as a rule {','.join(IN_QUIET)}.")] = "",
-    under_load: Annotated[
-        bool, typer.Option("--under-load", help=f"Also the table {QUIET} again, beside a process that computes.")
+    compiled: Annotated[
+        bool, typer.Option(help="Also eager PyTorch under torch.compile, which compiles for minutes.")
     ] = False,
-    only: Annotated[str, typer.Option(help="Only the peers whose name contains this; ours always runs.")] = "",
+    batch: Annotated[
+        str, typer.Option(help="Batch sizes of our runners, with commas between them; default: 1,2,4,8.")
+    ] = "",
+    tables: Annotated[
+        str, typer.Option(help=f"Tables to measure, with commas between them; default: {','.join(IN_QUIET)}.")
+    ] = "",
+    under_load: Annotated[
+        bool, typer.Option("--under-load", help=f"Also measure the table {QUIET} while another process computes.")
+    ] = False,
+    only: Annotated[str, typer.Option(help="Only the peers whose names contain this; our runners always run.")] = "",
     quick: Annotated[
-        bool, typer.Option("--quick", help=f"A moment for each runner, and as a rule {QUICK_TABLES} at batch 1 alone.")
+        bool,
+        typer.Option(
+            "--quick", help=f"{QUICK_SECONDS} s for each runner; default tables {QUICK_TABLES}, default batch size 1."
+        ),
     ] = False,
     out: Out = None,
 ) -> None:
-    """Milliseconds of one tracked frame on the CPU, at batch 1 beside other runtimes, and ours at larger batches.
+    """Time one tracked frame on the CPU: ours and other runtimes at batch 1, and ours at larger batches.
 
-    Every runner's maps are checked against float64 first, with eager PyTorch's of the same dtype as the yardstick, and
-    then the runners of a table take turns. Ours takes the uint8 crop, so that its time includes the normalization; the
-    others get the normalized image, prepared beforehand, in the dtype that they take. "Against ours" is how many times
-    as long as ours of the same dtype a target takes. GFLOP/s count two for each MAC of `fermt.flops.frame_macs`.
+    The maps of every runner are first compared with float64, by the accuracy rule (docs/accuracy.md). Then the runners
+    of a table take turns. Ours takes the uint8 crop, so that its time includes the normalization; the others get the
+    normalized image. "Against ours" is the time per target over that of our runner of the same dtype. GFLOP/s count two
+    operations for each MAC of `fermt.flops.frame_macs`.
 
     Example: python -m benchmarks.frame --quick
     """
@@ -226,4 +236,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

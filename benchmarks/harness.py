@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fermt_kernels as fk
+from fermt.cli.common import help_text
 from fermt.machine import cache_text, caches, cores, cpu_name
 from fermt.progress import ProgressDisplay, duration
 from fermt_kernels.cpp import library
@@ -33,8 +34,15 @@ EVERY = 10.0  # seconds between two lines of progress within a long step, or for
 Item = TypeVar("Item")
 
 # Options that several commands have.
-Out = Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")]
+Out = Annotated[Path | None, typer.Option(help="Append a JSON line per measurement to this file.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads for all runners; 0: PyTorch's default.")]
+
+
+def run_command(main: Callable[..., None]) -> None:
+    """Runs a benchmark's `main` as a command, with its docstring as the help."""
+    app = typer.Typer(add_completion=False)
+    app.command(help=help_text(main))(main)
+    app()
 
 
 class Case(NamedTuple):

@@ -30,6 +30,7 @@ from .harness import (
     in_process,
     interleave,
     names_among,
+    run_command,
     start_progress,
     table,
 )
@@ -148,9 +149,11 @@ def report_auto(options: list[str], console: Console, progress: ProgressDisplay)
 
 def main(
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for each runner in each row.")] = 0.2,
-    dtypes: Annotated[str, typer.Option(help="Which of float32,bfloat16 to measure.")] = "float32,bfloat16",
-    compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (a minute or two of compiling).")] = False,
-    auto: Annotated[bool, typer.Option(help="Also what auto takes on each instruction set that this CPU has.")] = True,
+    dtypes: Annotated[str, typer.Option(help="Dtypes to measure, with commas between them.")] = "float32,bfloat16",
+    compiled: Annotated[
+        bool, typer.Option(help="Also eager PyTorch under torch.compile, which compiles for a minute or two.")
+    ] = False,
+    auto: Annotated[bool, typer.Option(help="Also what auto takes on each instruction set of this CPU.")] = True,
     only: Annotated[str, typer.Option(help="Only the cases whose name contains this.")] = "",
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: four cases in float32, and auto's forward pass.")
@@ -158,13 +161,14 @@ def main(
     out: Out = None,
     isa_rows: Annotated[bool, typer.Option("--isa-rows", hidden=True)] = False,
 ) -> None:
-    """Times of attention, the Dual Attention Unit and linear layers, beside every form that PyTorch has of them.
+    """Time attention, the Dual Attention Unit and linear layers, ours and every form that PyTorch has of them.
 
-    The runners of a row take turns; medians are shown. "both" is forward and backward. "eager" and "SDPA a group"
-    attend once for each query group, "SDPA, mask" over all tokens with a mask. The last column compares with the
-    fastest of the others. The last table shows, for each instruction set of this CPU, which backend auto takes and how
-    many times as fast as the best of PyTorch it is. PyTorch is held to the same set there, as on a CPU that has no
-    more. auto should take none that is slower.
+    The runners of a row take turns; medians are shown. "both" is forward and backward. "eager" and "SDPA a group" call
+    attention once for each query group, "SDPA, mask" once with a mask. The last column is the speed of ours over that
+    of the fastest other runner.
+
+    The last table shows, for each instruction set of this CPU, which backend auto takes and its speed over that of the
+    best of PyTorch, which is limited to the same instructions. auto should never take a kernel that is slower.
 
     Example: python -m benchmarks.ops --quick
     """
@@ -216,4 +220,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

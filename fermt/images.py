@@ -11,6 +11,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from .messages import first_few
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 JPEG, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"  # markers: start of a file, of its pixels, and its end
 PNG, PNG_END = b"\x89PNG", b"IEND"
@@ -18,7 +20,6 @@ EXIF, ORIENTATION, UPRIGHT = b"Exif\0\0", 0x0112, (0, 1)  # 0: not known
 TIFF = (b"II*\0", b"MM\0*")  # starts of files
 PAGED = (*TIFF, b"II+\0", b"MM\0+")  # with those of BigTIFF
 HEAD = 4096  # bytes in which a file says that it is animated
-NAMED = 3  # entries that a message lists
 
 logger = logging.getLogger(__name__)
 _said: set[str] = set()  # kinds of remarks that this process has logged
@@ -94,8 +95,7 @@ def select_images(entries: Iterable[Path], below: Path | None = None) -> list[Pa
         else:
             kept.append(path)
     if skipped:
-        more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-        logger.warning("%d entries are skipped: %s%s", len(skipped), ", ".join(skipped[:NAMED]), more)
+        logger.warning("%d entries are skipped: %s", len(skipped), first_few(skipped, most=3))
     return kept
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 VARIABLE = "FERMT_ROOTS"
 FORM = (
@@ -20,13 +19,3 @@ def roots() -> dict[str, str]:
             raise ValueError(f"{VARIABLE} must be {FORM}; got {part!r}")
         found[name] = folder
     return found
-
-
-def root_of(name: str, folder: Path | None) -> Path:
-    """Returns `folder`, or the folder in the environment if it is None; ValueError if there is neither."""
-    if folder is not None:
-        return folder
-    known = roots()
-    if name not in known:
-        raise ValueError(f"{name} needs its folder: --dataset {name}=FOLDER, or {VARIABLE}={name}=FOLDER")
-    return Path(known[name])

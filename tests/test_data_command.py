@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from pathlib import Path
 
 import cv2
@@ -14,6 +12,7 @@ from typer.testing import CliRunner
 from fermt.cli import app
 from fermt.data.preview import AUGMENTATIONS, EXAMPLES, GREEN
 from fermt.data.sequences import Annotation
+from fermt.datasets import GENERATED
 from fermt.tracking.sheet import GAP
 
 from .support import datasets
@@ -110,9 +109,7 @@ def test_the_synthetic_set_needs_no_root(tmp_path: Path, monkeypatch: pytest.Mon
         def image(self, i: int, t: int) -> np.ndarray:
             return np.full((80, 90, 3), 20 * t, np.uint8)
 
-    module = types.ModuleType("fermt.data.synthetic")
-    module.SyntheticSequences = Synthetic  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fermt.data.synthetic", module)
+    monkeypatch.setitem(GENERATED, "synthetic", Synthetic)
     code, printed = preview("--dataset", "synthetic", "--out", tmp_path / "a.png", "--pairs", 1)
     assert code == 0, printed
     assert "synthetic: 2 sequences" in printed

@@ -100,7 +100,7 @@ def test_what_cannot_be_drawn_is_refused(reports: list[Report], tmp_path: Path) 
         (reports, "recall", out, "'recall'", "success, precision, norm_precision"),
         (reports, "success", tmp_path / "curve.bmp", ".png, .svg, .pdf", tmp_path / "curve.bmp"),
         ([], "success", out, "report"),
-        ([reports[0], other], "success", out, "protocol", "lasot-official, pytracking"),
+        ([reports[0], other], "success", out, "protocol", "lasot-official", "pytracking"),
         ([reports[0], elsewhere], "success", out, "benchmark", "NFS"),
         ([bare], "precision", out, "'pytracking'", "'precision'", "success"),
     ):

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fermt.cli import app
+from fermt.cli.common import Dataset
 from fermt.datasets import open_benchmark
 from fermt.evaluation.results import write_result
-from fermt.roots import VARIABLE, root_of, roots
+from fermt.roots import VARIABLE, roots
 
 from .support.datasets import got10k, lasot_test
 from .support.errors import refused
@@ -36,10 +37,11 @@ def invoke(*arguments: object) -> tuple[int, str]:
 
 def test_what_is_given_comes_first(environment: Path) -> None:
     assert roots() == {"got10k": str(environment / "got 10k"), "lasot": str(environment / "lasot")}
-    assert root_of("got10k", None) == environment / "got 10k"
-    assert root_of("got10k", Path("/given")) == Path("/given")
+    assert Dataset("got10k", None).root == environment / "got 10k"
+    assert Dataset("got10k", Path("/given")).root == Path("/given")
+    assert Dataset("nfs", None).place is None
     with refused(ValueError, "nfs", "--dataset", VARIABLE):
-        root_of("nfs", None)
+        _ = Dataset("nfs", None).root
 
 
 @pytest.mark.parametrize("text", ["/data", "=/data", "got10k=", f"got10k=/a{os.pathsep}lasot"])

@@ -85,10 +85,8 @@ def test_a_pair_is_what_the_trainer_expects(mixed: PairSampler) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_pairs_do_not_depend_on_workers(mixed: PairSampler, workers: int) -> None:
-    pairs = Pairs(mixed)
-    loader = DataLoader(pairs, batch_size=5, num_workers=workers, persistent_workers=workers > 0)
     for number in (0, 1):
-        pairs.set_epoch(number)
+        loader = DataLoader(Pairs(mixed, number), batch_size=5, num_workers=workers)
         for index, found in enumerate(epoch(loader)):
             assert same(found, mixed.pair(number, index))
         assert index == len(mixed) - 1
@@ -109,20 +107,18 @@ def test_the_generator_is_the_agreed_one() -> None:
 
 
 def test_an_epoch_can_be_taken_up_anywhere(mixed: PairSampler) -> None:
-    pairs = Pairs(mixed)
-    pairs.set_epoch(4)
-    loader = DataLoader(pairs, sampler=range(7, 12, 2), num_workers=1)
+    loader = DataLoader(Pairs(mixed, 4), sampler=range(7, 12, 2), num_workers=1)
     for found, index in zip(epoch(loader), (7, 9, 11), strict=True):
         assert same(found, mixed.pair(4, index))
 
 
 def test_pairs_out_of_range(mixed: PairSampler) -> None:
-    pairs = Pairs(mixed)
+    pairs = Pairs(mixed, 0)
     for index in (-1, 12):
         with refused(IndexError, "index", "[0, 12)", index):
             pairs[index]
     with refused(ValueError, "epoch", 0, -1):
-        pairs.set_epoch(-1)
+        Pairs(mixed, -1)
 
 
 # Frames.
@@ -247,7 +243,7 @@ def test_damaged_files_are_reported_once_by_all_workers(tmp_path: Path, capfd: p
     handler = logging.StreamHandler()  # pytest's own does not reach what workers print
     logging.getLogger("fermt").addHandler(handler)
     try:
-        pairs = Pairs(sampler)
+        pairs = Pairs(sampler, 0)
         alone = [pairs[index] for index in range(120)]
         found = epoch(DataLoader(pairs, batch_size=10, num_workers=2))
     finally:
@@ -263,7 +259,7 @@ def test_damaged_files_are_reported_once_by_all_workers(tmp_path: Path, capfd: p
 
 def test_the_counts_of_workers_are_the_sources() -> None:
     sampler = PairSampler([Made(broken=[2])], config=SMALL, augmentation=NONE, pairs=60)
-    epoch(DataLoader(Pairs(sampler), batch_size=5, num_workers=2))
+    epoch(DataLoader(Pairs(sampler, 0), batch_size=5, num_workers=2))
     by_workers = sampler.totals()["unreadable images"]
     assert by_workers > 0
     for index in range(60):

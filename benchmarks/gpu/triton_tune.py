@@ -20,7 +20,7 @@ from fermt_kernels.triton import measured
 from fermt_kernels.triton.launch import Blocks, Tiles
 from fermt_kernels.triton.measured import CANDIDATES, MEASURED, Candidate, Entry
 
-from ..harness import Case, Sample, markdown, take_turns, wall_clock
+from ..harness import Case, Sample, markdown, run_command, take_turns, wall_clock
 from . import plan
 from .clocks import Machine, graphed
 
@@ -154,10 +154,12 @@ def write(found: dict[str, Any], about: Mapping[str, Any], path: Path) -> None:
 
 
 def main(
-    taken_from: Annotated[Path | None, typer.Option("--from", help="Lines of a run that has measured them.")] = None,
-    out: Annotated[Path, typer.Option(help="The table to write.")] = MEASURED,
+    taken_from: Annotated[
+        Path | None, typer.Option("--from", help="JSON lines of a run that has measured them.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = MEASURED,
 ) -> None:
-    """Times candidates of block sizes on this GPU, in under three minutes, and writes those that are faster.
+    """Time candidates of block sizes on this GPU, in under three minutes, and write those that are faster.
 
     Example: python -m benchmarks.gpu.triton_tune --from gpu-results/gpu-checks.jsonl
     """
@@ -176,4 +178,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

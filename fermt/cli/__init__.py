@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -11,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import signals
 from . import bench, convert, data, eval, export, pack, track, train
-from .common import failed, interrupted
+from .common import failed, help_text, interrupted
 
 __all__ = ["app"]
 
@@ -44,11 +45,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("track")(track.track)
-app.command("eval")(eval.evaluate_tracker)
-app.command("pack")(pack.pack)
-app.command("train")(train.train)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
-app.command("convert")(convert.convert)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "track": track.track,
+    "bench": bench.bench,
+    "train": train.train,
+    "eval": eval.evaluate_tracker,
+    "pack": pack.pack,
+    "export": export.export,
+    "convert": convert.convert,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=help_text(_command))(_command)
 app.add_typer(data.app, name="data")

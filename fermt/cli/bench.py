@@ -38,22 +38,27 @@ from .common import Config, Device, JsonOut, Threads, check_inputs_kept, check_o
 
 
 def bench(
-    weights: Annotated[Path | None, typer.Option(help="Weights by fermt.save; speed needs none.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights written by fermt.save; the speed does not depend on them.")
+    ] = None,
     config: Config = "fermt",
     video: Annotated[
-        Path | None, typer.Option(help="Video or folder whose first 20 frames to use, instead of a synthetic pattern.")
+        Path | None,
+        typer.Option(help="Video or folder of images whose first 20 frames are used, instead of a synthetic pattern."),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each way to run.")] = 3.0,
     device: Device = "auto",
     threads: Threads = 0,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure the speed of tracking: the network alone, a whole update, and an update with decoding; batch 1.
+    """Measure the speed of tracking on this machine, one target at a time.
 
-    Frames per second of an update are computed as in the GOT-10k toolkit: the mean of 1/t, without decoding. The ways
-    to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them. On a
-    CPU the last lines name the instruction set and the caches, say how near the packed frame comes to the peak of
-    multiply-adds, and which of its dtypes to use here.
+    The model runs packed in each dtype, and in plain PyTorch. For each, the time of the network alone, of a whole
+    update, and of an update with decoding of its frame is printed. Frames per second are the mean of 1/t, as in the
+    GOT-10k toolkit. On a CPU the last lines have the instruction set, the caches, the share of the peak of
+    multiply-adds that a packed frame reaches, and the dtype to use here.
+
+    `python -m benchmarks.frame`, in the source tree, compares with other runtimes, which take turns with it.
     """
     check_output(json_out, (".json",))
     check_inputs_kept(

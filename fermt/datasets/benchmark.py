@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .folder import DatasetFolder, choose, first_few
+from ..messages import first_few
+from .folder import DatasetFolder, choose
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 from fermt_kernels.files import atomic_write
 
 from ..marks import SOFTWARE
+from .report import check_comparable
 from .scores import Report
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -106,16 +107,9 @@ def plot(reports: Sequence[Report], curve: str, path: str | os.PathLike[str]) ->
 def _checked(reports: Sequence[Report], curve: str) -> Style:
     if curve not in CURVES:
         raise ValueError(f"unknown curve {curve!r}; expected one of {', '.join(CURVES)}")
-    if not reports:
-        raise ValueError("a plot needs at least one report, got none")
-    for what in ("benchmark", "protocol"):
-        found = sorted({getattr(report, what) for report in reports})
-        if len(found) > 1:
-            raise ValueError(f"curves of one {what} can be compared; got {', '.join(found)}")
-    for report in reports:
-        if curve not in report.curves:
-            known = ", ".join(report.curves)
-            raise ValueError(f"protocol {report.protocol!r} has no curve {curve!r}; it has {known}")
+    first = check_comparable(reports)
+    if curve not in first.curves:
+        raise ValueError(f"protocol {first.protocol!r} has no curve {curve!r}; it has {', '.join(first.curves)}")
     return CURVES[curve]
 
 
