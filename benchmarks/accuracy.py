@@ -61,7 +61,7 @@ def follow(sequence: LabeledSequence, taking_part: Sequence[Entry], on_frame: Ca
 def run(
     sequences: Sequence[LabeledSequence], taking_part: Sequence[Entry], console: Console, results: Results
 ) -> dict[str, str]:
-    """Fills in `results` and prints a line a sequence; sequences that failed, with the reason."""
+    """Fills in `results`, printing a line per sequence; returns the reason by sequence for those that failed."""
     failures: dict[str, str] = {}
     frames = 0
     total = sum(len(each.truth) for each in sequences)
@@ -89,15 +89,15 @@ def run(
 
 
 def grouped(texts: Sequence[str], sequences: Sequence[LabeledSequence]) -> dict[str, list[str]]:
-    """Groups by name; BadParameter for one that is not NAME=SEQUENCE,... of sequences that are there."""
-    known = {sequence.name: sequence for sequence in sequences}
+    """Parses groups NAME=SEQUENCE,...; BadParameter for another form, or for a sequence that is not there."""
+    names = [sequence.name for sequence in sequences]
     groups = {}
     for text in texts:
         name, equals, members = text.partition("=")
         if not name or not equals or name == MEAN:
             expected = f"NAME=SEQUENCE,SEQUENCE,..., its name other than {MEAN!r}"
             raise typer.BadParameter(f"group must be {expected}; got {text!r}")
-        groups[name] = names_among(f"group {name}", members, known)
+        groups[name] = names_among(f"group {name}", members, names)
     return groups
 
 
@@ -111,7 +111,7 @@ def read(paths: Sequence[Path], frames: int) -> list[LabeledSequence]:
 
 
 def means(results: Results, groups: Mapping[str, Sequence[str]]) -> Results:
-    """The mean of each group and of all, by tracker; groups are cut to the sequences that are done, empty ones gone."""
+    """Means over each group and over all sequences, by tracker; over those that are done, without empty groups."""
     every = {name: [each for each in names if each in results] for name, names in {**groups, MEAN: [*results]}.items()}
     return {
         name: {tracker: Scores.mean([results[each][tracker] for each in names]) for tracker in results[names[0]]}
@@ -121,7 +121,7 @@ def means(results: Results, groups: Mapping[str, Sequence[str]]) -> Results:
 
 
 def tables(results: Results, averages: Results) -> list[Table]:
-    """One of every sequence, a row each, and one of the means."""
+    """A table with a row for each sequence, and one of the means."""
     trackers, made = list(next(iter(results.values()))), []
     for title, rows in (("Each sequence: AO, SR0.5, AUC", results), ("Means over sequences: AO, SR0.5, AUC", averages)):
         cells = ([name, *("  ".join(f"{x:.3f}" for x in s[:3]) for s in by.values())] for name, by in rows.items())
@@ -132,7 +132,7 @@ def tables(results: Results, averages: Results) -> list[Table]:
 def record(
     taking_part: Sequence[Entry], results: Results, averages: Results, groups: Any, failures: Any, frames: int
 ) -> str:
-    """All of it as JSON."""
+    """The scores and how they were measured, as JSON."""
     return json.dumps(
         {
             "benchmark": "accuracy",

@@ -1,4 +1,4 @@
-"""A long track in one process: its memory, and its speed at the end against that at the start."""
+"""A long track in one process: its memory, and its speed at the start and at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak memory of attention's forward and backward pass at several lengths, each measured in a process of its own.
+"""Peak memory of attention's forward and backward pass at several lengths, each measured in a separate process.
 
 A process rarely gives back what it has held, so that a second measurement in it would show less.
 """

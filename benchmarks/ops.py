@@ -1,4 +1,4 @@
-"""The ops beside every form that PyTorch offers for them on a CPU, and what `auto` takes on each instruction set."""
+"""Times of the ops and of every form of them in PyTorch on a CPU, and what `auto` takes on each instruction set."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from .harness import (
 QUICK = ("mixed B=1 D=16", "cross B=1 D=16", "DAU 128x128 B=1", "linear 768-192 GELU B=1")  # what --quick keeps
 QUICK_SECONDS = 0.1
 PASSES = ("forward", "both")
-# What holds PyTorch, and the libraries that it calls, to the instructions of a CPU that has no more than the named set.
+# Environment variables that limit PyTorch, and the libraries that it calls, to the instructions of a CPU with this set.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-PYTORCH_HELD_TO = {
+LIMITS_OF_PYTORCH = {
     "avx512_vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
     "avx2_vnni": {**AVX2, "ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"},
@@ -125,7 +125,7 @@ def auto_lines(dtypes: list[str], passes: tuple[str, ...], only: str, seconds: f
 
 
 def auto_row(line: dict[str, Any]) -> list[str]:
-    """A row of the table; a kernel that is slower than PyTorch is marked, which auto should not have taken."""
+    """A row of the table, marked if auto has taken a kernel that is slower than PyTorch."""
     slower = " slower" if line["ratio"] < 1 and line["takes"] != "reference" else ""
     words = [str(line[key]) for key in ("case", "isa", "dtype", "pass", "takes", "best")]
     return [*words, f"{line['ratio']:.2f}x{slower}"]
@@ -138,7 +138,7 @@ def report_auto(options: list[str], console: Console, progress: ProgressDisplay)
     """
     lines: list[dict[str, Any]] = []
     for isa in library.supported_isas():
-        variables = {library.ISA_VARIABLE: isa, **PYTORCH_HELD_TO.get(isa, {})}
+        variables = {library.ISA_VARIABLE: isa, **LIMITS_OF_PYTORCH.get(isa, {})}
         printed = in_process("benchmarks.ops", "--isa-rows", *options, **variables)
         lines += [json.loads(line) for line in printed.splitlines()]
         progress.step(f"what auto takes on {isa}")

@@ -1,4 +1,4 @@
-"""A training step of the whole model: ours beside plain PyTorch and torch.compile, its time, its memory, its losses."""
+"""A training step of the whole model, ours and in plain PyTorch and torch.compile: time, memory and losses."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _compiled(model: nn.Module) -> nn.Module:
 
 
 def peak(name: str, config: str, batch: int, dtype: str, device: str) -> float:
-    """MB of a step at its peak, on a CPU above what the process holds before it; in a process of its own."""
+    """MB of a step at its peak, on a CPU beyond what the process held before; measured in a separate process."""
     values = (("--only", name), ("--config", config), ("--batch", str(batch)), ("--peak", dtype), ("--device", device))
     return float(in_process("benchmarks.training", *(text for pair in values for text in pair)))
 

@@ -9,7 +9,7 @@ from typing import Any
 from fermt_kernels import PATTERNS, spec
 
 HEADS = tuple(spec.heads.HEADS)
-_FORMS: dict[str, tuple[Any, str]] = {  # annotation of a field -> what it may be, and in words
+_FORMS: dict[str, tuple[Any, str]] = {  # annotation of a field -> accepted types, and their description
     "tuple[str, ...]": ((list, tuple), "a list of patterns"),
     "str": (str, "text"),
     "bool": (bool, "True or False"),

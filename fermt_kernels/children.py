@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn as nn
 from torch.nn.utils import parametrize
 
-PLAIN = (nn.Conv2d, nn.Linear, nn.Sequential, nn.ReLU, nn.Sigmoid, nn.GELU, nn.Identity)
+PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.Sequential, nn.ReLU, nn.Sigmoid, nn.GELU, nn.Identity)
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -25,5 +25,6 @@ def is_plain(module: nn.Module) -> bool:
     Adapters, quantized or sharded layers and layers with hooks are not plain, and must be called.
     """
     return all(
-        parametrize.type_before_parametrizations(part) in PLAIN and not is_hooked(part) for part in module.modules()
+        parametrize.type_before_parametrizations(part) in PLAIN_LAYERS and not is_hooked(part)
+        for part in module.modules()
     )

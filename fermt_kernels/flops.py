@@ -162,10 +162,10 @@ def _linear_backward(
     weight: tuple,
     gelu: bool,
     dtype: torch.dtype,
-    needed: list[bool],
+    needs_grad: list[bool],
     *args: Any,
     out_shape: Any = None,
     **kwargs: Any,
 ) -> int:
     rows, inputs = x
-    return 2 * linear_macs(rows, inputs, weight[0], products=sum(needed[:2]))
+    return 2 * linear_macs(rows, inputs, weight[0], products=sum(needs_grad[:2]))

@@ -1,4 +1,4 @@
-"""Clocks of a GPU for the harness, runners timed beside one another by each of them, and the table of it."""
+"""Clocks of a GPU for the harness, the timing of runners in turns by each clock, and its table."""
 
 from __future__ import annotations
 
@@ -159,12 +159,12 @@ class Runner(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, clocks: tuple[str, ...]) -> Runner:
-        """One whose call is already there."""
+        """A runner whose call is already built."""
         return cls(lambda: run, clocks)
 
 
 class Machine(NamedTuple):
-    """Where and how long runners are timed; `say` is told what is done."""
+    """The device on which runners are timed, and for how long; `say` prints progress."""
 
     device: str
     say: Say
@@ -257,7 +257,7 @@ def _cell(line: dict[str, Any]) -> str:
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """A markdown table: a row a runner, a column a clock; frames a second for each of its targets, and for all."""
+    """A Markdown table: a row per runner, a column per clock, and frames per second of one and of all targets."""
     found: dict[tuple, dict[str, dict[str, Any]]] = {}
     for line in lines:
         group = tuple(line[name] for name in ("benchmark", "dtype", "batch"))

@@ -1,4 +1,4 @@
-"""Crops of one frame for many targets: ours on the GPU beside OpenCV on the CPU."""
+"""Times of cropping one frame for many targets: ours on the GPU, and OpenCV on the CPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _boxes(height: int, width: int, count: int) -> list[Box]:
 
 
 def measure(machine: Machine) -> Iterator[dict[str, Any]]:
-    """A line a number of targets, runner and clock."""
+    """Yields a line per number of targets, runner and clock."""
     small, device = not machine.on_gpu, machine.device
     (height, width), size = (SMALL_FRAME, SMALL_SIZE) if small else (FRAME, SIZE)
     image = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Parts of the three runs on a GPU, as data: each one's lines, table, launches, and about how long it takes."""
+"""The parts of the three runs on a GPU, as data: lines, table, launches, and the expected time of each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 
 def _machine(machine: Machine, _: Share) -> Iterator[dict[str, Any]]:
-    """What this GPU is, and what it does at best."""
+    """The GPU, its driver and clocks, and its measured peak rates."""
     if not machine.on_gpu:
         yield {"benchmark": "machine", "gpu": "none", "arch": 0, "ceilings": None, "kernels": triton_backend.describe()}
         return
@@ -73,11 +73,11 @@ def compile_all(names: Iterable[str], arch: int, say: clocks.Say) -> Iterator[di
     workers = workers_here()
     for name in names:
         with targeting(arch):
-            needed = [launch for _, launch in distinct(("", launch) for launch in launched(PARTS[name].launch_all))]
-        if needed:
-            say(f"{name}: {len(needed)} kernels, {workers} processes")
-            faults = [reason for reason in warm(needed, arch, workers) if reason]
-            yield {"benchmark": "compile", "of": name, "kernels": len(needed), "faults": faults}
+            launches = [launch for _, launch in distinct(("", launch) for launch in launched(PARTS[name].launch_all))]
+        if launches:
+            say(f"{name}: {len(launches)} kernels, {workers} processes")
+            faults = [reason for reason in warm(launches, arch, workers) if reason]
+            yield {"benchmark": "compile", "of": name, "kernels": len(launches), "faults": faults}
 
 
 def _share(every: list[checks.Check], share: Share) -> Iterator[dict[str, Any]]:

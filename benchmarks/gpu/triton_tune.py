@@ -29,7 +29,7 @@ DTYPES = {2: torch.bfloat16, 4: torch.float32}
 NOW = "as it is"
 SECONDS = 0.2  # for each candidate
 GAIN = 0.99  # of the present time: what takes longer changes nothing
-NEAR = 0.1  # how far results may be from the present sizes': what a wrong sum exceeds, and another order does not
+TOLERANCE = 0.1  # how far results may be from the present sizes': what a wrong sum exceeds, and another order does not
 Choices = Mapping[Entry, Blocks | Tiles]
 Run = Callable[[], object]
 
@@ -100,7 +100,7 @@ def _sample(ready: Ready, on_gpu: bool) -> Sample:
 
 
 def lines(machine: Machine, candidates: Mapping[Entry, tuple[Candidate, ...]] = CANDIDATES) -> Iterator[dict[str, Any]]:
-    """A line a candidate, entry by entry, each beside the best of all entries before; then one of what was chosen."""
+    """Yields a line per candidate, entry by entry, with the best of the entries before; then one with the choices."""
     arch = measured.family(measured.architecture(torch.device(machine.device)))
     chosen: dict[Entry, Blocks | Tiles] = {}
     for entry, listed in candidates.items():
@@ -113,7 +113,7 @@ def lines(machine: Machine, candidates: Mapping[Entry, tuple[Candidate, ...]] = 
                 ready = _by(choices, entry, machine.device, small=not machine.on_gpu)
                 first = first or [result.clone() for result in ready.results]
                 apart = max((a - b).abs().max().item() for a, b in zip(ready.results, first, strict=True))
-                if not apart <= NEAR:
+                if not apart <= TOLERANCE:
                     raise ValueError(f"results are {apart:.3g} from those of the present sizes")
                 samples[name] = _sample(ready, machine.on_gpu)
             except Exception as error:  # too much shared memory, or no way to compile it: a candidate less

@@ -1,4 +1,4 @@
-"""Counts of what ops and launches of a frame must move and compute, and the time that this takes a GPU at least.
+"""Counts bytes and operations of the ops and of a frame's launches, and the least time that a GPU needs for them.
 
 The work of a launch is counted from its arguments. Bytes are those of each region of a tensor that it reads or writes,
 once. Operations are those of the model: what programs compute again because they share rows is counted apart.
@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What a machine does in a second at best, and where the numbers are from."""
+    """The peak rates of a machine, per second, and where the numbers are from."""
 
     bytes: float
     flops: float
@@ -88,7 +88,7 @@ def op_work(case: OpCase, dtype: torch.dtype, both: bool) -> Work:
 
 
 class Counted(NamedTuple):
-    """A launch's kernel, its sizes for people, its work, and FLOPs that its programs repeat, beyond the model's."""
+    """A launch's kernel, its sizes in words, its work, and the FLOPs that its programs repeat, beyond the model's."""
 
     kernel: str
     shape: str
@@ -278,6 +278,6 @@ def joined(launches: Iterable[Launch]) -> Counter[Counted]:
 
 
 def total(kinds: Counter[Counted]) -> Work:
-    """All of it."""
+    """The sum over all launches."""
     works = [[number * count for number in kind.work] for kind, count in kinds.items()]
     return Work(*map(sum, zip(*works, strict=True)))

@@ -18,20 +18,20 @@ __all__ = ["app"]
 
 
 class StoppableGroup(TyperGroup):
-    """Runs subcommands so that SIGINT, SIGTERM and SIGHUP end them alike: tidied up, with status 128 + the signal's.
+    """Runs subcommands so that SIGINT, SIGTERM and SIGHUP end them cleanly, with status 128 + the signal's number.
 
-    What the system refuses ends them with a sentence.
+    An OSError ends them with its message instead of a traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that it cannot print are shown with escapes
+        if isinstance(sys.stdout, io.TextIOWrapper):  # prints names of files that are not UTF-8 with escapes
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with signals.raising():
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise interrupted(error) from error
-        except BrokenPipeError:  # who reads the output has seen enough
+        except BrokenPipeError:  # the reader of the output has closed it, as `head` does
             raise
         except OSError as error:  # a name that is too long, a folder that may not be looked into ...
             raise failed(error) from error

@@ -22,8 +22,8 @@ from ..machine import cache_text, facts, headline, pick_device
 from ..model import FERMT, build_model
 from ..overwrites import Files
 from ..tracking.speed import (
-    PACKED,
     PACKED_FRAME,
+    PACKED_RUNS,
     PROTOCOL,
     WARM_UP,
     Clip,
@@ -32,7 +32,7 @@ from ..tracking.speed import (
     fraction_of_peak,
     measure,
     open_clip,
-    ways,
+    variants,
 )
 from .common import Config, Device, JsonOut, Threads, check_inputs_kept, check_output, console, failed, say
 
@@ -46,7 +46,7 @@ def bench(
         Path | None,
         typer.Option(help="Video or folder of images whose first 20 frames are used, instead of a synthetic pattern."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each way to run.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each form of the model.")] = 3.0,
     device: Device = "auto",
     threads: Threads = 0,
     json_out: JsonOut = None,
@@ -104,23 +104,23 @@ def peaks(device: str) -> dict[str, float]:
     """Measures the FLOP/s of multiply-adds alone, by dtype; none on a GPU or without the compiled library."""
     if device != "cpu" or fk.frame.unavailable_reason(torch.float32, torch.device("cpu"), "cpp") is not None:
         return {}
-    return {str(dtype).removeprefix("torch."): fk.frame.peak_flops(dtype) for dtype in PACKED["cpu"][1]}
+    return {str(dtype).removeprefix("torch."): fk.frame.peak_flops(dtype) for dtype in PACKED_RUNS["cpu"][1]}
 
 
 def measure_all(model: FERMT, clip: Clip, seconds: float) -> list[Speed]:
-    """Measures each way to run the model for about `seconds`; prints the reason for a way that is not possible here."""
+    """Measures each variant for about `seconds`; prints the reason for one that is not possible here."""
     speeds = []
-    for way in ways(model, clip):
+    for variant in variants(model, clip):
         try:
-            with console.status(f"measuring {way.name}, {way.dtype}"):
-                speeds.append(measure(way, clip, seconds))
+            with console.status(f"measuring {variant.name}, {variant.dtype}"):
+                speeds.append(measure(variant, clip, seconds))
         except ValueError as reason:
-            say(f"{way.name}, {way.dtype}: left out, {reason}")
+            say(f"{variant.name}, {variant.dtype}: left out, {reason}")
     return speeds
 
 
 def speed_table(speeds: Sequence[Speed]) -> Table:
-    """A table with a row for each quantity and a column for each way to run the model."""
+    """A table with a row for each quantity and a column for each variant of the model."""
     table = Table(box=box_styles.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("")
     table.add_column("")

@@ -28,7 +28,7 @@ BUILT_IN = "Weights: {name}, {about}."
 DEFAULT_CONFIG = "fermt"  # the configuration of the weights that come with the package
 DATASET_FORM = f"NAME=FOLDER, or NAME alone if {VARIABLE} has its folder"
 
-MOST_THREADS = 1024  # a million would take all memory before anything is said
+MOST_THREADS = 1024  # a million would take all memory before an error
 
 # Options that several commands have.
 Config = Annotated[

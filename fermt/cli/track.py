@@ -161,7 +161,7 @@ def _run(
             stopped = raised
         try:
             pictures.close()
-        except KeyboardInterrupt as raised:  # asked a second time
+        except KeyboardInterrupt as raised:  # a second signal
             stopped = raised
     return file.rows, stopped
 

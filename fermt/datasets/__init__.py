@@ -103,7 +103,7 @@ def open_benchmark(
 ) -> Benchmark:
     """Opens a benchmark by name: got10k, trackingnet, lasot, lasot_ext, nfs, uav123 or otb100.
 
-    Opening lists the sequences and checks that each exists; a sequence is read when it is asked for.
+    Opening lists the sequences and checks that each exists; sequences are read on access.
 
     Args:
         root: the folder of the benchmark; if a part of it is missing, the error shows the expected layout.

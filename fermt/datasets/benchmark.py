@@ -53,7 +53,7 @@ class Benchmark(Protocol):
 
 
 class BenchmarkFolder(DatasetFolder):
-    """A `Benchmark` in a folder. A sequence is read when it is asked for.
+    """A `Benchmark` in a folder. Sequences are read on access.
 
     Args:
         root: the folder.

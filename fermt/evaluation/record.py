@@ -18,7 +18,7 @@ from .results import ResultError, read_result, write_result
 
 RECORD = "run.json"
 # Facts of a run that may change when it is continued.
-FREE = ("weights", "workers", "machine", "numpy", "python")
+MAY_CHANGE = ("weights", "workers", "machine", "numpy", "python")
 TIMES, DECODING = "times", "_decoding.txt"
 
 
@@ -60,7 +60,7 @@ def open_record(folder: Path, names: Sequence[str], run: dict[str, Any], speed: 
         if unknown:
             raise ValueError(
                 f"{str(folder)!r} has results without a {RECORD}, such as that of {unknown[0]!r}, so it "
-                "is not known which run made them: take another folder, or score them as they are with --results"
+                "is unknown which run made them: use another folder, or score them as they are with --results"
             )
     elif differ := _differences(before.run, run):
         raise ValueError(
@@ -121,8 +121,8 @@ def read_speed(folder: Path, names: Sequence[str]) -> Speed:
 
 def clear(folder: Path) -> None:
     """Deletes the files of a run in a folder and nothing else."""
-    for known in list((folder / TIMES).glob(f"*{DECODING}")):
-        for path in _files(folder, known.name.removesuffix(DECODING)):
+    for found in list((folder / TIMES).glob(f"*{DECODING}")):
+        for path in _files(folder, found.name.removesuffix(DECODING)):
             path.unlink(missing_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
 
@@ -145,5 +145,5 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{name} was {before.get(name)!r}, and is to be {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if name not in FREE and before.get(name) != now.get(name)
+        if name not in MAY_CHANGE and before.get(name) != now.get(name)
     ]

@@ -13,10 +13,10 @@ import numpy as np
 from ..datasets.benchmark import Benchmark, TestSequence
 from .protocols import Protocol, find_protocol
 from .results import Result, ResultError, read_result
-from .rules import Kind, RefusedError
+from .rules import FrameKind, RefusedError
 
 INTERVAL = (2.5, 97.5)  # percentiles
-INVALID = (Kind.ABSENT, Kind.UNTRUE, Kind.COVERED)
+INVALID = (FrameKind.ABSENT, FrameKind.INVALID_TRUTH, FrameKind.COVERED)
 # Servers that keep the ground truth of a benchmark.
 SERVERS = {
     "got10k": "http://got-10k.aitestunion.com",

@@ -12,7 +12,7 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska, WebM
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether a part of an MP4, MOV, Matroska, WebM or AVI file is said to end after the file; False for other formats.
+    """Whether an MP4, MOV, Matroska, WebM or AVI file states a size beyond its end; False for other formats.
 
     Raises:
         OSError: the file cannot be read.
@@ -65,7 +65,7 @@ def _matroska_end(file: BinaryIO) -> int:
 
 
 def _vint(file: BinaryIO) -> int | None:
-    """Reads a length of one to eight bytes; None if it stands for one that is not known."""
+    """Reads a length of one to eight bytes; None if there is none, or it says that the length is unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return None

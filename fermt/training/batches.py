@@ -79,7 +79,7 @@ def _free() -> str:
     try:
         usage = shutil.disk_usage("/dev/shm")
     except OSError:
-        return "its size is not known here"
+        return "its size is unknown"
     return f"/dev/shm: {usage.free >> 20} of {usage.total >> 20} MiB free"
 
 

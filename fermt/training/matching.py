@@ -25,7 +25,7 @@ class MatchedFERMT(nn.Module):
 
     Each head has a descriptor of every token and, for each search token, the logit of lying inside the target's box.
     The model's own loss has one positive cell for each pair, which is too little to learn from random weights how to
-    compare tokens; the correspondence of all tokens inside the box is known, and gives a signal for each of them.
+    compare tokens; the correspondence of all tokens in the box gives a signal for each of them.
 
     Args:
         model: the model; its parameters are shared.

@@ -24,7 +24,7 @@ STATES, DAMAGED = "state-*.pt", ".damaged"  # a pattern, and the suffix of state
 WEIGHTS, BEST, METRICS, CONFIG = "weights.safetensors", "best.safetensors", "metrics.csv", "config.json"
 FILES = (WEIGHTS, BEST, METRICS, CONFIG)
 # Settings that may change when a run continues: its length, the machine, and logging.
-FREE = (
+MAY_CHANGE = (
     *("epochs", "roots", "workers", "accumulate", "validation", "validation_pairs", "validate_every"),
     *("log_every", "save_every", "keep", "bad_steps", "tensorboard"),
 )
@@ -110,7 +110,7 @@ def load_state(path: Path, state: Mapping[str, Any], config: TrainConfig, steppe
     """Loads a state, as read from `path`, into `stepper`, whose model and optimizer have the same configuration.
 
     Raises:
-        ValueError: it is of a run whose configuration differs in more than `FREE`.
+        ValueError: it is of a run whose configuration differs in more than `MAY_CHANGE`.
     """
     if reasons := _differences(state["config"], config.to_dict()):
         raise ValueError(
@@ -148,5 +148,5 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return [
         f"{name} was {before.get(name)!r}, and is to be {value!r}"
         for name, value in now.items()
-        if name not in FREE and before.get(name) != value
+        if name not in MAY_CHANGE and before.get(name) != value
     ]

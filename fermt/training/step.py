@@ -59,7 +59,7 @@ class Stepper:
         sums: dict[str, Tensor] = {}
         flaws = torch.zeros(
             2, device=self.world.device
-        )  # parts with boxes without area, with losses that are not finite
+        )  # parts with a box without area, with a loss that is not finite
         for i, batch in enumerate(parts):
             with self._synchronized(last=i == len(parts) - 1):
                 values, flawed = self._backward(batch, len(parts))

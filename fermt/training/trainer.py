@@ -173,7 +173,9 @@ class Trainer:
             if outcome.interrupted:
                 self._save()
                 number = self.stepper.stop.number
-                raise KeyboardInterrupt if number is None else Stopped(number)  # None: another process was asked
+                raise (
+                    KeyboardInterrupt if number is None else Stopped(number)
+                )  # None: the signal went to another process
             if outcome.out_of_time and not last:
                 if self.first:
                     state.export(self.exported, self.folder, best=False)

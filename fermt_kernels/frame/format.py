@@ -61,7 +61,7 @@ class Header:
     dau_hidden: int
     widths: tuple[int, ...]  # of the head's four 3x3 convolutions
     eps: float  # of the layer norms
-    scale: float  # of the scores, in the soft-max
+    scale: float  # of the scores, in the softmax
     template_factor: float  # side of a crop over the square root of the target's area
     search_factor: float
     patterns: tuple[int, ...]  # for each layer, bits: template sees template, search; search sees template, search

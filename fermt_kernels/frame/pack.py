@@ -51,7 +51,7 @@ def pack(
         model: a FERMT, or an object with its `config` and, under the authors' keys, its `state_dict()`; in any float
             dtype.
         dtype: of the matrices: on the CPU torch.float32, torch.bfloat16 or torch.int8; on a GPU torch.float32,
-            torch.bfloat16 or torch.float16. Sums, norms and soft-max are float32. With torch.int8, weights have a scale
+            torch.bfloat16 or torch.float16. Sums, norms and softmax are float32. With torch.int8, weights have a scale
             for each output, tokens a dynamic scale for each token and product, and the head's maps a static scale
             each, from `calibration`; attention is computed in bfloat16, on CPUs without AVX-512-BF16 in float32. int8
             is less accurate: `accuracy` measures it.

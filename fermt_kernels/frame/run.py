@@ -90,7 +90,7 @@ def track_frame(
 
     Returns:
         float32 tensors on the model's device, as its head gives them: `score_map` (B, 1, g, g), `size_map` and
-        `offset_map` (B, 2, g, g), or `prob_tl` and `prob_br` (B, g^2), g = `packed.grid`; and, if asked for, `tokens`
+        `offset_map` (B, 2, g, g), or `prob_tl` and `prob_br` (B, g^2), g = `packed.grid`; and, on request, `tokens`
         (B, g^2, dim), the search region's after the last norm, and `boxes` (B, 5), as `decode` gives them.
 
     Raises:
