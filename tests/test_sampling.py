@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from fermt.config import ModelConfig
 from fermt.data.augment import NONE
 from fermt.data.pairs import Pairs, generator_for
-from fermt.data.sampling import SEQUENCES, UNREADABLE, PairSampler, draw_frames, draw_still
+from fermt.data.sampling import MAX_SEQUENCES, MAX_UNREADABLE, PairSampler, draw_frames, draw_still
 from fermt.data.sequences import Annotation
 from fermt.data.tally import SLOTS, Tally
 from fermt.datasets import open_set
@@ -269,15 +269,15 @@ def test_the_counts_of_workers_are_the_sources() -> None:
 
 def test_a_set_that_is_gone_ends_with_an_error() -> None:
     sampler = PairSampler([Made("gone", broken=range(4))], config=SMALL, pairs=2)
-    with refused(RuntimeError, UNREADABLE, "gone", "it is broken"):
+    with refused(RuntimeError, MAX_UNREADABLE, "gone", "it is broken"):
         sampler.pair(0, 0)
 
 
 def test_broken_images_between_others_are_not_in_a_row() -> None:
     sampler = PairSampler([Made(box=(70.0, 15.0, 12.0, 10.0), broken=[1])], config=SMALL)
-    with refused(RuntimeError, SEQUENCES):
+    with refused(RuntimeError, MAX_SEQUENCES):
         sampler.pair(0, 0)
-    assert sampler.totals()["unreadable images"] > UNREADABLE
+    assert sampler.totals()["unreadable images"] > MAX_UNREADABLE
 
 
 def test_sequences_without_a_pair_are_replaced() -> None:
@@ -288,18 +288,18 @@ def test_sequences_without_a_pair_are_replaced() -> None:
     assert {sampler.pair_and_draw(0, index)[1].sequence for index in range(50)} == {3}
     assert sampler.totals()["sequences without a pair"] > 50
     made.valid[3] = False
-    with refused(RuntimeError, "made", SEQUENCES):
+    with refused(RuntimeError, "made", MAX_SEQUENCES):
         sampler.pair(0, 0)
 
 
 @pytest.mark.parametrize("box", [(20.0, 15.0, 1.9, 40.0), (20.0, 15.0, math.nan, 10.0)])
 def test_boxes_too_small_are_not_drawn(box: tuple[float, ...]) -> None:
-    with refused(RuntimeError, f"'sequences without a pair': {SEQUENCES}"):
+    with refused(RuntimeError, f"'sequences without a pair': {MAX_SEQUENCES}"):
         PairSampler([Made(box=box)], config=SMALL).pair(0, 0)
 
 
 def test_targets_out_of_sight_are_cut_anew_and_given_up() -> None:
-    with refused(RuntimeError, f"'crops cut anew': {5 * SEQUENCES}", f"'crops given up': {SEQUENCES}"):
+    with refused(RuntimeError, f"'crops cut anew': {5 * MAX_SEQUENCES}", f"'crops given up': {MAX_SEQUENCES}"):
         PairSampler([Made(box=(70.0, 15.0, 12.0, 10.0))], config=SMALL).pair(0, 0)
 
 

@@ -172,7 +172,7 @@ class SwappedAttention(nn.Module):
             return self.patterns[self.block if len(self.patterns) > 1 else 0]
         if not 0 <= number < len(self.patterns):
             raise ValueError(
-                f"expected {BLOCK_NUMBER} from 0 to {len(self.patterns) - 1}, a block that swap compared, got {number}; "
+                f"expected {BLOCK_NUMBER} from 0 to {len(self.patterns) - 1}, of the blocks compared, got {number}; "
                 "request one pattern for each block's number (swap(..., pattern=...)), or fk.unswap(model)"
             )
         return self.patterns[number]
