@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fermt.evaluation.metrics import got10k_overlap
 from fermt.images import read_image
 from fermt_kernels.files import atomic_write
 
@@ -45,20 +46,13 @@ def follow(frames: list[np.ndarray], box: np.ndarray, nano: Path) -> np.ndarray:
     return np.stack(found)
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU (N,) of boxes (N, 4) xywh."""
-    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    inside = np.clip(high - low, 0, None).prod(1)
-    return inside / (a[:, 2:].prod(1) + b[:, 2:].prod(1) - inside)
-
-
 def kept(frames: list[np.ndarray], box: np.ndarray, nano: Path) -> np.ndarray | None:
     """The boxes on which both directions agree, NaN where they do not; None if that is too little."""
     forward = follow(frames, box, nano)
     count = len(frames)
     while count >= SHORTEST:
         back = follow(frames[:count][::-1], forward[count - 1], nano)[::-1]
-        agree = overlap(forward[:count], back) >= AGREE
+        agree = got10k_overlap(forward[:count], back) >= AGREE
         if agree[0] and agree.mean() >= SHARE:
             boxes = 0.5 * (forward[:count] + back)
             boxes[0] = box

@@ -273,24 +273,16 @@ DEFAULT_PROTOCOLS = {
 }
 
 
-def protocol_for(benchmark_name: str) -> str:
-    """Returns the name of the protocol of the literature for a data set, which "auto" stands for.
-
-    Raises:
-        ValueError: an unknown data set.
-    """
-    if benchmark_name not in DEFAULT_PROTOCOLS:
-        raise ValueError(f"expected a data set out of {', '.join(DEFAULT_PROTOCOLS)}; got {benchmark_name!r}")
-    return DEFAULT_PROTOCOLS[benchmark_name]
-
-
 def find_protocol(name: str, benchmark_name: str) -> Protocol:
     """Returns the protocol of that name, or "auto", for a data set.
 
     Raises:
         ValueError: an unknown protocol, or "auto" for an unknown data set.
     """
-    name = protocol_for(benchmark_name) if name == "auto" else name
+    if name == "auto":
+        if benchmark_name not in DEFAULT_PROTOCOLS:
+            raise ValueError(f"expected a data set out of {', '.join(DEFAULT_PROTOCOLS)}; got {benchmark_name!r}")
+        name = DEFAULT_PROTOCOLS[benchmark_name]
     if name not in PROTOCOLS:
         raise ValueError(f"expected a protocol out of auto, {', '.join(PROTOCOLS)}; got {name!r}")
     return PROTOCOLS[name].on(benchmark_name)

@@ -13,6 +13,7 @@ import numpy as np
 
 from fermt_kernels.files import atomic_write, delete_leftovers
 
+from ..messages import differences
 from ..textfiles import read_json
 from .results import ResultError, read_result, write_result
 
@@ -62,7 +63,7 @@ def open_record(folder: Path, names: Sequence[str], run: dict[str, Any], speed: 
                 f"{str(folder)!r} has results without a {RECORD}, such as that of {unknown[0]!r}, so it "
                 "is unknown which run made them: use another folder, or score them as they are with --results"
             )
-    elif differ := _differences(before.run, run):
+    elif differ := differences(before.run, run, sorted((before.run.keys() | run.keys()).difference(MAY_CHANGE))):
         raise ValueError(
             f"{str(folder)!r} is of another run ({'; '.join(differ)}): use another folder, start again with --fresh, "
             "or score what is there with --results"
@@ -139,11 +140,3 @@ def digest(path: Path) -> str:
 def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:
     """The files of a sequence: boxes, seconds of tracking, seconds of reading images."""
     return folder / f"{name}.txt", folder / TIMES / f"{name}_time.txt", folder / TIMES / f"{name}{DECODING}"
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return [
-        f"{name} was {before.get(name)!r}, and is to be {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if name not in MAY_CHANGE and before.get(name) != now.get(name)
-    ]

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ..images import SUFFIXES, opencv_name, read_image, select_images
-from .containers import counts_exactly, is_cut_off
+from .containers import count_frames, counts_exactly, is_cut_off
 from .conversion import RepeatCheck, starts_badly
 
 FPS = 30.0  # for sources without a frame rate
@@ -263,7 +263,7 @@ def _check_end(path: Path, frames: int, announced: int) -> None:
     """
     if not _is_short(frames, announced):
         return
-    if is_cut_off(path) or (counts_exactly(path) and _is_short(_packets(path), announced)):
+    if is_cut_off(path) or (counts_exactly(path) and _is_short(count_frames(path, coded=True), announced)):
         raise ValueError(
             f"{str(path)!r} ends after {frames} of the {announced} frames that it announces: it is damaged"
         )
@@ -271,19 +271,6 @@ def _check_end(path: Path, frames: int, announced: int) -> None:
         "%r has %d frames, and announces %d: it may have a longer track of sound, or was cut without encoding it anew",
         str(path), frames, announced,
     )  # fmt: skip
-
-
-def _packets(path: Path) -> int:
-    """The number of coded frames in a file, which are not decoded."""
-    capture, count = cv2.VideoCapture(str(path)), 0
-    try:
-        if not capture.set(cv2.CAP_PROP_FORMAT, -1):
-            return 0
-        while capture.grab():
-            count += 1
-    finally:
-        capture.release()
-    return count
 
 
 def _natural(path: Path) -> tuple[list[list[tuple[int, str]]], list[tuple[int, str]], Path]:

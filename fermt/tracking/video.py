@@ -16,6 +16,7 @@ import numpy as np
 from fermt_kernels.files import atomic_path
 
 from ..images import opencv_name
+from .containers import count_frames
 from .target import Track
 
 # RGB, in the order of targets: distinct, and visible on dark and light images.
@@ -78,7 +79,7 @@ class VideoWriter:
         with self._stack:
             self._writer.release()
             self._writer = None
-            found = _count_frames(self._temporary)
+            found = count_frames(self._temporary)
             if found != self._frames:
                 raise OSError(
                     f"the video {str(self.path)!r} was not written: {found} of its {self._frames} frames can be read "
@@ -111,15 +112,6 @@ class VideoWriter:
             raise ValueError(f"a video's frames must be of one size, {self._size}; got {size}")
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self._frames += 1
-
-
-def _count_frames(path: Path) -> int:
-    """The number of frames that can be read from a video."""
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    return count
 
 
 def nearest_rate(fps: float) -> float:

@@ -143,13 +143,9 @@ def _crops(op: str, packed: PackedModel | CudaPackedModel, crops: Tensor, size_n
             f"{op}: crops must have shape (B, {size}, {size}, 3) or ({size}, {size}, 3), got {tuple(crops.shape)}"
         )
     if crops.device.type != "cpu" and crops.device != packed.device:
-        raise ValueError(f"{op}: crops must be on {_crop_devices(packed)}, got {crops.device}")
+        where = "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
+        raise ValueError(f"{op}: crops must be on {where}, got {crops.device}")
     return crops
-
-
-def _crop_devices(packed: PackedModel | CudaPackedModel) -> str:
-    """The devices on which crops may be, in words."""
-    return "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
 
 
 def _check_caches(packed: PackedModel | CudaPackedModel, caches: Tensor | Sequence[Tensor], batch: int) -> None:
