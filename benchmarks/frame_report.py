@@ -217,8 +217,8 @@ class Bench:
             )
         self.console.print(made)
         if "of FMA peak" in SHOWN[name]:
-            known = (f"{dtype_name(dtype)} {peak / 1e9:.0f} GFLOP/s" for dtype, peak in self.peaks.items())
-            self.say(f"FMA peak, highest so far: {', '.join(known)}")
+            peaks = (f"{dtype_name(dtype)} {peak / 1e9:.0f} GFLOP/s" for dtype, peak in self.peaks.items())
+            self.say(f"FMA peak, highest so far: {', '.join(peaks)}")
         if name == QUIET_TABLE:
             seconds_of = {dtype_name(r.dtype): timings[who].median for who, r in passed.items() if r.macs}
             if not {*EXACT_DTYPES}.isdisjoint(seconds_of):

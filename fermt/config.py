@@ -94,9 +94,9 @@ class ModelConfig:
         """Makes a configuration from the result of `to_dict`; TypeError or ValueError if it is none."""
         if not isinstance(values, dict):
             raise TypeError(f"a configuration must be a dictionary of its fields, got {values!r:.80}")
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown configuration fields {unknown}; expected some of {sorted(known)}")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise ValueError(f"unknown configuration fields {unknown}; expected some of {sorted(names)}")
         return cls(**values)
 
 

@@ -16,7 +16,7 @@ from .messages import first_few
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 JPEG, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"  # markers: start of a file, of its pixels, and its end
 PNG, PNG_END = b"\x89PNG", b"IEND"
-EXIF, ORIENTATION, UPRIGHT = b"Exif\0\0", 0x0112, (0, 1)  # 0: not known
+EXIF, ORIENTATION, UPRIGHT = b"Exif\0\0", 0x0112, (0, 1)  # 0: unknown
 TIFF = (b"II*\0", b"MM\0*")  # starts of files
 PAGED = (*TIFF, b"II+\0", b"MM\0+")  # with those of BigTIFF
 HEAD = 4096  # bytes in which a file says that it is animated

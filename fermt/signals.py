@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: SIGINT (Ctrl-C), SIGTERM (docker stop, SLURM) and SIGHUP (a closed terminal)."""
+"""Signals to stop a process: SIGINT (Ctrl-C), SIGTERM (docker stop, SLURM) and SIGHUP (a closed terminal)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPEAT = 1.0  # seconds in which the same request may come again: `timeout` and 
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to stop. `number` is the signal's."""
+    """A signal to stop has arrived. `number` is the signal's."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -28,7 +28,7 @@ def exit_status(error: KeyboardInterrupt) -> int:
 
 
 class StopRequest:
-    """Whether a signal has asked this process to stop; see `deferred`."""
+    """Whether a signal to stop has arrived; see `deferred`."""
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the first signal

@@ -225,9 +225,9 @@ def _computed_pattern(
                 for size, case in zip(sizes, cases, strict=True)
             ]
             reason = difference(bare, replacement, cases + (more if TEMPLATE_GRID[0] in arguments else []))
-            return (candidate, "") if reason is None else ("", f"it computes no attention that is known; {reason}")
+            return (candidate, "") if reason is None else ("", f"it computes none of the supported patterns; {reason}")
         reasons.append(f"{candidate!r}: {reason}")
-    return "", "it computes no attention that is known; " + reasons[0]
+    return "", "it computes none of the supported patterns; " + reasons[0]
 
 
 def _swap_unit(model: nn.Module, name: str, module: nn.Module, backend: str) -> Replacement:

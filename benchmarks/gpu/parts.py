@@ -189,11 +189,11 @@ RUNS = {
 
 def estimate(names: Iterable[str], cores: int) -> tuple[str, float]:
     """A table of what these parts would compile and of how long they take on a GPU's machine, and the seconds."""
-    rows, known, total = [], set[str](), 0.0
+    rows, compiled, total = [], set[str](), 0.0
     for name in ("machine", *names):
-        part, before = PARTS[name], len(known)
-        known |= {repr(source) for source, _ in distinct(("", launch) for launch in launched(part.launch_all))}
-        new = len(known) - before
+        part, before = PARTS[name], len(compiled)
+        compiled |= {repr(source) for source, _ in distinct(("", launch) for launch in launched(part.launch_all))}
+        new = len(compiled) - before
         seconds = new * KERNEL_SECONDS / max(1, cores - 1) + part.seconds
         total += seconds
         rows.append([name, str(new), f"{seconds:.0f}", f"{part.most:.0f}"])

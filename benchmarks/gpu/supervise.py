@@ -94,7 +94,7 @@ class Results:
         ceilings = Ceilings(**about["ceilings"]) if about.get("ceilings") else H200
         text = [
             f"# On a GPU: {self.run}",
-            f"{about.get('gpu', 'GPU not known yet')}; {about.get('kernels', '')}; torch {about['torch']}, "
+            f"{about.get('gpu', 'unknown GPU')}; {about.get('kernels', '')}; torch {about['torch']}, "
             f"Python {about['python']}, {about['cpu']}, {about['cores']} cores, {about['system']}; "
             f"commit {about['commit'] or 'unknown'}, {about['date']}; "
             f"{duration(time.monotonic() - self.began)} so far.",

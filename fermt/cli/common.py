@@ -71,19 +71,19 @@ class Dataset(NamedTuple):
         return Files(self.place, suffixes) if self.place else None
 
 
-def parse_dataset(text: str, known: Collection[str]) -> Dataset:
+def parse_dataset(text: str, allowed: Collection[str]) -> Dataset:
     """Parses NAME or NAME=FOLDER; typer.BadParameter if the form or the name is wrong."""
     name, equals, folder = text.partition("=")
     if not name or bool(equals) != bool(folder):
         raise typer.BadParameter(f"--dataset: expected {DATASET_FORM}; got {text!r}")
-    check_choice("dataset", name, known)
+    check_choice("dataset", name, allowed)
     return Dataset(name, Path(folder) if folder else None)
 
 
-def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raises typer.BadParameter unless `value` is one of `known`."""
-    if value not in known:
-        raise typer.BadParameter(f"{option} must be one of {', '.join(filter(None, known))}; got {value!r}")
+def check_choice(option: str, value: str, allowed: Collection[str]) -> None:
+    """Raises typer.BadParameter unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise typer.BadParameter(f"{option} must be one of {', '.join(filter(None, allowed))}; got {value!r}")
 
 
 def check_output(path: Path | None, suffixes: Sequence[str]) -> None:

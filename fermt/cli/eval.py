@@ -95,12 +95,12 @@ def evaluate_tracker(
     """
     check_output(json_out, (".json",))
     check_output(plot, SUFFIXES)
-    for option, value, known in (
+    for option, value, allowed in (
         ("protocol", protocol, ("auto", *PROTOCOLS)),
         ("dtype", dtype, ("", *DTYPES)),
         ("curve", curve, CURVES),
     ):
-        check_choice(option, value, known)
+        check_choice(option, value, allowed)
     chosen = parse_dataset(dataset, BENCHMARKS)
     if (weights is None) == (not results):
         raise typer.BadParameter("give --weights FILE to run a tracker, or --results DIR to score one; not both")

@@ -140,8 +140,8 @@ def _read_names(listed: Sequence[str], path: Path) -> set[str]:
         if beyond:
             raise ValueError(f"{str(path)!r}: expected indices below {len(listed)}, got {first_few(beyond)}")
         return {listed[int(line)] for line in lines}
-    known = set(listed)
-    unknown = [line for line in lines if line not in known]
+    names = set(listed)
+    unknown = [line for line in lines if line not in names]
     if unknown:
         example = f" such as {listed[0]!r}" if listed else ""
         raise ValueError(

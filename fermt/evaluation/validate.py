@@ -37,7 +37,7 @@ def check_archive(path: Path, benchmark_name: str, benchmark: Benchmark | None =
         path: the archive.
         benchmark_name: a key of `SUBMISSIONS`.
         benchmark: the data, for names of sequences, numbers of frames and first boxes; without it, only names are
-            checked, if they are known.
+            checked, if the benchmark numbers them.
 
     Raises:
         FileNotFoundError: there is no such file.

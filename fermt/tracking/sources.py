@@ -163,7 +163,7 @@ class PyAVFile(Source):
         import av
 
         if not hasattr(av.VideoFrame, "rotation"):
-            raise ValueError(f"PyAV {av.__version__} does not tell how a video is turned; expected a newer one")
+            raise ValueError(f"PyAV {av.__version__} does not say how a video is rotated; expected a newer one")
         self.name, self._from, self._errors = name or source, source, (av.error.FFmpegError,)
         try:
             with av.open(source) as container:

@@ -42,7 +42,7 @@ def starts_of(boxes: Sequence[str]) -> Iterator[Start]:
 def read_starts(path: Path, named: int = 0) -> list[Start]:
     """Reads targets from a file: x,y,w,h or frame,id,x,y,w,h a line, or results of `fermt track` (.csv, .jsonl).
 
-    A header line names the columns, of which x, y, w and h are needed; others are ignored. Of results, which have a
+    A header line names the columns; x, y, w and h are required, unknown ones are ignored. Of results, which have a
     score, each target's first line is used. Blank lines and lines that begin with # are skipped.
 
     Args:

@@ -72,8 +72,8 @@ def pack(
             raise ValueError(f"pack: calibration goes with torch.int8 only, got dtype {dtype}")
         return for_device(folded, dtype, folded.device)
     if dtype not in DTYPES:
-        known = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
-        raise TypeError(f"pack: dtype must be one of {known}; got {dtype!r}")
+        allowed = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
+        raise TypeError(f"pack: dtype must be one of {allowed}; got {dtype!r}")
     largest = max(folded.config.dim, *folded.widths)
     if dtype == torch.int8 and largest > MAX_INT8_CHANNELS:
         raise ValueError(f"pack: in int8 a convolution has at most {MAX_INT8_CHANNELS} channels, got {largest}")

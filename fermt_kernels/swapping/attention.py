@@ -51,7 +51,7 @@ class SwappedAttention(nn.Module):
         num_template: template tokens, or None for all.
         backend: as of `attention_packed`.
         ignored: names that the caller of `swap` knows to change nothing.
-        one_for_all: whether one pattern was asked for, which then is that of any block's number.
+        one_for_all: whether one pattern was requested for all blocks, whatever their number.
     """
 
     qkv: nn.Module

@@ -123,9 +123,8 @@ def _signature(module: nn.Module, ignore: Collection[str]) -> str | None:
     understood = {*SUPPORTED_ARGUMENTS, *UNSUPPORTED_ARGUMENTS, *ignore}
     unknown = [parameter.name for parameter in parameters[1:] if parameter.name not in understood]
     if unknown:
-        return (
-            f"its forward takes {', '.join(unknown)}, which is not understood (known: {', '.join(SUPPORTED_ARGUMENTS)})"
-        )
+        supported = ", ".join(SUPPORTED_ARGUMENTS)
+        return f"its forward takes {', '.join(unknown)}, which is not understood (supported: {supported})"
     names = [parameter.name for parameter in parameters]
     if any(side in names for side in TEMPLATE_GRID) and not all(side in names for side in TEMPLATE_GRID):
         return f"its forward takes only some of {', '.join(TEMPLATE_GRID)}"
