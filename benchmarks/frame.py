@@ -39,9 +39,9 @@ from .harness import (
 )
 from .peers import COMPILED_PEERS, PEERS, MakeFrame, Peer, PeerMissingError, cached_frame, on_backend, whole_frame
 
-CALIBRATION = 8  # frames of the clip on which int8 is calibrated
+CALIBRATION_FRAMES = 8  # frames of the clip on which int8 is calibrated
 QUICK_TABLES, QUICK_SECONDS = "cached,tracking", 0.3
-PREPARING = 10.0  # seconds: packing, calibration and float64, and the export of a table's peers
+PREPARATION_SECONDS = 10.0  # packing, calibration and float64, and the export of a table's peers
 PACKED = (torch.float32, torch.bfloat16, torch.int8)
 LOADED_TABLE = "loaded"
 DEFAULT_TABLES = [name for name in TITLES if name != LOADED_TABLE]
@@ -175,12 +175,11 @@ def main(
         names = [*([] if QUIET_TABLE in names else [QUIET_TABLE]), *names, LOADED_TABLE]
     batches = [int(size) for size in (batch or ("1" if quick else "1,2,4,8")).split(",")]
     runners = len(PACKED) + len(PEERS) + (len(COMPILED_PEERS) if compiled else 0)
-    progress = start_progress(
-        f"a frame of {config}: {', '.join(names)}", len(names) + 1, (PREPARING + runners * seconds) * len(names)
-    )
+    expected = (PREPARATION_SECONDS + runners * seconds) * len(names)
+    progress = start_progress(f"a frame of {config}: {', '.join(names)}", len(names) + 1, expected)
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
-    images = list(islice(open_source(CLIP), 1 + max(batches) + CALIBRATION))
+    images = list(islice(open_source(CLIP), 1 + max(batches) + CALIBRATION_FRAMES))
     every = take_scene(model.config, images)
     scenes = every.first(max(batches))
     scene = scenes.first(1)

@@ -35,7 +35,7 @@ from .harness import (
     table,
 )
 
-QUICK = ("mixed B=1 D=16", "cross B=1 D=16", "DAU 128x128 B=1", "linear 768-192 GELU B=1")  # what --quick keeps
+QUICK_CASES = ("mixed B=1 D=16", "cross B=1 D=16", "DAU 128x128 B=1", "linear 768-192 GELU B=1")  # what --quick keeps
 QUICK_SECONDS = 0.1
 PASSES = ("forward", "both")
 # Environment variables that limit PyTorch, and the libraries that it calls, to the instructions of a CPU with this set.
@@ -183,7 +183,7 @@ def main(
     console, about = Console(width=max(Console().width, 112)), facts()
     console.print(headline(about), highlight=False)
     wanted = {
-        op: [case for case in every if only in case.name and (not quick or case.name in QUICK)]
+        op: [case for case in every if only in case.name and (not quick or case.name in QUICK_CASES)]
         for op, (every, _) in cases.OPS.items()
     }
     rows = sum(map(len, wanted.values())) * len(chosen)

@@ -19,7 +19,7 @@ PNG, PNG_END = b"\x89PNG", b"IEND"
 EXIF, ORIENTATION, UPRIGHT = b"Exif\0\0", 0x0112, (0, 1)  # 0: unknown
 TIFF = (b"II*\0", b"MM\0*")  # starts of files
 PAGED = (*TIFF, b"II+\0", b"MM\0+")  # with those of BigTIFF
-HEAD = 4096  # bytes in which a file says that it is animated
+HEADER_BYTES = 4096  # bytes in which a file says that it is animated
 
 logger = logging.getLogger(__name__)
 _said: set[str] = set()  # kinds of remarks that this process has logged
@@ -107,7 +107,7 @@ def exif_orientation(data: bytes) -> int:
 
 def _orientation_at(data: bytes) -> tuple[int, Literal["little", "big"]]:
     """Where the two bytes of a JPEG's or TIFF's orientation are, and their order; 0 if there are none."""
-    start = 0 if data.startswith(TIFF) else data.find(EXIF, 0, HEAD) + len(EXIF)
+    start = 0 if data.startswith(TIFF) else data.find(EXIF, 0, HEADER_BYTES) + len(EXIF)
     if start and (not data.startswith(JPEG) or start < len(EXIF)):
         return 0, "big"
 
@@ -179,8 +179,9 @@ def _truncated(data: bytes) -> str:
 
 def _pages(path: Path, data: bytes) -> int:
     """The number of pages or pictures in a TIFF, or in an animated WebP or PNG; 1 for other files."""
-    animated = b"ANIM" in data[:64] if data.startswith(b"RIFF") else data.startswith(PNG) and b"acTL" in data[:HEAD]
-    if not (data.startswith(PAGED) or animated):
+    animated_webp = data.startswith(b"RIFF") and b"ANIM" in data[:64]
+    animated_png = data.startswith(PNG) and b"acTL" in data[:HEADER_BYTES]
+    if not (data.startswith(PAGED) or animated_webp or animated_png):
         return 1
     try:
         return int(cv2.imcount(opencv_name(str(path))))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-REPEAT = 1.0  # seconds in which the same request may come again: `timeout` and SLURM signal a process and its group
+REPEAT_INTERVAL = 1.0  # seconds; `timeout` and SLURM signal a process, then its group
 
 
 class Stopped(KeyboardInterrupt):
@@ -54,7 +54,8 @@ def raising() -> Iterator[None]:
 def deferred() -> Iterator[StopRequest]:
     """Collects requests to stop in this context, so that the work at hand can be finished.
 
-    A second request, more than `REPEAT` seconds after the first, has the effect that it has outside the context.
+    A second request, more than `REPEAT_INTERVAL` seconds after the first, has the effect that it has outside the
+    context.
     """
     request = StopRequest()
 
@@ -97,7 +98,7 @@ def _handled(first: Callable[[int], None]) -> Iterator[None]:
         elif not came:
             came.append(time.monotonic())
             first(number)
-        elif time.monotonic() - came[0] > REPEAT:
+        elif time.monotonic() - came[0] > REPEAT_INTERVAL:
             _as_before(before[signal.Signals(number)], number, frame)
 
     try:

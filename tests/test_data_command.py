@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fermt.cli import app
-from fermt.data.preview import AUGMENTATIONS, EXAMPLES, GREEN
+from fermt.data.preview import AUGMENTATIONS, BOX_COLOR, EXAMPLES
 from fermt.data.sequences import Annotation
 from fermt.datasets import GENERATED
 from fermt.tracking.sheet import GAP
@@ -48,7 +48,7 @@ def test_a_sheet_of_pairs(root: Path, tmp_path: Path) -> None:
     assert f"5 pairs in {out}" in printed.replace("\n", "")
     for cell in cells(out, 2, 5):
         search = cell[:, 128:]
-        assert (search == GREEN).all(axis=2).sum() > 50  # the box
+        assert (search == BOX_COLOR).all(axis=2).sum() > 50  # the box
         assert cell[128:, :128].min() < 100  # words
     assert sorted(tmp_path.iterdir()) == [root, out]
 
@@ -122,7 +122,7 @@ def test_what_a_newcomer_gets_wrong(root: Path, tmp_path: Path) -> None:
         ((), "Missing option '--dataset'"),
         (("--dataset", "got", *out), "dataset must be one of got10k, lasot"),
         (("--dataset", "got10k=", *out), "--dataset: expected NAME=FOLDER, or NAME alone"),
-        (("--dataset", "got10k", *out), "got10k needs its folder: --dataset got10k=FOLDER"),
+        (("--dataset", "got10k", *out), "no folder is given for got10k: expected --dataset got10k=FOLDER"),
         (("--dataset", f"synthetic={root}", *out), "synthetic has no root; got"),
         (("--dataset", f"got10k={tmp_path}", *out), "Expected layout of the root"),
         ((*got, "--out", tmp_path / "a.jpg"), "expected a name that ends in .png"),

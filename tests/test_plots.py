@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fermt.evaluation.plots import COLORS, CURVES, DASHES, INSTALL, SUFFIXES, plot
+from fermt.evaluation.plots import COLORS, CURVES, DASHES, INSTALL_HINT, SUFFIXES, plot
 from fermt.evaluation.scores import Report
 
 from .support.errors import refused
@@ -129,7 +129,7 @@ def test_without_matplotlib_the_extra_is_named(
     reports: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with refused(ImportError, INSTALL):
+    with refused(ImportError, INSTALL_HINT):
         plot(reports, "success", tmp_path / "curve.png")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fermt.config import ModelConfig
-from fermt.data.augment import NONE
+from fermt.data.augment import NO_AUGMENTATION
 from fermt.data.pairs import Pairs, generator_for
 from fermt.data.sampling import MAX_SEQUENCES, MAX_UNREADABLE, PairSampler, draw_frames, draw_still
 from fermt.data.sequences import Annotation
@@ -165,12 +165,12 @@ def test_a_still_image_is_its_own_pair() -> None:
     rng = np.random.default_rng(0)
     assert draw_still(np.array([0, 1], bool), 1, rng) == (1, 1)
     assert draw_still(np.zeros(3, bool), 1, rng) is None
-    sampler = PairSampler([Made(frames=1, is_video=False)], config=SMALL, augmentation=NONE)
+    sampler = PairSampler([Made(frames=1, is_video=False)], config=SMALL, augmentation=NO_AUGMENTATION)
     assert sampler.pair_and_draw(0, 0)[1][2:] == (0, 0)
 
 
 def test_a_pair_shows_the_frames_that_it_names() -> None:
-    sampler = PairSampler([Made(frames=250)], config=SMALL, augmentation=NONE, seed=1)
+    sampler = PairSampler([Made(frames=250)], config=SMALL, augmentation=NO_AUGMENTATION, seed=1)
     for index in range(20):
         pair, draw = sampler.pair_and_draw(0, index)
         assert 0 < draw.search - draw.template <= 200
@@ -184,7 +184,7 @@ def test_a_pair_shows_the_frames_that_it_names() -> None:
 
 def shares(weights: list[float] | None, n: int = 3000) -> np.ndarray:
     sets = [Made("long", 40, 12), Made("short", 2, 3), Made("still", 7, 1, is_video=False)]
-    sampler = PairSampler(sets, weights, SMALL, pairs=n, augmentation=NONE)
+    sampler = PairSampler(sets, weights, SMALL, pairs=n, augmentation=NO_AUGMENTATION)
     places = [sampler.pair_and_draw(0, index)[1].set for index in range(n)]
     return np.bincount(places, minlength=3) / n
 
@@ -197,7 +197,7 @@ def test_sets_are_drawn_by_their_weights(weights: list[float] | None) -> None:
 
 
 def test_sequences_are_drawn_equally() -> None:
-    sampler = PairSampler([Made(sequences=5)], config=SMALL, augmentation=NONE)
+    sampler = PairSampler([Made(sequences=5)], config=SMALL, augmentation=NO_AUGMENTATION)
     counts = np.bincount([sampler.pair_and_draw(0, index)[1].sequence for index in range(2000)])
     assert (np.abs(counts - 400) < 5 * math.sqrt(400 * 0.8)).all()
 
@@ -225,7 +225,7 @@ def test_what_is_refused(arguments: dict[str, object], values: tuple[object, ...
 
 def test_broken_images_are_replaced_from_the_same_set(caplog: pytest.LogCaptureFixture) -> None:
     sets = [Made("whole"), Made("half", 8, 2, broken=range(4))]
-    sampler = PairSampler(sets, config=SMALL, augmentation=NONE, pairs=1000)
+    sampler = PairSampler(sets, config=SMALL, augmentation=NO_AUGMENTATION, pairs=1000)
     draws = [sampler.pair_and_draw(0, index)[1] for index in range(1000)]
     assert {draw.sequence for draw in draws if draw.set == 1} == {4, 5, 6, 7}
     assert abs(sum(draw.set for draw in draws) - 500) < 5 * math.sqrt(250)
@@ -258,7 +258,7 @@ def test_damaged_files_are_reported_once_by_all_workers(tmp_path: Path, capfd: p
 
 
 def test_the_counts_of_workers_are_the_sources() -> None:
-    sampler = PairSampler([Made(broken=[2])], config=SMALL, augmentation=NONE, pairs=60)
+    sampler = PairSampler([Made(broken=[2])], config=SMALL, augmentation=NO_AUGMENTATION, pairs=60)
     epoch(DataLoader(Pairs(sampler, 0), batch_size=5, num_workers=2))
     by_workers = sampler.totals()["unreadable images"]
     assert by_workers > 0
@@ -284,7 +284,7 @@ def test_sequences_without_a_pair_are_replaced() -> None:
     made = Made(sequences=4)
     made.valid[:3] = False
     made.valid[0, 5] = True
-    sampler = PairSampler([made], config=SMALL, augmentation=NONE)
+    sampler = PairSampler([made], config=SMALL, augmentation=NO_AUGMENTATION)
     assert {sampler.pair_and_draw(0, index)[1].sequence for index in range(50)} == {3}
     assert sampler.totals()["sequences without a pair"] > 50
     made.valid[3] = False

@@ -15,8 +15,8 @@ from .work import Ceilings
 
 L2_BYTES = 256 << 20  # more than any L2
 WARM_UP = 5  # calls that are not counted: torch.compile records its graphs in the first ones
-BURST = 10  # calls of a cold sample
-SPIN = 0.2  # seconds that a GPU works before it is timed, for its clock to rise
+COLD_CALLS = 10  # calls of a cold sample
+SPIN_SECONDS = 0.2  # seconds that a GPU works before it is timed, for its clock to rise
 Run = Callable[[], object]
 Say = Callable[[str], object]
 
@@ -33,7 +33,7 @@ def cold(case: Case) -> Sample:
     flush = torch.empty(L2_BYTES, dtype=torch.int8, device="cuda")
 
     def sample() -> float:
-        pairs = [(_event(), _event()) for _ in range(BURST)]
+        pairs = [(_event(), _event()) for _ in range(COLD_CALLS)]
         for begin, end in pairs:
             flush.zero_()
             begin.record()
@@ -190,7 +190,7 @@ def timed(
 
 
 def _spin(run: Run) -> None:
-    until = time.perf_counter() + SPIN
+    until = time.perf_counter() + SPIN_SECONDS
     while time.perf_counter() < until:
         run()
         torch.cuda.synchronize()

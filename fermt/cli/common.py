@@ -18,7 +18,7 @@ from .. import checkpoints
 from ..config import CONFIGS
 from ..model import FERMT, build_model
 from ..overwrites import Files, Place, check_overwrites
-from ..roots import VARIABLE, roots
+from ..roots import ROOTS_VARIABLE, no_folder, roots
 from ..signals import exit_status
 from ..weights import DEFAULT, SHIPPED
 
@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 UNTRAINED = "No weights for {config}: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 BUILT_IN = "Weights: {name}, {about}."
 DEFAULT_CONFIG = "fermt"  # the configuration of the weights that come with the package
-DATASET_FORM = f"NAME=FOLDER, or NAME alone if {VARIABLE} has its folder"
+DATASET_FORM = f"NAME=FOLDER, or NAME alone if {ROOTS_VARIABLE} has its folder"
 
 MOST_THREADS = 1024  # a million would take all memory before an error
 
@@ -61,9 +61,7 @@ class Dataset(NamedTuple):
     def root(self) -> Path:
         """The folder given, or the one in the environment; ValueError if there is neither."""
         if self.place is None:
-            raise ValueError(
-                f"{self.name} needs its folder: --dataset {self.name}=FOLDER, or {VARIABLE}={self.name}=FOLDER"
-            )
+            raise no_folder([self.name])
         return self.place
 
     def files(self, suffixes: Collection[str]) -> Files | None:

@@ -18,7 +18,7 @@ from .tally import Tally
 
 MAX_GAP = 200  # frames between template and search region
 PAIRS = 60_000  # per epoch, as in the paper
-SMALLEST = 2.0  # pixels a side of a usable box
+MIN_BOX_SIDE = 2.0  # pixels a side of a usable box
 MAX_SEQUENCES = 100  # tried for a pair
 MAX_CROPS = 5  # tried in a sequence
 MAX_UNREADABLE = 10  # consecutive unreadable images after which sampling stops
@@ -176,4 +176,4 @@ def draw_still(usable: np.ndarray, max_gap: int, generator: np.random.Generator)
 def _usable(annotation: Annotation) -> np.ndarray:
     boxes, valid = annotation
     with np.errstate(invalid="ignore"):
-        return valid & (boxes[:, 2:] >= SMALLEST).all(axis=1)
+        return valid & (boxes[:, 2:] >= MIN_BOX_SIDE).all(axis=1)

@@ -16,7 +16,7 @@ from .report import check_comparable
 from .scores import Report
 
 SUFFIXES = (".png", ".svg", ".pdf")
-INSTALL = "plots need Matplotlib: pip install 'fermt-kernels[eval]'"
+INSTALL_HINT = "plots need Matplotlib: pip install 'fermt-kernels[eval]'"
 # Okabe and Ito's palette for color-blind readers, without yellow; dashes distinguish the lines in gray.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -76,7 +76,7 @@ def plot(reports: Sequence[Report], curve: str, path: str | os.PathLike[str]) ->
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise ImportError(INSTALL_HINT) from error
     scored = sorted(((_score(report, style), report) for report in reports), key=lambda pair: pair[0], reverse=True)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..messages import first_few
 from .scores import Report, Score
 
-FPS = "fps: the mean of 1 / t over all frames, with first ones, as in the GOT-10k toolkit: short times weigh most"
+FPS_RULE = "fps: the mean of 1 / t over all frames, with first ones, as in the GOT-10k toolkit: short times weigh most"
 
 
 def table(*reports: Report) -> Table:
@@ -73,7 +73,7 @@ def notes(report: Report) -> list[str]:
         f"{len(report.sequences)} sequences{repeated}, {report.frames} frames counted, "
         f"{report.invalid} frames invalid{resampled}",
         *report.policy,
-        *([] if report.fps is None else [FPS]),
+        *([] if report.fps is None else [FPS_RULE]),
     ]
 
 

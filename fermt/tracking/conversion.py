@@ -25,7 +25,7 @@ for _ in range(int(sys.argv[2])):
     if not capture.read()[0]:
         break
 """
-AHEAD = 64  # frames
+FRAMES_AHEAD = 64  # frames
 ROW_STEP = 61  # distance of the rows that are compared first
 
 
@@ -91,5 +91,5 @@ class RepeatCheck:
         self._previous = image
         if not repeat or number < self._checked or (self._live and number != 1):
             return False
-        self._checked = 2 if self._live else 2 * number + AHEAD
+        self._checked = 2 if self._live else 2 * number + FRAMES_AHEAD
         return conversion_fails(self._source, self._checked)

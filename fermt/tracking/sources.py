@@ -19,8 +19,9 @@ from ..images import SUFFIXES, opencv_name, read_image, select_images
 from .containers import count_frames, counts_exactly, is_cut_off
 from .conversion import RepeatCheck, starts_badly
 
-FPS = 30.0  # for sources without a frame rate
-TOLERANCE = 0.01  # share of the announced frames that may be missing without a remark; containers estimate their number
+DEFAULT_FPS = 30.0  # for sources without a frame rate
+# Share of the announced frames that may be missing without a remark; containers estimate their number.
+MISSING_TOLERANCE = 0.01
 PASSWORD = re.compile(r"(?<=://)[^/@]*@")  # in a URL
 NOT_CONVERTED = (
     f"OpenCV {cv2.__version__} cannot convert the frames of {{!r}}, which are interlaced: pip install av (PyAV, which "
@@ -39,7 +40,7 @@ class Source:
 
     name = ""
     count = 0
-    fps = FPS
+    fps = DEFAULT_FPS
 
     def __iter__(self) -> Iterator[np.ndarray]:
         raise NotImplementedError
@@ -76,7 +77,7 @@ class _Captured(Source):
         opened = self._capture.isOpened()
         count, fps = (self._capture.get(key) if opened else 0.0 for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
         self.count = int(count) if math.isfinite(count) and count > 0 else 0
-        self.fps = fps if math.isfinite(fps) and fps > 0 else FPS
+        self.fps = fps if math.isfinite(fps) and fps > 0 else DEFAULT_FPS
         if not opened:
             raise ValueError(refused)
 
@@ -168,7 +169,7 @@ class PyAVFile(Source):
         try:
             with av.open(source) as container:
                 stream = container.streams.video[0]
-                self.count, self.fps = stream.frames, float(stream.average_rate or FPS)
+                self.count, self.fps = stream.frames, float(stream.average_rate or DEFAULT_FPS)
         except (*self._errors, IndexError) as error:
             raise ValueError(f"{self.name!r} cannot be opened: {error}") from error
 
@@ -253,7 +254,7 @@ def _pyav(source: str, name: str) -> Source:
 
 
 def _is_short(frames: int, announced: int) -> bool:
-    return frames < announced * (1 - TOLERANCE) - 1
+    return frames < announced * (1 - MISSING_TOLERANCE) - 1
 
 
 def _check_end(path: Path, frames: int, announced: int) -> None:

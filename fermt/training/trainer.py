@@ -31,7 +31,7 @@ from .step import Outcome, Stepper
 from .validation import validate
 from .world import World
 
-SHOWN = ("loss", "focal", "l1", "giou", "matching", "iou")  # in the progress display
+SHOWN_METRICS = ("loss", "focal", "l1", "giou", "matching", "iou")  # in the progress display
 
 
 class TrainingError(RuntimeError):
@@ -217,7 +217,7 @@ class Trainer:
     def _log(self, means: dict[str, float]) -> None:
         if self.metrics:
             self.metrics.write(self.progress.total, means)
-        parts = "  ".join(f"{name} {means[name]:.3f}" for name in SHOWN if name in means)
+        parts = "  ".join(f"{name} {means[name]:.3f}" for name in SHOWN_METRICS if name in means)
         rate = f"{means['pairs_per_second']:.0f} pairs/s"
         self.display.report(self.progress.total, f"epoch {self.progress.epoch + 1}  {parts}  {rate}")
 
