@@ -1,4 +1,4 @@
-"""Accuracy on real sequences: of weights, in every precision, beside other people's trackers.
+"""Accuracy on real sequences: of weights in every dtype, and of other trackers.
 
 python -m benchmarks.accuracy --sequences examples --weights demo/weights.safetensors --dtypes float32,bfloat16,int8
 """
@@ -19,14 +19,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fermt.cli.common import check_inputs_kept, check_output, failed
+from fermt.cli.common import check_inputs_kept, check_output, failed, print_wide
 from fermt.progress import ProgressDisplay, duration
 from fermt.signals import exit_status
 from fermt_kernels.files import atomic_write
 
 from .accuracy_data import LabeledSequence, Scores, find_sequences, score
 from .accuracy_trackers import FORMS, PEERS, Entry, entries
-from .harness import Threads, facts, headline, names_among, table
+from .harness import Threads, facts, headline, names_among, run_command, table
 
 FRAME_SECONDS = 0.03  # of a tracker on a frame, in the mean
 QUICK_FRAMES, QUICK_SEQUENCES = 60, 3
@@ -61,7 +61,7 @@ def follow(sequence: LabeledSequence, taking_part: Sequence[Entry], on_frame: Ca
 def run(
     sequences: Sequence[LabeledSequence], taking_part: Sequence[Entry], console: Console, results: Results
 ) -> dict[str, str]:
-    """Fills in `results` and prints a line a sequence; sequences that failed, with the reason."""
+    """Fills in `results`, printing a line per sequence; returns the reason by sequence for those that failed."""
     failures: dict[str, str] = {}
     frames = 0
     total = sum(len(each.truth) for each in sequences)
@@ -89,15 +89,15 @@ def run(
 
 
 def grouped(texts: Sequence[str], sequences: Sequence[LabeledSequence]) -> dict[str, list[str]]:
-    """Groups by name; BadParameter for one that is not NAME=SEQUENCE,... of sequences that are there."""
-    known = {sequence.name: sequence for sequence in sequences}
+    """Parses groups NAME=SEQUENCE,...; BadParameter for another form, or for a sequence that is not there."""
+    names = [sequence.name for sequence in sequences]
     groups = {}
     for text in texts:
         name, equals, members = text.partition("=")
         if not name or not equals or name == MEAN:
             expected = f"NAME=SEQUENCE,SEQUENCE,..., its name other than {MEAN!r}"
             raise typer.BadParameter(f"group must be {expected}; got {text!r}")
-        groups[name] = names_among(f"group {name}", members, known)
+        groups[name] = names_among(f"group {name}", members, names)
     return groups
 
 
@@ -111,7 +111,7 @@ def read(paths: Sequence[Path], frames: int) -> list[LabeledSequence]:
 
 
 def means(results: Results, groups: Mapping[str, Sequence[str]]) -> Results:
-    """The mean of each group and of all, by tracker; groups are cut to the sequences that are done, empty ones gone."""
+    """Means over each group and over all sequences, by tracker; over those that are done, without empty groups."""
     every = {name: [each for each in names if each in results] for name, names in {**groups, MEAN: [*results]}.items()}
     return {
         name: {tracker: Scores.mean([results[each][tracker] for each in names]) for tracker in results[names[0]]}
@@ -121,7 +121,7 @@ def means(results: Results, groups: Mapping[str, Sequence[str]]) -> Results:
 
 
 def tables(results: Results, averages: Results) -> list[Table]:
-    """One of every sequence, a row each, and one of the means."""
+    """A table with a row for each sequence, and one of the means."""
     trackers, made = list(next(iter(results.values()))), []
     for title, rows in (("Each sequence: AO, SR0.5, AUC", results), ("Means over sequences: AO, SR0.5, AUC", averages)):
         cells = ([name, *("  ".join(f"{x:.3f}" for x in s[:3]) for s in by.values())] for name, by in rows.items())
@@ -132,7 +132,7 @@ def tables(results: Results, averages: Results) -> list[Table]:
 def record(
     taking_part: Sequence[Entry], results: Results, averages: Results, groups: Any, failures: Any, frames: int
 ) -> str:
-    """All of it as JSON."""
+    """The scores and how they were measured, as JSON."""
     return json.dumps(
         {
             "benchmark": "accuracy",
@@ -157,41 +157,46 @@ def _plain(results: Results) -> dict[str, Any]:
 def main(
     sequences: Annotated[
         list[Path],
-        typer.Option(help="A folder of sequences, or one sequence: a folder or a video (see above). Repeatable."),
+        typer.Option(help="A sequence (a folder or a video, see above), or a folder of sequences. Repeatable."),
     ],
     weights: Annotated[
-        list[Path] | None, typer.Option(help="Weights by fermt.save, `fermt train` or `fermt convert`. Repeatable.")
+        list[Path] | None,
+        typer.Option(help="Weights written by fermt.save, `fermt train` or `fermt convert`. Repeatable."),
     ] = None,
     dtypes: Annotated[
         str,
-        typer.Option(help=f"Forms in which weights run, with commas between them: {', '.join(FORMS)} (see above)."),
+        typer.Option(help=f"Forms of the model, with commas between them: {', '.join(FORMS)} (see above)."),
     ] = "float32",
     untrained: Annotated[
-        bool, typer.Option(help="Also a model without training, like the first weights', in the first form.")
+        bool,
+        typer.Option(help="Also an untrained model with the configuration of the first weights, in the first form."),
     ] = True,
     peers: Annotated[str, typer.Option(help=f"Other trackers: {', '.join(PEERS)}; csrt needs OpenCV's contrib.")] = "",
     nano: Annotated[Path | None, typer.Option(help="Folder with NanoTrack V2's two ONNX files.")] = None,
-    group: Annotated[list[str] | None, typer.Option(help="A mean of its own: NAME=SEQUENCE,... Repeatable.")] = None,
-    frames: Annotated[int, typer.Option(min=0, help="Take the first so many of each sequence; 0: all.")] = 0,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Also print the mean over these sequences: NAME=SEQUENCE,... Repeatable.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=0, help="Use this many frames of each sequence; 0: all.")] = 0,
     threads: Threads = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help=f"{QUICK_FRAMES} frames of the first {QUICK_SEQUENCES} sequences.")
     ] = False,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write all scores to this .json file, too.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write all scores to this .json file.")] = None,
 ) -> None:
-    """Average overlap, success rate and AUC of trackers on sequences whose true boxes are known.
+    """Measure average overlap, success rate and AUC of trackers on labeled sequences.
 
-    Each tracker gets the true box of the first frame and follows the target by itself to the end.
+    Each tracker gets the true box of the first frame and follows the target to the end without further help.
 
-    A sequence is a folder with images and groundtruth.txt, a line x,y,w,h for each frame, nan,nan,nan,nan where the
-    target is absent; or with groundtruth.csv: the line frame,x,y,w,h, then those numbers for each labeled frame;
-    or a video clip.mp4 with such a file beside it, clip_groundtruth.csv. Boxes are in pixels, frames count from 0.
+    A sequence is a folder of images with groundtruth.txt (a line x,y,w,h for each frame, nan,nan,nan,nan where the
+    target is absent) or groundtruth.csv (the line frame,x,y,w,h, then these numbers for each labeled frame); or a video
+    clip.mp4 with clip_groundtruth.csv in the same folder. Boxes are in pixels, and frames count from 0.
 
-    Forms: float32, bfloat16 and int8 are the packed frame in that precision, int8 calibrated on the labeled frames of
-    the clips in examples/; onnx is the float32 export in ONNX Runtime, which takes a minute to make; model is PyTorch.
+    Forms of the model: float32, bfloat16 and int8 are packed in that dtype (int8 is calibrated on the labeled frames of
+    the clips in examples/); onnx is the float32 export in ONNX Runtime, which takes a minute to make; model is the
+    PyTorch module.
 
-    A sequence that cannot be read is named and left out, and the exit status is then 1. Ctrl-C prints what is done, and
-    writes nothing; 130.
+    A sequence that cannot be read is reported and left out (exit status 1). After Ctrl-C the scores so far are printed,
+    and no file is written (exit status 130).
 
     Example: python -m benchmarks.accuracy --sequences examples --peers nano --nano nanotrack/
     """
@@ -231,8 +236,7 @@ def main(
     if results:
         averages = means(results, groups)
         for made in tables(results, averages):
-            needed = console.measure(made, options=console.options.update(max_width=1000)).maximum
-            Console(width=max(console.width, needed)).print(made)  # wrapped rather than cut where that is too wide
+            print_wide(made)
         if left_out := [sequence.name for sequence in todo if sequence.name not in results]:
             console.print(f"Not in the means: {', '.join(left_out)}", style="bold yellow", highlight=False)
         console.print(LEGEND, highlight=False)
@@ -245,4 +249,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,16 +12,17 @@ import numpy as np
 from fermt.boxes import Box
 from fermt.data.sequences import valid_boxes
 from fermt.evaluation import metrics
-from fermt.evaluation.protocols import OVERLAPS
+from fermt.evaluation.protocols import OVERLAP_THRESHOLDS
 from fermt.textfiles import read_lines, read_numbers
 from fermt.tracking.sources import Source, open_source
 
-DENSE, SPARSE = "groundtruth.txt", "groundtruth.csv"  # a box a frame; boxes with the numbers of their frames
+DENSE_LABELS = "groundtruth.txt"  # a box for each frame
+SPARSE_LABELS = "groundtruth.csv"  # boxes with the numbers of their frames
 HEADER = "frame,x,y,w,h"  # first line of a sparse file
-BESIDE = f"_{SPARSE}"  # what a video's file of labels is called, after the video's stem
+VIDEO_LABELS_SUFFIX = f"_{SPARSE_LABELS}"  # of the labels of a video, after its stem
 LAYOUT = (
-    f"expected NAME/{DENSE} (x,y,w,h a line) or NAME/{SPARSE} ({HEADER} a line) beside the images, or a video with "
-    f"NAME{BESIDE} beside it; or a folder of these"
+    f"expected a folder of images with {DENSE_LABELS} (lines of x,y,w,h) or {SPARSE_LABELS} (lines of {HEADER}), a "
+    f"video NAME.mp4 with NAME{VIDEO_LABELS_SUFFIX} in the same folder, or a folder of these"
 )
 
 
@@ -73,10 +75,12 @@ def score(boxes: np.ndarray, truth: np.ndarray) -> Scores:
     """Scores of (N, 4) boxes; the first frame, and those without a true box, are left out."""
     counted = valid_boxes(truth)
     counted[0] = False
-    overlaps = metrics.overlap_to_one(boxes[counted], truth[counted])
-    success = metrics.above(overlaps, OVERLAPS) / len(overlaps)
-    half = metrics.at(0.5, OVERLAPS)
-    return Scores(float(overlaps.mean()), float(success @ half), float(success @ metrics.mean(OVERLAPS)), len(overlaps))
+    overlaps = metrics.got10k_overlap(boxes[counted], truth[counted])
+    success = metrics.count_above(overlaps, OVERLAP_THRESHOLDS) / len(overlaps)
+    sr, auc = (
+        float(success @ weights(OVERLAP_THRESHOLDS)) for weights in (partial(metrics.point_at, 0.5), metrics.mean)
+    )
+    return Scores(float(overlaps.mean()), sr, auc, len(overlaps))
 
 
 def find_sequences(path: Path) -> list[LabeledSequence]:
@@ -93,14 +97,14 @@ def find_sequences(path: Path) -> list[LabeledSequence]:
     if _labels_in(path):
         return [_folder(path)]
     folders = [_folder(each) for each in path.iterdir() if each.is_dir() and _labels_in(each)]
-    videos = [_video(_video_of(labels)) for labels in path.glob(f"[!.]*{BESIDE}")]
+    videos = [_video(_video_of(labels)) for labels in path.glob(f"[!.]*{VIDEO_LABELS_SUFFIX}")]
     if not folders and not videos:
         raise FileNotFoundError(f"no sequences in {str(path)!r}: {LAYOUT}")
     return sorted(folders + videos, key=lambda sequence: sequence.name)
 
 
 def _labels_in(folder: Path) -> Path | None:
-    return next((folder / name for name in (DENSE, SPARSE) if (folder / name).is_file()), None)
+    return next((folder / name for name in (DENSE_LABELS, SPARSE_LABELS) if (folder / name).is_file()), None)
 
 
 def _folder(folder: Path) -> LabeledSequence:
@@ -110,14 +114,14 @@ def _folder(folder: Path) -> LabeledSequence:
 
 
 def _video(video: Path) -> LabeledSequence:
-    labels = video.with_name(video.stem + BESIDE)
+    labels = video.with_name(video.stem + VIDEO_LABELS_SUFFIX)
     if not labels.is_file():
         raise FileNotFoundError(f"no labels at {str(labels)!r}, for the video {str(video)!r}")
     return _sequence(video.stem, open_source(video), labels)
 
 
 def _video_of(labels: Path) -> Path:
-    stem = labels.name.removesuffix(BESIDE)
+    stem = labels.name.removesuffix(VIDEO_LABELS_SUFFIX)
     found = sorted(file for file in labels.parent.glob(f"{stem}.*") if file.stem == stem and file.name[0] != ".")
     if len(found) != 1:
         raise ValueError(f"{str(labels)!r} needs one video {stem!r} beside it, found {[file.name for file in found]}")
@@ -125,7 +129,7 @@ def _video_of(labels: Path) -> Path:
 
 
 def _sequence(name: str, source: Source, labels: Path) -> LabeledSequence:
-    whole = labels.name == DENSE
+    whole = labels.name == DENSE_LABELS
     return LabeledSequence(name, source, read_dense(labels) if whole else read_sparse(labels), whole)
 
 

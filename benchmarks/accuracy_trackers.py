@@ -189,7 +189,7 @@ def entries(
     nano: Path | None,
     console: Console,
 ) -> list[Entry]:
-    """Everything that takes part; what needs something that is not installed is named and left out.
+    """The trackers that take part; those that need something that is not installed are named and left out.
 
     Raises:
         OSError, ValueError: weights that cannot be read.
@@ -227,6 +227,6 @@ def _form(model: fermt.FERMT, form: str) -> Follower:
 
 
 def _names(weights: Sequence[Path]) -> dict[str, Path]:
-    """Files by their stems; by their whole paths, where stems are alike."""
+    """Files by their stems, or by their whole paths where two have one stem."""
     stems = [path.stem for path in weights]
     return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in weights}

@@ -1,4 +1,4 @@
-"""Distance of each usable backend from float64, beside eager PyTorch, op by op and for the whole model."""
+"""Errors of each usable backend and of eager PyTorch against float64, op by op and for the whole model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fermt_kernels.backends import unsupported_reason
 from fermt_kernels.testing import errors, inaccuracy
 
 from .cases import NUM_HEADS, NUM_TEMPLATE, AttentionCase, UnitCase
-from .harness import Out, append, facts, headline, start_progress, table
+from .harness import Out, append, facts, headline, run_command, start_progress, table
 from .peers import DECODED
 
 CHECK_SECONDS = 0.7  # of an op or an output of the model, in the mean
@@ -70,13 +70,13 @@ def model_outputs() -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="The ops alone, without the whole model.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the ops, not the whole model.")] = False,
     out: Out = None,
 ) -> None:
-    """Error of every usable backend against float64, beside that of eager PyTorch in float32.
+    """Measure the error of every usable backend against float64, and that of eager PyTorch in float32.
 
     A result passes if its largest and its rms error are at most twice eager's, plus one rounding. The exit status is 1
-    if one does not. Takes a few seconds.
+    if a result does not pass. Takes a few seconds.
 
     Example: python -m benchmarks.agreement
     """
@@ -118,4 +118,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""The ops at the shapes that are checked and measured, and every form in which PyTorch offers them, as data."""
+"""The ops at the shapes that are checked and measured, and every form of them in PyTorch, as data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OpCase(Protocol):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its name in reports."""
 
     def inputs(self, dtype: torch.dtype) -> list[Tensor]:
         """Its tensors on the CPU, the same in every run."""

@@ -1,4 +1,4 @@
-"""A long track in one process: its memory, and its speed at the end against that at the start."""
+"""A long track in one process: its memory, and its speed at the start and at the end."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import typer
 import fermt
 from fermt.tracking.sources import open_source
 
-from .harness import CLIP, DTYPES, TARGET, Out, Threads, append, counted, facts, headline, names_among
+from .harness import CLIP, DTYPES, TARGET, Out, Threads, append, counted, facts, headline, names_among, run_command
 from .memory import resident
 
-KEPT = 32  # frames of the clip held in memory, shown over and over
-SETTLED = 200  # frames after which memory should not grow any more
+CLIP_FRAMES = 32  # frames of the clip held in memory, shown over and over
+SETTLING_FRAMES = 200  # frames after which memory should not grow any more
 QUICK_FRAMES, FRAME_SECONDS = 1000, 0.035
 
 
 def main(
-    frames: Annotated[int, typer.Option(min=2 * SETTLED, help="How many frames to track.")] = 10_000,
+    frames: Annotated[int, typer.Option(min=2 * SETTLING_FRAMES, help="Number of frames to track.")] = 10_000,
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
-    dtype: Annotated[str, typer.Option(help=f"Of the packed frame: {' or '.join(DTYPES)}.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=f"Dtype of the packed model: {' or '.join(DTYPES)}.")] = "float32",
     threads: Threads = 0,
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_FRAMES} frames: under a minute.")] = False,
     out: Out = None,
 ) -> None:
-    """Tracks one target over many frames and prints peak memory, its growth, and the speed early and late; Linux.
+    """Track one target over many frames and print peak memory, its growth, and the speed early and late. Linux only.
 
-    Growth is what the process gained between the 200th frame and the last; the clip's frames are read beforehand.
+    Growth is the memory that the process gained between the 200th frame and the last. The clip's frames are read
+    before.
 
     Example: python -m benchmarks.endurance --quick
     """
@@ -42,7 +43,7 @@ def main(
     about = facts() | {"config": config, "dtype": dtype}
     print(headline(about))
     torch.manual_seed(0)
-    images = list(islice(open_source(CLIP), KEPT))
+    images = list(islice(open_source(CLIP), CLIP_FRAMES))
     tracker = fermt.Tracker(fermt.build_model(config), dtype=DTYPES[dtype])
     tracker.init(images[0], TARGET)
     seconds, settled = [], resident("VmRSS")
@@ -51,17 +52,17 @@ def main(
         start = time.perf_counter()
         tracker.update(image)
         seconds.append(time.perf_counter() - start)
-        if i == SETTLED:
+        if i == SETTLING_FRAMES:
             settled = resident("VmRSS")
     tenth = max(1, frames // 10)
     peak, growth = resident("VmHWM"), resident("VmRSS") - settled
     first, last = (statistics.median(part) for part in (seconds[:tenth], seconds[-tenth:]))
     print(f"{frames} frames, {dtype}: peak memory {peak / 2**20:.0f} MiB (torch's libraries included),")
-    print(f"growth after frame {SETTLED} {growth / 2**10:.0f} KiB;")
+    print(f"growth after frame {SETTLING_FRAMES} {growth / 2**10:.0f} KiB;")
     print(f"median frame {first * 1e3:.2f} ms in the first tenth, {last * 1e3:.2f} ms in the last.")
     line = {"frames": frames, "peak_bytes": peak, "growth_bytes": growth, "first_tenth": first, "last_tenth": last}
     append(out, [{"benchmark": "endurance", **line}], about)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

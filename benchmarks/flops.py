@@ -16,7 +16,7 @@ import fermt
 from fermt.config import named_config
 from fermt.flops import FlopCount, count_flops
 
-from .harness import Out, append, facts, start_progress, table
+from .harness import Out, append, facts, run_command, start_progress, table
 
 PARTS = ("linear", "head", "attention", "patches", "dau")
 FULL, MIXED = "a3", "a2"  # what Eq. 7 compares with
@@ -94,17 +94,17 @@ def detail(name: str, count: FlopCount) -> Table:
 
 
 def main(
-    config: Annotated[str, typer.Option(help="The configuration whose parts and layers are listed.")] = "fermt",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document in place of the tables.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="The listed configuration alone.")] = False,
+    config: Annotated[str, typer.Option(help="Configuration whose parts and layers are listed.")] = "fermt",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the tables.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the listed configuration.")] = False,
     out: Out = None,
 ) -> None:
-    """Parameters, multiply-adds (MACs) and attention score pairs of every FERMT configuration.
+    """Count parameters, multiply-adds (MACs) and attention score pairs of every FERMT configuration.
 
-    "MACs less attention" leaves out the two products inside the attention, as module-hook counters and the paper do;
-    "as torch counts" is torch.utils.flop_counter on the built model, with the formulas that our ops register. Pairs are
-    query-key pairs of a head, the mean over layers; "fewer" compares them as Eq. 7 of the paper does. Position tables
-    (61 440 parameters) are left out of the parameters. All of it takes ten seconds.
+    "MACs less attention" leaves out the two products of attention, as counters with module hooks and the paper do. "As
+    torch counts" is torch.utils.flop_counter on the model, with the formulas that our ops register. Pairs are query-key
+    pairs of one head, the mean over layers; "fewer" compares them as Eq. 7 of the paper does. Parameters do not include
+    the position tables (61 440). Takes ten seconds.
 
     Example: python -m benchmarks.flops --config fermt-corner
     """
@@ -125,4 +125,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

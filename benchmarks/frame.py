@@ -1,4 +1,4 @@
-"""One tracked frame: the packed model of `fermt_kernels.frame` against everything else that runs it on a CPU."""
+"""One tracked frame on a CPU: the packed model of `fermt_kernels.frame`, the modules, and other runtimes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fermt.export import plain_model
 from fermt.flops import frame_macs
 from fermt.tracking.sources import open_source
 
-from .frame_report import QUIET, TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
+from .frame_report import QUIET_TABLE, TITLES, Bench, Judge, Runner, Runners, Scene, dtype_name, in_dtype
 from .harness import (
     CLIP,
     TARGET,
@@ -34,16 +34,17 @@ from .harness import (
     headline,
     interleave,
     names_among,
+    run_command,
     start_progress,
 )
 from .peers import COMPILED_PEERS, PEERS, MakeFrame, Peer, PeerMissingError, cached_frame, on_backend, whole_frame
 
-CALIBRATION = 8  # frames of the clip on which int8 is calibrated
+CALIBRATION_FRAMES = 8  # frames of the clip on which int8 is calibrated
 QUICK_TABLES, QUICK_SECONDS = "cached,tracking", 0.3
-PREPARING = 10.0  # seconds: packing, calibration and float64, and the export of a table's peers
+PREPARATION_SECONDS = 10.0  # packing, calibration and float64, and the export of a table's peers
 PACKED = (torch.float32, torch.bfloat16, torch.int8)
-LOADED = "loaded"
-IN_QUIET = [name for name in TITLES if name != LOADED]
+LOADED_TABLE = "loaded"
+DEFAULT_TABLES = [name for name in TITLES if name != LOADED_TABLE]
 CAPTION = (
     "Ours takes the uint8 crop and normalizes it; the others get the normalized image, prepared beforehand. "
     "'Of FMA peak': by the MACs of the convolutions as written / by those that Winograd leaves."
@@ -51,7 +52,7 @@ CAPTION = (
 
 
 def take_scene(config: fermt.ModelConfig, frames: list[Any]) -> Scene:
-    """The target's template in the first frame, and where to look for it in the frames after that."""
+    """Cuts the target's template from the first frame, and its search regions from the others."""
 
     def crop(image: Any, factor: float, size: int) -> Tensor:
         return torch.from_numpy(crop_target(image, TARGET, factor, size).image)
@@ -115,7 +116,7 @@ def peers(
     scene: Scene,
     say: Callable[[str], None],
 ) -> dict[str, Runner]:
-    """Everyone else, those that are installed."""
+    """Runners of the chosen peers; those that are not installed are named and left out."""
     dtypes = {peer.takes for peer in chosen.values()}
     frames = {dtype: make(in_dtype(model, dtype), *scene.images(dtype)) for dtype in dtypes}
     runners = {}
@@ -132,24 +133,33 @@ def main(
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend on each runner and each table.")] = 3.0,
     threads: Threads = 0,
-    compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (minutes of compiling).")] = False,
-    batch: Annotated[str, typer.Option(help="How many targets at once, for ours alone; as a rule 1,2,4,8.")] = "",
-    tables: Annotated[str, typer.Option(help=f"Which tables to measure; as a rule {','.join(IN_QUIET)}.")] = "",
-    under_load: Annotated[
-        bool, typer.Option("--under-load", help=f"Also the table {QUIET} again, beside a process that computes.")
+    compiled: Annotated[
+        bool, typer.Option(help="Also eager PyTorch under torch.compile, which compiles for minutes.")
     ] = False,
-    only: Annotated[str, typer.Option(help="Only the peers whose name contains this; ours always runs.")] = "",
+    batch: Annotated[
+        str, typer.Option(help="Batch sizes of our runners, with commas between them; default: 1,2,4,8.")
+    ] = "",
+    tables: Annotated[
+        str, typer.Option(help=f"Tables to measure, with commas between them; default: {','.join(DEFAULT_TABLES)}.")
+    ] = "",
+    under_load: Annotated[
+        bool, typer.Option("--under-load", help=f"Also measure the table {QUIET_TABLE} while another process computes.")
+    ] = False,
+    only: Annotated[str, typer.Option(help="Only the peers whose names contain this; our runners always run.")] = "",
     quick: Annotated[
-        bool, typer.Option("--quick", help=f"A moment for each runner, and as a rule {QUICK_TABLES} at batch 1 alone.")
+        bool,
+        typer.Option(
+            "--quick", help=f"{QUICK_SECONDS} s for each runner; default tables {QUICK_TABLES}, default batch size 1."
+        ),
     ] = False,
     out: Out = None,
 ) -> None:
-    """Milliseconds of one tracked frame on the CPU, at batch 1 beside other runtimes, and ours at larger batches.
+    """Time one tracked frame on the CPU: ours and other runtimes at batch 1, and ours at larger batches.
 
-    Every runner's maps are checked against float64 first, with eager PyTorch's of the same dtype as the yardstick, and
-    then the runners of a table take turns. Ours takes the uint8 crop, so that its time includes the normalization; the
-    others get the normalized image, prepared beforehand, in the dtype that they take. "Against ours" is how many times
-    as long as ours of the same dtype a target takes. GFLOP/s count two for each MAC of `fermt.flops.frame_macs`.
+    The maps of every runner are first compared with float64, by the accuracy rule (docs/accuracy.md). Then the runners
+    of a table take turns. Ours takes the uint8 crop, so that its time includes the normalization; the others get the
+    normalized image. "Against ours" is the time per target over that of our runner of the same dtype. GFLOP/s count two
+    operations for each MAC of `fermt.flops.frame_macs`.
 
     Example: python -m benchmarks.frame --quick
     """
@@ -160,17 +170,16 @@ def main(
     about = facts() | {"config": config}
     say(headline(about))
     seconds = min(seconds, QUICK_SECONDS) if quick else seconds
-    names = names_among("--tables", tables or (QUICK_TABLES if quick else ",".join(IN_QUIET)), IN_QUIET)
+    names = names_among("--tables", tables or (QUICK_TABLES if quick else ",".join(DEFAULT_TABLES)), DEFAULT_TABLES)
     if under_load:
-        names = [*([] if QUIET in names else [QUIET]), *names, LOADED]
+        names = [*([] if QUIET_TABLE in names else [QUIET_TABLE]), *names, LOADED_TABLE]
     batches = [int(size) for size in (batch or ("1" if quick else "1,2,4,8")).split(",")]
     runners = len(PACKED) + len(PEERS) + (len(COMPILED_PEERS) if compiled else 0)
-    progress = start_progress(
-        f"a frame of {config}: {', '.join(names)}", len(names) + 1, (PREPARING + runners * seconds) * len(names)
-    )
+    expected = (PREPARATION_SECONDS + runners * seconds) * len(names)
+    progress = start_progress(f"a frame of {config}: {', '.join(names)}", len(names) + 1, expected)
     torch.manual_seed(0)
     model = fermt.build_model(config).eval()
-    images = list(islice(open_source(CLIP), 1 + max(batches) + CALIBRATION))
+    images = list(islice(open_source(CLIP), 1 + max(batches) + CALIBRATION_FRAMES))
     every = take_scene(model.config, images)
     scenes = every.first(max(batches))
     scene = scenes.first(1)
@@ -211,19 +220,19 @@ def main(
 
     cached = cache(lambda: beside(cached_frame, False))
     todo: dict[str, Callable[[], Runners]] = {
-        QUIET: cached,
-        LOADED: cached,
+        QUIET_TABLE: cached,
+        LOADED_TABLE: cached,
         "whole": lambda: beside(whole_frame, True),
         "batch": batched,
         "tracking": tracked,
     }
     for name in names:
         runners_of_table = todo[name]()
-        with another_process() if name == LOADED else nullcontext():
+        with another_process() if name == LOADED_TABLE else nullcontext():
             bench.measure(name, runners_of_table, seconds)
     say(CAPTION)
     append(out, bench.lines, about)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Tables of `benchmarks.frame`: what is timed, the check that every result passes first, and the columns."""
+"""Tables of `benchmarks.frame`: runners, the check of their results, and the columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import fermt
 from fermt.data import normalize
 from fermt.export import WholeGraph
 from fermt.flops import frame_macs
-from fermt.tracking.speed import EXACT, fastest
+from fermt.tracking.speed import EXACT_DTYPES, fastest
 from fermt_kernels.cpp import library
 from fermt_kernels.testing import errors, inaccuracy
 
@@ -71,20 +71,20 @@ def in_dtype(model: fermt.FERMT, dtype: torch.dtype) -> fermt.FERMT:
 
 
 class Row(NamedTuple):
-    """A runner's timing, that over ours at batch 1, the FMA peak of its dtype (FLOP/s), and seconds in quiet."""
+    """A runner, its timing, and figures to compare it with."""
 
     runner: Runner
     timing: Timing
     config: fermt.ModelConfig
-    ratio: float | None
-    peak: float | None
-    quiet: float | None
+    ratio: float | None  # of its time to that of ours of the same dtype at batch 1
+    peak: float | None  # FLOP/s of multiply-adds in its dtype
+    quiet: float | None  # its median in the table `QUIET_TABLE`
 
     def rate(self) -> float:
         return 2 * self.runner.macs * self.runner.batch / self.timing.median
 
     def against(self) -> str:
-        """How many times as long as ours a target takes."""
+        """The time per target over that of ours."""
         return f"{self.ratio / self.runner.batch:.2f}x" if self.ratio else "-"
 
     def of_peak(self) -> str:
@@ -116,21 +116,21 @@ SHOWN = {
     "tracking": [*TIMES, "against ours"],
     "loaded": [*TIMES, "against ours", "against quiet"],
 }
-QUIET = "cached"  # the table whose times are those of a quiet machine
+QUIET_TABLE = "cached"  # the table whose times are those of a quiet machine
 
 
 class Verdict(NamedTuple):
-    """What is to be said of a result's accuracy, and whether it is so far off that it gets no number."""
+    """A note on a result's accuracy, and whether it is so wrong that it gets no number."""
 
     note: str
     wrong: bool
 
 
-COARSE = 4.0  # times eager bfloat16's rms error: as far as int8 may go
+INT8_FACTOR = 4.0  # times eager bfloat16's rms error: as far as int8 may go
 
 
 class Judge:
-    """The maps of a scene in float64, and eager PyTorch's in each dtype: what results are checked against."""
+    """Checks results against the maps of a scene in float64, with eager PyTorch's in each dtype as the yardstick."""
 
     def __init__(self, model: fermt.FERMT, scene: Scene) -> None:
         def maps(dtype: torch.dtype) -> Maps:
@@ -141,7 +141,7 @@ class Judge:
         self.eager = {dtype: maps(dtype) for dtype in set(JUDGED_AS.values())}
 
     def verdict(self, runner: Runner) -> Verdict | None:
-        """What the runner's maps lack by the accuracy rule of its dtype, or None; of int8, how far off they are."""
+        """How the runner's maps break the accuracy rule of its dtype, or None; of int8 always how far off they are."""
         dtype, found = JUDGED_AS[runner.dtype], runner.case.run()
         assert isinstance(found, dict)
         yardstick = {name: maps[: runner.batch].to(dtype) for name, maps in self.eager[dtype].items()}
@@ -150,7 +150,7 @@ class Judge:
             for name, eager in yardstick.items():
                 truth = self.truth[name][: runner.batch]
                 ratios.append(errors(found[name], truth)[1] / errors(eager, truth)[1])
-            return Verdict(f"its rms error is up to {max(ratios):.1f} times that", not max(ratios) <= COARSE)
+            return Verdict(f"its rms error is up to {max(ratios):.1f} times that", not max(ratios) <= INT8_FACTOR)
         reasons = (
             f"{name}: {reason}"
             for name, eager in yardstick.items()
@@ -199,7 +199,7 @@ class Bench:
         self._update_peaks()
         timings = self.turns({who: runner.case for who, runner in passed.items()}, seconds=seconds, name=name)
         self._update_peaks()
-        if name == QUIET:
+        if name == QUIET_TABLE:
             self.quiet = {who: timing.median for who, timing in timings.items()}
         ours = {r.dtype: who for who, r in passed.items() if r.macs and r.batch == 1}
         made = table(TITLES[name], ("runner", *SHOWN[name]))
@@ -217,11 +217,11 @@ class Bench:
             )
         self.console.print(made)
         if "of FMA peak" in SHOWN[name]:
-            known = (f"{dtype_name(dtype)} {peak / 1e9:.0f} GFLOP/s" for dtype, peak in self.peaks.items())
-            self.say(f"FMA peak, highest so far: {', '.join(known)}")
-        if name == QUIET:
+            peaks = (f"{dtype_name(dtype)} {peak / 1e9:.0f} GFLOP/s" for dtype, peak in self.peaks.items())
+            self.say(f"FMA peak, highest so far: {', '.join(peaks)}")
+        if name == QUIET_TABLE:
             seconds_of = {dtype_name(r.dtype): timings[who].median for who, r in passed.items() if r.macs}
-            if not {*EXACT}.isdisjoint(seconds_of):
+            if not {*EXACT_DTYPES}.isdisjoint(seconds_of):
                 self.say(fastest(seconds_of))
         for who in sorted(verdicts.keys() & passed.keys()):
             yardstick = dtype_name(JUDGED_AS[passed[who].dtype])

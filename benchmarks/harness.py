@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fermt_kernels as fk
+from fermt.cli.common import help_text
 from fermt.machine import cache_text, caches, cores, cpu_name
 from fermt.progress import ProgressDisplay, duration
 from fermt_kernels.cpp import library
@@ -29,12 +30,19 @@ ROOT = Path(__file__).parents[1]
 CLIP, TARGET = ROOT / "examples" / "basketball.mp4", (372.0, 108.0, 125.0, 240.0)  # a video, its first frame's box
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PAUSE = 0.005  # seconds
-EVERY = 10.0  # seconds between two lines of progress within a long step, or for many short ones
+LINE_INTERVAL = 10.0  # seconds between two lines of progress within a long step, or for many short ones
 Item = TypeVar("Item")
 
 # Options that several commands have.
-Out = Annotated[Path | None, typer.Option(help="Append one JSON line a measurement to this file.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads for everyone; 0 leaves torch's own choice.")]
+Out = Annotated[Path | None, typer.Option(help="Append a JSON line per measurement to this file.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads for all runners; 0: PyTorch's default.")]
+
+
+def run_command(main: Callable[..., None]) -> None:
+    """Runs a benchmark's `main` as a command, with its docstring as the help."""
+    app = typer.Typer(add_completion=False)
+    app.command(help=help_text(main))(main)
+    app()
 
 
 class Case(NamedTuple):
@@ -119,7 +127,7 @@ def take_turns(
         repeats: samples of a case in a round.
         least_rounds: rounds, however long they take.
         name: what `progress` calls these cases.
-        progress: is told the medians, as one step.
+        progress: shows the medians, as one step.
     """
     names = list(samples)
     for each in names:
@@ -143,7 +151,7 @@ def take_turns(
 
 
 def start_progress(what: str, count: int, seconds: float, unit: str = "steps") -> ProgressDisplay:
-    """Says on standard error what a run consists of and how long it takes; returns the display of what is done.
+    """Prints to standard error what a run consists of and how long it takes; returns its progress display.
 
     Lines go to standard error, so that tables and JSON have standard output to themselves. There is no bar: the thread
     that draws it would take time from what is measured.
@@ -154,13 +162,13 @@ def start_progress(what: str, count: int, seconds: float, unit: str = "steps") -
         seconds: how long such a run takes on two cores with AVX2, as measured once; later lines go by the steps done.
         unit: name of the steps in the plural.
     """
-    display = ProgressDisplay(Console(stderr=True), "", count, unit=unit, bar=False, every=EVERY)
+    display = ProgressDisplay(Console(stderr=True), "", count, unit=unit, bar=False, every=LINE_INTERVAL)
     display.say(f"{what}: {count} {unit}, about {duration(seconds)} on two cores with AVX2")
     return display
 
 
 def counted(items: Iterable[Item], what: str, unit: str, total: int, seconds: float) -> Iterator[Item]:
-    """Yields the items, with a line every `EVERY` seconds, and one in the end, that says how many are done."""
+    """Yields the items; prints how many are done every `LINE_INTERVAL` seconds and at the end."""
     display = start_progress(what, total, seconds, unit)
     for done, item in enumerate(items, 1):
         yield item
@@ -171,7 +179,7 @@ def counted(items: Iterable[Item], what: str, unit: str, total: int, seconds: fl
 
 
 def in_process(module: str, *arguments: str, **variables: str) -> str:
-    """What a module of this package prints, run in a process of its own with these environment variables.
+    """Runs a module of this package in a separate process with these environment variables; returns what it prints.
 
     Raises:
         RuntimeError: the process failed; the message is what it printed.
@@ -185,7 +193,7 @@ def in_process(module: str, *arguments: str, **variables: str) -> str:
 
 
 def commit() -> str | None:
-    """The commit that this checkout is at, "+" if files differ from it; None outside of one."""
+    """The commit of this checkout, with "+" if files differ from it; None outside of a checkout."""
     git = ("git", "-C", str(ROOT))
     try:
         head, changes = (
@@ -198,7 +206,7 @@ def commit() -> str | None:
 
 
 def facts() -> dict[str, Any]:
-    """What a number needs beside it to mean something: commit, date, machine and versions."""
+    """The facts that are recorded with each number: commit, date, machine and versions."""
     return {
         "commit": commit(),
         "date": date.today().isoformat(),
@@ -224,7 +232,7 @@ def headline(values: dict[str, Any]) -> str:
 
 
 def append(out: Path | None, lines: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-    """Appends the lines to a file of JSON lines, each with what `about` has beside; does nothing without a file."""
+    """Appends lines, each joined with `about`, to a file of JSON lines; does nothing without a file."""
     if out is not None:
         with out.open("a") as file:
             file.writelines(json.dumps({**about, **line}) + "\n" for line in lines)
@@ -247,10 +255,10 @@ def markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def names_among(option: str, text: str, known: Iterable[str]) -> list[str]:
-    """Names with commas between them; typer.BadParameter for one that is not known, or for none."""
-    names, known = [name.strip() for name in text.split(",") if name.strip()], list(known)
+def names_among(option: str, text: str, allowed: Iterable[str]) -> list[str]:
+    """Splits names with commas between them; typer.BadParameter if one is not allowed, or there is none."""
+    names, allowed = [name.strip() for name in text.split(",") if name.strip()], list(allowed)
     for name in names or [text]:
-        if name not in known:
-            raise typer.BadParameter(f"{option} takes some of {', '.join(known)}, with commas between; got {name!r}")
+        if name not in allowed:
+            raise typer.BadParameter(f"{option} takes some of {', '.join(allowed)}, with commas between; got {name!r}")
     return names

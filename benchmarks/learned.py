@@ -1,4 +1,4 @@
-"""Does training help? Accuracy on synthetic videos that nobody trained on: trained, untrained, and no motion."""
+"""Accuracy on synthetic videos outside the training data: of trained weights, untrained ones, and a fixed box."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import fermt
 from fermt.data import synthetic_config, synthetic_video
 
 from .accuracy_data import Scores, score
-from .harness import Out, append, counted, facts, headline, table
+from .harness import Out, append, counted, facts, headline, run_command, table
 
 FIRST_SEED = 1_000_000  # far from those of training runs
 QUICK_VIDEOS, FRAME_SECONDS = 3, 0.1  # a frame by both trackers
@@ -28,16 +28,17 @@ def follow(tracker: fermt.Tracker, frames: np.ndarray, first: np.ndarray) -> np.
 
 
 def main(
-    weights: Annotated[Path, typer.Argument(help="Written by `fermt train`.")],
-    videos: Annotated[int, typer.Option(min=1, help="Synthetic videos.")] = 20,
-    frames: Annotated[int, typer.Option(min=2, help="Of each.")] = 60,
-    synthetic: Annotated[str, typer.Option(help="Their setting: easy, standard, hard.")] = "easy",
+    weights: Annotated[Path, typer.Argument(help="Weights that `fermt train` wrote.")],
+    videos: Annotated[int, typer.Option(min=1, help="Number of synthetic videos.")] = 20,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of each video.")] = 60,
+    synthetic: Annotated[str, typer.Option(help="Difficulty of the videos: easy, standard or hard.")] = "easy",
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK_VIDEOS} videos: under a minute.")] = False,
     out: Out = None,
 ) -> None:
-    """Average overlap, success rate and AUC on synthetic videos that were not trained on, the mean over videos.
+    """Compare trained with untrained weights, and with a box that never moves, on new synthetic videos.
 
-    Scores are those of benchmarks.accuracy, over frames in which the target is in view.
+    Average overlap, success rate and AUC are those of benchmarks.accuracy, over frames in which the target is in view;
+    the mean over videos is shown.
 
     Example: python -m benchmarks.learned demo/weights.safetensors --quick
     """
@@ -62,4 +63,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

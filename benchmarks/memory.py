@@ -1,4 +1,4 @@
-"""Peak memory of attention's forward and backward pass at several lengths, each measured in a process of its own.
+"""Peak memory of attention's forward and backward pass at several lengths, each measured in a separate process.
 
 A process rarely gives back what it has held, so that a second measurement in it would show less.
 """
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from .cases import ATTENTION, LONG_CASES, AttentionCase
-from .harness import Out, append, facts, headline, in_process, start_progress, table
+from .harness import Out, append, facts, headline, in_process, run_command, start_progress, table
 
 STATUS = Path("/proc/self/status")
 LENGTH_SECONDS = 40.0  # of all runners at one length
@@ -72,9 +72,10 @@ def main(
     runner: Annotated[str, typer.Option(hidden=True)] = "",
     case: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Peak memory of attention above its inputs, forward and backward in float32, beside PyTorch's forms of it; Linux.
+    """Measure the peak memory of attention beyond its inputs, forward and backward in float32. Linux only.
 
-    Each length has four times the scores of the one before: what keeps them all needs four times the memory.
+    Each sequence has twice the tokens of the one before, and four times the scores: a form of attention that stores
+    them needs four times the memory.
     """
     if runner:
         print(_peak_here(runner, AttentionCase(*json.loads(case))))
@@ -98,4 +99,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

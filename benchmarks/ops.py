@@ -1,4 +1,4 @@
-"""The ops beside every form that PyTorch offers for them on a CPU, and what `auto` takes on each instruction set."""
+"""Times of the ops and of every form of them in PyTorch on a CPU, and what `auto` takes on each instruction set."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from .harness import (
     in_process,
     interleave,
     names_among,
+    run_command,
     start_progress,
     table,
 )
 
-QUICK = ("mixed B=1 D=16", "cross B=1 D=16", "DAU 128x128 B=1", "linear 768-192 GELU B=1")  # what --quick keeps
+QUICK_CASES = ("mixed B=1 D=16", "cross B=1 D=16", "DAU 128x128 B=1", "linear 768-192 GELU B=1")  # what --quick keeps
 QUICK_SECONDS = 0.1
 PASSES = ("forward", "both")
-# What holds PyTorch, and the libraries that it calls, to the instructions of a CPU that has no more than the named set.
+# Environment variables that limit PyTorch, and the libraries that it calls, to the instructions of a CPU with this set.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-PYTORCH_HELD_TO = {
+LIMITS_OF_PYTORCH = {
     "avx512_vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
     "avx2_vnni": {**AVX2, "ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"},
@@ -124,7 +125,7 @@ def auto_lines(dtypes: list[str], passes: tuple[str, ...], only: str, seconds: f
 
 
 def auto_row(line: dict[str, Any]) -> list[str]:
-    """A row of the table; a kernel that is slower than PyTorch is marked, which auto should not have taken."""
+    """A row of the table, marked if auto has taken a kernel that is slower than PyTorch."""
     slower = " slower" if line["ratio"] < 1 and line["takes"] != "reference" else ""
     words = [str(line[key]) for key in ("case", "isa", "dtype", "pass", "takes", "best")]
     return [*words, f"{line['ratio']:.2f}x{slower}"]
@@ -137,7 +138,7 @@ def report_auto(options: list[str], console: Console, progress: ProgressDisplay)
     """
     lines: list[dict[str, Any]] = []
     for isa in library.supported_isas():
-        variables = {library.ISA_VARIABLE: isa, **PYTORCH_HELD_TO.get(isa, {})}
+        variables = {library.ISA_VARIABLE: isa, **LIMITS_OF_PYTORCH.get(isa, {})}
         printed = in_process("benchmarks.ops", "--isa-rows", *options, **variables)
         lines += [json.loads(line) for line in printed.splitlines()]
         progress.step(f"what auto takes on {isa}")
@@ -148,9 +149,11 @@ def report_auto(options: list[str], console: Console, progress: ProgressDisplay)
 
 def main(
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for each runner in each row.")] = 0.2,
-    dtypes: Annotated[str, typer.Option(help="Which of float32,bfloat16 to measure.")] = "float32,bfloat16",
-    compiled: Annotated[bool, typer.Option(help="Also torch.compile of eager (a minute or two of compiling).")] = False,
-    auto: Annotated[bool, typer.Option(help="Also what auto takes on each instruction set that this CPU has.")] = True,
+    dtypes: Annotated[str, typer.Option(help="Dtypes to measure, with commas between them.")] = "float32,bfloat16",
+    compiled: Annotated[
+        bool, typer.Option(help="Also eager PyTorch under torch.compile, which compiles for a minute or two.")
+    ] = False,
+    auto: Annotated[bool, typer.Option(help="Also what auto takes on each instruction set of this CPU.")] = True,
     only: Annotated[str, typer.Option(help="Only the cases whose name contains this.")] = "",
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: four cases in float32, and auto's forward pass.")
@@ -158,13 +161,14 @@ def main(
     out: Out = None,
     isa_rows: Annotated[bool, typer.Option("--isa-rows", hidden=True)] = False,
 ) -> None:
-    """Times of attention, the Dual Attention Unit and linear layers, beside every form that PyTorch has of them.
+    """Time attention, the Dual Attention Unit and linear layers, ours and every form that PyTorch has of them.
 
-    The runners of a row take turns; medians are shown. "both" is forward and backward. "eager" and "SDPA a group"
-    attend once for each query group, "SDPA, mask" over all tokens with a mask. The last column compares with the
-    fastest of the others. The last table shows, for each instruction set of this CPU, which backend auto takes and how
-    many times as fast as the best of PyTorch it is. PyTorch is held to the same set there, as on a CPU that has no
-    more. auto should take none that is slower.
+    The runners of a row take turns; medians are shown. "both" is forward and backward. "eager" and "SDPA a group" call
+    attention once for each query group, "SDPA, mask" once with a mask. The last column is the speed of ours over that
+    of the fastest other runner.
+
+    The last table shows, for each instruction set of this CPU, which backend auto takes and its speed over that of the
+    best of PyTorch, which is limited to the same instructions. auto should never take a kernel that is slower.
 
     Example: python -m benchmarks.ops --quick
     """
@@ -179,7 +183,7 @@ def main(
     console, about = Console(width=max(Console().width, 112)), facts()
     console.print(headline(about), highlight=False)
     wanted = {
-        op: [case for case in every if only in case.name and (not quick or case.name in QUICK)]
+        op: [case for case in every if only in case.name and (not quick or case.name in QUICK_CASES)]
         for op, (every, _) in cases.OPS.items()
     }
     rows = sum(map(len, wanted.values())) * len(chosen)
@@ -216,4 +220,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""A training step of the whole model: ours beside plain PyTorch and torch.compile, its time, its memory, its losses."""
+"""A training step of the whole model, ours and in plain PyTorch and torch.compile: time, memory and losses."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .harness import (
     in_process,
     interleave,
     names_among,
+    run_command,
     start_progress,
     table,
 )
@@ -81,32 +82,34 @@ def _compiled(model: nn.Module) -> nn.Module:
 
 
 def peak(name: str, config: str, batch: int, dtype: str, device: str) -> float:
-    """MB of a step at its peak, on a CPU above what the process holds before it; in a process of its own."""
+    """MB of a step at its peak, on a CPU beyond what the process held before; measured in a separate process."""
     values = (("--only", name), ("--config", config), ("--batch", str(batch)), ("--peak", dtype), ("--device", device))
     return float(in_process("benchmarks.training", *(text for pair in values for text in pair)))
 
 
 def main(
-    batch: Annotated[int, typer.Option(min=1, help="Pairs of template and search region a step.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs of template and search region per step.")] = 8,
     config: Annotated[str, typer.Option(help=f"One of {', '.join(fermt.CONFIGS)}.")] = "fermt",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     steps: Annotated[int, typer.Option(min=1, help="Steps over which the losses are compared.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each runner.")] = 20.0,
     threads: Threads = 0,
     compiled: Annotated[bool, typer.Option(help="Also torch.compile, which compiles for minutes.")] = True,
-    memory: Annotated[bool, typer.Option(help="Also peak memory, in processes of their own; Linux, or a GPU.")] = True,
-    dtypes: Annotated[str, typer.Option(help="Which of float32,bfloat16 (autocast) to measure.")] = ",".join(DTYPES),
-    only: Annotated[str, typer.Option(help="Runners whose name has this in it, besides eager.")] = "",
+    memory: Annotated[bool, typer.Option(help="Also peak memory, in separate processes; Linux, or a GPU.")] = True,
+    dtypes: Annotated[
+        str, typer.Option(help="Dtypes to measure, with commas between them; bfloat16 is autocast.")
+    ] = ",".join(DTYPES),
+    only: Annotated[str, typer.Option(help="Only the runners whose names contain this, and eager.")] = "",
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: two pairs, two steps, nothing compiled, no memory.")
     ] = False,
     out: Out = None,
     peak_of: Annotated[str, typer.Option("--peak", hidden=True)] = "",
 ) -> None:
-    """Time and memory of a training step (forward, loss, backward, SGD) in float32 and under bfloat16 autocast.
+    """Measure a training step (forward, loss, backward, SGD): time and memory, in float32 and under bfloat16 autocast.
 
-    All start from the same weights and see the same data, which lies on the device already; the table shows how far
-    their losses are apart after the last step.
+    All runners start from the same weights and get the same data, which is on the device. The table has their losses
+    after the last step, which should agree.
 
     Example: python -m benchmarks.training --quick
     """
@@ -179,4 +182,4 @@ def _peak_here(name: str, config: str, batch: int, dtype: str, device: str) -> f
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -56,7 +56,7 @@ def crop_target(image: np.ndarray, box: tuple[float, ...], factor: float, size: 
 
 
 def decode_center(maps: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
-    """The box at the best cell of the score map, whose middle a Hann window favours."""
+    """The box at the best cell of the score map, whose middle a Hann window favors."""
     score, sizes, offsets = (maps[name][0] for name in ("score_map", "size_map", "offset_map"))
     grid = score.shape[-1]
     window = np.hanning(grid + 2)[1:-1]

@@ -31,11 +31,11 @@ from .model import build_model as build_untrained
 from .overwrites import check_overwrites
 from .weights import SHIPPED, located
 
-PACKED = ".fermt"  # suffix of packed models
-STORED = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64)  # in files of `save`
+PACKED_SUFFIX = ".fermt"  # suffix of packed models
+STORED_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64)  # in files of `save`
 CONFIG_KEY = "fermt_config"
-FITTED = ("template_size", "search_size", "drop_path")  # fields in which a model may differ from its weights' file
-RENAMED = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
+MAY_DIFFER = ("template_size", "search_size", "drop_path")  # fields in which a model may differ from its weights' file
+RENAMED_PREFIX = ("backbone.tau.", "backbone.dau.")  # the release calls the unit by either name
 
 
 def save(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
@@ -97,7 +97,7 @@ def build_model(
     differing = [
         f"{name} is {ours!r}, theirs {theirs!r}"
         for (name, ours), theirs in zip(model.config.to_dict().items(), trained.to_dict().values(), strict=True)
-        if ours != theirs and name not in FITTED
+        if ours != theirs and name not in MAY_DIFFER
     ]
     if differing:
         raise ValueError(f"weights {os.fspath(weights)!r} are of another configuration: {'; '.join(differing)}")
@@ -149,7 +149,7 @@ def _read(path: Path, device: torch.device | str) -> tuple[ModelConfig, dict[str
         config = ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)!r} has no configuration that can be used: {error}") from error
-    if odd := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in STORED]:
+    if odd := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in STORED_DTYPES]:
         raise ValueError(f"{os.fspath(path)!r} has weights of dtypes that are not read: {shortened(odd)}")
     return config, tensors
 
@@ -163,7 +163,7 @@ def load_any(
         FileNotFoundError: there is no such file.
         ValueError: as `load` and `fermt_kernels.frame.load`, or a packed model is requested on a GPU.
     """
-    if Path(path).suffix != PACKED:
+    if Path(path).suffix != PACKED_SUFFIX:
         return load(path, backend=backend, device=device)
     if str(device).partition(":")[0] != "cpu":
         raise ValueError(f"{os.fspath(path)} is a packed model, which runs on the CPU; got device {str(device)!r}")
@@ -178,10 +178,10 @@ def load_state_dict(model: FERMT, state: Mapping[str, Tensor]) -> None:
     dtypes of the model.
 
     Raises:
-        ValueError: keys are missing or unexpected, shapes differ, or there are whole numbers for fractions; ten of each
-            are named, and nothing is loaded.
+        ValueError: keys are missing or unexpected, shapes differ, or integers stand for floats or the reverse; the
+            message names up to ten of each, and nothing is loaded.
     """
-    renamed = {key.replace(*RENAMED): value for key, value in stripped(state).items() if key not in UNUSED_KEYS}
+    renamed = {key.replace(*RENAMED_PREFIX): value for key, value in stripped(state).items() if key not in UNUSED_KEYS}
     _load_exactly(unwrapped(model), renamed, "state dict")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from fermt_kernels import PATTERNS, spec
 
 HEADS = tuple(spec.heads.HEADS)
-_FORMS: dict[str, tuple[Any, str]] = {  # annotation of a field -> what it may be, and in words
+_FORMS: dict[str, tuple[Any, str]] = {  # annotation of a field -> accepted types, and their description
     "tuple[str, ...]": ((list, tuple), "a list of patterns"),
     "str": (str, "text"),
     "bool": (bool, "True or False"),
@@ -94,9 +94,9 @@ class ModelConfig:
         """Makes a configuration from the result of `to_dict`; TypeError or ValueError if it is none."""
         if not isinstance(values, dict):
             raise TypeError(f"a configuration must be a dictionary of its fields, got {values!r:.80}")
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown configuration fields {unknown}; expected some of {sorted(known)}")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise ValueError(f"unknown configuration fields {unknown}; expected some of {sorted(names)}")
         return cls(**values)
 
 

@@ -67,6 +67,7 @@ def count_flops(config: str | ModelConfig = "fermt") -> FlopCount:
     patch_weights = 3 * c.patch_size**2 * c.dim
     head_weights, head_parameters = _head(c)
     block_parameters = block_weights + 3 * c.dim + c.dim + hidden + c.dim + 4 * c.dim
+    # Of the Dual Attention Unit: three 1x1 and two 5x5 depth-wise convolutions with biases, and two linear layers.
     dau_parameters = 3 * (9 + 3) + 2 * (75 + 3) + 6 if c.dau else 0
     sides = (c.template_size, c.search_size)
     return FlopCount(

@@ -11,14 +11,15 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from .messages import first_few
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 JPEG, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"  # markers: start of a file, of its pixels, and its end
 PNG, PNG_END = b"\x89PNG", b"IEND"
-EXIF, ORIENTATION, UPRIGHT = b"Exif\0\0", 0x0112, (0, 1)  # 0: not known
+EXIF, ORIENTATION, UPRIGHT = b"Exif\0\0", 0x0112, (0, 1)  # 0: unknown
 TIFF = (b"II*\0", b"MM\0*")  # starts of files
 PAGED = (*TIFF, b"II+\0", b"MM\0+")  # with those of BigTIFF
-HEAD = 4096  # bytes in which a file says that it is animated
-NAMED = 3  # entries that a message lists
+HEADER_BYTES = 4096  # bytes in which a file says that it is animated
 
 logger = logging.getLogger(__name__)
 _said: set[str] = set()  # kinds of remarks that this process has logged
@@ -94,8 +95,7 @@ def select_images(entries: Iterable[Path], below: Path | None = None) -> list[Pa
         else:
             kept.append(path)
     if skipped:
-        more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-        logger.warning("%d entries are skipped: %s%s", len(skipped), ", ".join(skipped[:NAMED]), more)
+        logger.warning("%d entries are skipped: %s", len(skipped), first_few(skipped, most=3))
     return kept
 
 
@@ -107,7 +107,7 @@ def exif_orientation(data: bytes) -> int:
 
 def _orientation_at(data: bytes) -> tuple[int, Literal["little", "big"]]:
     """Where the two bytes of a JPEG's or TIFF's orientation are, and their order; 0 if there are none."""
-    start = 0 if data.startswith(TIFF) else data.find(EXIF, 0, HEAD) + len(EXIF)
+    start = 0 if data.startswith(TIFF) else data.find(EXIF, 0, HEADER_BYTES) + len(EXIF)
     if start and (not data.startswith(JPEG) or start < len(EXIF)):
         return 0, "big"
 
@@ -179,8 +179,9 @@ def _truncated(data: bytes) -> str:
 
 def _pages(path: Path, data: bytes) -> int:
     """The number of pages or pictures in a TIFF, or in an animated WebP or PNG; 1 for other files."""
-    animated = b"ANIM" in data[:64] if data.startswith(b"RIFF") else data.startswith(PNG) and b"acTL" in data[:HEAD]
-    if not (data.startswith(PAGED) or animated):
+    animated_webp = data.startswith(b"RIFF") and b"ANIM" in data[:64]
+    animated_png = data.startswith(PNG) and b"acTL" in data[:HEADER_BYTES]
+    if not (data.startswith(PAGED) or animated_webp or animated_png):
         return 1
     try:
         return int(cv2.imcount(opencv_name(str(path))))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-LOCK = ".lock"
+LOCK_FILE = ".lock"
 _held: set[TextIO] = set()
 
 
@@ -29,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path = folder / LOCK_FILE
     while True:
         file = path.open("w")
         try:

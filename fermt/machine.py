@@ -12,7 +12,7 @@ import torch
 
 import fermt_kernels as fk
 
-from .checkpoints import PACKED
+from .checkpoints import PACKED_SUFFIX
 from .devices import check_device
 
 KINDS = ("cpu", "cuda")  # of devices on which commands run
@@ -65,7 +65,7 @@ def pick_device(name: str, weights: Path | None = None) -> str:
     Raises:
         ValueError: the name has another form, or there is no such device on this machine.
     """
-    packed = weights is not None and weights.suffix == PACKED
+    packed = weights is not None and weights.suffix == PACKED_SUFFIX
     if name == "auto":
         return "cuda" if torch.cuda.is_available() and not packed else "cpu"
     if name.partition(":")[0] not in KINDS:

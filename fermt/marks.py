@@ -1,4 +1,4 @@
-"""The mark of pictures that a command wrote, by which they are told from the pictures of a data set."""
+"""The mark of pictures that a command wrote, which distinguishes them from the pictures of a data set."""
 
 from __future__ import annotations
 

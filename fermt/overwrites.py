@@ -16,8 +16,8 @@ class Files(NamedTuple):
     """An input that may be a file, or many: a folder, or a pattern of file names."""
 
     place: str | os.PathLike[str]
-    suffixes: Collection[str] = ()  # in small letters, of the files in a folder that may be read; none: all may be
-    all_read: bool = False  # whether each of those is read, so that a new one would be, too
+    suffixes: Collection[str] = ()  # lower-case suffixes of the files in the folder that may be read; empty: any file
+    all_read: bool = False  # whether every such file is read, so that a new one would become an input
 
 
 Place = str | os.PathLike[str] | None  # None: not given
@@ -26,13 +26,13 @@ Place = str | os.PathLike[str] | None  # None: not given
 def check_overwrites(outputs: Mapping[str, Place], inputs: Mapping[str, Place | Files]) -> None:
     """Raises ValueError if a file to be written is one that is read, or another one that is written.
 
-    Two names are of one file also through links, and where a file system takes capitals for small letters. An output
-    may lie in a folder that is read, and the next run may replace it, unless it could be an input by its suffix.
-    Pictures that a command wrote are known by their mark (`fermt.marks`).
+    Two names may be of one file through links, or on a file system that ignores case. An output may lie in a folder
+    that is read, and the next run may replace it, unless its suffix is one of the inputs'. Pictures that a command
+    wrote have a mark (`fermt.marks`) and are not inputs.
 
     Args:
-        outputs: files, and folders of files, to write, by option.
-        inputs: what is read, by option.
+        outputs: files and folders to write, by option.
+        inputs: files and folders that are read, by option.
     """
     written = {option: Path(path) for option, path in outputs.items() if path is not None}
     read = {option: one if isinstance(one, Files) else Files(one) for option, one in inputs.items() if one is not None}

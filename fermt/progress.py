@@ -8,8 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-FIRST = 3.0  # seconds until the first line
-EVERY = 30.0  # seconds between further lines
+FIRST_LINE = 3.0  # seconds until the first line
+LINE_INTERVAL = 30.0  # seconds between further lines
 
 
 def duration(seconds: float) -> str:
@@ -27,8 +27,8 @@ class ProgressDisplay:
         total: units to do in all; None or 0 if unknown.
         done: units that an earlier run has done.
         unit: name of a unit in the plural, such as "frames".
-        bar: whether a bar is wanted; the thread that draws it would disturb what is timed.
-        every: seconds between lines that are not asked for.
+        bar: whether to draw a bar on a terminal; its thread would disturb timings.
+        every: seconds between the lines of `update` and `note`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ProgressDisplay:
         *,
         unit: str,
         bar: bool = True,
-        every: float = EVERY,
+        every: float = LINE_INTERVAL,
     ) -> None:
         self.total, self._console, self._label, self._unit = total or None, console, label, unit
         self._has_bar, self._every = bar and console.is_terminal, every
@@ -56,7 +56,7 @@ class ProgressDisplay:
 
     def _restart(self) -> None:
         self._start_time = time.perf_counter()
-        self._due = self._start_time + FIRST
+        self._due = self._start_time + FIRST_LINE
 
     def __enter__(self) -> ProgressDisplay:
         self._restart()

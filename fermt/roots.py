@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Sequence
 
-VARIABLE = "FERMT_ROOTS"
-FORM = (
+ROOTS_VARIABLE = "FERMT_ROOTS"
+ROOTS_FORMAT = (
     f"NAME=FOLDER, several with {os.pathsep!r} between them, such as got10k=/data/GOT-10k{os.pathsep}lasot=/data/LaSOT"
 )
+
+
+def no_folder(names: Sequence[str]) -> ValueError:
+    """The error for data sets whose folder is given nowhere; it shows how to give that of the first."""
+    given = f"{names[0]}=FOLDER"
+    return ValueError(
+        f"no folder is given for {', '.join(names)}: expected --dataset {given}, or {ROOTS_VARIABLE}={given}"
+    )
 
 
 def roots() -> dict[str, str]:
     """Reads the folders by data set; ValueError if the variable does not have the expected form."""
     found = {}
-    for part in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+    for part in filter(None, os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep)):
         name, _, folder = part.partition("=")
         if not name or not folder:
-            raise ValueError(f"{VARIABLE} must be {FORM}; got {part!r}")
+            raise ValueError(f"{ROOTS_VARIABLE} must be {ROOTS_FORMAT}; got {part!r}")
         found[name] = folder
     return found
-
-
-def root_of(name: str, folder: Path | None) -> Path:
-    """Returns `folder`, or the folder in the environment if it is None; ValueError if there is neither."""
-    if folder is not None:
-        return folder
-    known = roots()
-    if name not in known:
-        raise ValueError(f"{name} needs its folder: --dataset {name}=FOLDER, or {VARIABLE}={name}=FOLDER")
-    return Path(known[name])

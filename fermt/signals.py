@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: SIGINT (Ctrl-C), SIGTERM (docker stop, SLURM) and SIGHUP (a closed terminal)."""
+"""Signals to stop a process: SIGINT (Ctrl-C), SIGTERM (docker stop, SLURM) and SIGHUP (a closed terminal)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-REPEAT = 1.0  # seconds in which the same request may come again: `timeout` and SLURM signal a process and its group
+REPEAT_INTERVAL = 1.0  # seconds; `timeout` and SLURM signal a process, then its group
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to stop. `number` is the signal's."""
+    """A signal to stop has arrived. `number` is the signal's."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -28,7 +28,7 @@ def exit_status(error: KeyboardInterrupt) -> int:
 
 
 class StopRequest:
-    """Whether a signal has asked this process to stop; see `deferred`."""
+    """Whether a signal to stop has arrived; see `deferred`."""
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the first signal
@@ -54,7 +54,8 @@ def raising() -> Iterator[None]:
 def deferred() -> Iterator[StopRequest]:
     """Collects requests to stop in this context, so that the work at hand can be finished.
 
-    A second request, more than `REPEAT` seconds after the first, has the effect that it has outside the context.
+    A second request, more than `REPEAT_INTERVAL` seconds after the first, has the effect that it has outside the
+    context.
     """
     request = StopRequest()
 
@@ -97,7 +98,7 @@ def _handled(first: Callable[[int], None]) -> Iterator[None]:
         elif not came:
             came.append(time.monotonic())
             first(number)
-        elif time.monotonic() - came[0] > REPEAT:
+        elif time.monotonic() - came[0] > REPEAT_INTERVAL:
             _as_before(before[signal.Signals(number)], number, frame)
 
     try:

@@ -62,7 +62,7 @@ def read_numbers(
 
 
 def number_of(word: str) -> float:
-    """Converts a number as files have it, not what Python takes for one, too: 1_000, digits of other scripts."""
+    """Converts a number; ValueError also for what only Python accepts: 1_000, digits of other scripts."""
     if "_" in word or not word.isascii():
         raise ValueError(f"expected a number, got {word!r}")
     return float(word)

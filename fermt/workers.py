@@ -12,10 +12,12 @@ from .signals import STOPPING
 
 
 def worker_context(preload: str) -> BaseContext:
-    """A start method that forks no process with threads: a child of one can wait forever for a lock that a thread held.
+    """Returns a multiprocessing context that never forks a process with threads.
+
+    A child of such a process could wait forever for a lock that another thread held.
 
     Args:
-        preload: a module whose import is slow, which workers find imported where the system has a fork server.
+        preload: a module that is slow to import; a fork server, where the system has one, imports it once for all.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -25,7 +27,7 @@ def worker_context(preload: str) -> BaseContext:
 
 
 def leave_signals() -> None:
-    """Makes this worker ignore requests to stop, which go to a whole group of processes: its parent ends it."""
+    """Makes this worker ignore signals to stop, which reach a whole group of processes: its parent ends it."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 

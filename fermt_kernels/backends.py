@@ -2,14 +2,14 @@
 
 Each backend is a package (`reference`, `cpp`, `triton`) with one function for each of its ops and these names:
 
-- `unavailable_reason()`: why it cannot run on this machine, or None; ValueError if a variable asks for what it has not;
+- `unavailable_reason()`: why it cannot run on this machine, or None; ValueError if an environment variable is wrong;
 - `describe()`: what it runs on;
 - `DEVICES`: device types whose tensors it takes, or None for any;
 - `SUPPORTS`: op -> dtypes;
 - `LARGEST`: op -> the size that is limited, in words, and its largest value;
 - `slower_than_pytorch()`: ops that PyTorch's own kernels run faster on this machine.
 
-Only this module asks for them.
+Only this module uses these names.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def backends() -> BackendTable:
     for name, backend in BACKENDS.items():
         try:
             reason = backend.unavailable_reason()
-        except ValueError as error:  # for the table, one reason as any other
+        except ValueError as error:  # an environment variable has a wrong value: a reason, too
             reason = str(error)
         rows.append(BackendStatus(name, reason is None, backend.describe() if reason is None else reason))
     return BackendTable(rows)

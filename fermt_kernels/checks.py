@@ -51,7 +51,7 @@ def index(value: Any) -> Any:
 
 
 def num_template(op: str, value: int, tokens: int | None = None) -> None:
-    """Checks that the number of template tokens is an int from 0 to the number of tokens, if that is known."""
+    """Checks that the number of template tokens is an int from 0 to the number of tokens, if that is given."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{op}: num_template must be an int, got {value!r}")
     if tokens is None:

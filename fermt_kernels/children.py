@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn as nn
 from torch.nn.utils import parametrize
 
-PLAIN = (nn.Conv2d, nn.Linear, nn.Sequential, nn.ReLU, nn.Sigmoid, nn.GELU, nn.Identity)
+PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.Sequential, nn.ReLU, nn.Sigmoid, nn.GELU, nn.Identity)
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -24,6 +24,6 @@ def is_plain(module: nn.Module) -> bool:
 
     Adapters, quantized or sharded layers and layers with hooks are not plain, and must be called.
     """
-    if type(module) not in PLAIN and parametrize.type_before_parametrizations(module) not in PLAIN:
+    if type(module) not in PLAIN_LAYERS and parametrize.type_before_parametrizations(module) not in PLAIN_LAYERS:
         return False
     return not is_hooked(module) and all(child is None or is_plain(child) for child in module._modules.values())

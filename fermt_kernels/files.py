@@ -22,7 +22,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-MARK = ".tmp"  # in the name of a temporary file, before its suffix
+TEMPORARY_MARK = ".tmp"  # in the name of a temporary file, before its suffix
 LONGEST_STEM = 200  # bytes of it in the name of a temporary file, which may have 255
 
 
@@ -55,7 +55,7 @@ def atomic_path(path: str | os.PathLike[str], *, keep_suffix: bool = False) -> I
     if target.is_symlink():
         target = Path(os.path.realpath(target))
     delete_leftovers(target.parent, glob.escape(_short_stem(target)))
-    temporary, file = _create(target, f"{MARK}{target.suffix if keep_suffix else ''}")
+    temporary, file = _create(target, f"{TEMPORARY_MARK}{target.suffix if keep_suffix else ''}")
     try:
         mode = _mode(target, file)
         _keep_owner(target, file)
@@ -158,7 +158,7 @@ def delete_leftovers(folder: Path, stem: str = "*") -> None:
 
     A temporary file that a process still writes to stays, as do all where the file system has no locks.
     """
-    for path in folder.glob(f".{stem}.????????{MARK}*"):
+    for path in folder.glob(f".{stem}.????????{TEMPORARY_MARK}*"):
         with suppress(OSError), path.open("r+b") as file:  # another's file, or one that was just renamed
             if _lock(file):
                 path.unlink()

@@ -16,14 +16,7 @@ from .spec.patterns import score_pairs
 
 
 def attention_macs(
-    batch: int,
-    heads: int,
-    tokens: int,
-    head_dim: int,
-    num_template: int,
-    pattern: str,
-    *,
-    backward: bool = False,
+    batch: int, heads: int, tokens: int, head_dim: int, num_template: int, pattern: str, *, backward: bool = False
 ) -> int:
     """MACs of attention: the products q k^T and p v; backward has five (the scores again, then dp, dv, dq, dk)."""
     products = 5 if backward else 2
@@ -58,14 +51,7 @@ def linear_macs(rows: int, inputs: int, outputs: int, *, products: int = 1) -> i
 
 @register_flop_formula(torch.ops.fermt.attention)
 def _attention(
-    q: tuple,
-    k: tuple,
-    v: tuple,
-    num_template: int,
-    pattern: str,
-    *args: Any,
-    out_shape: Any = None,
-    **kwargs: Any,
+    q: tuple, k: tuple, v: tuple, num_template: int, pattern: str, *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
     batch, heads, tokens, head_dim = q
     return 2 * attention_macs(batch, heads, tokens, head_dim, num_template, pattern)
@@ -91,13 +77,7 @@ def _attention_backward(
 
 @register_flop_formula(torch.ops.fermt.attention_packed)
 def _attention_packed(
-    qkv: tuple,
-    num_heads: int,
-    num_template: int,
-    pattern: str,
-    *args: Any,
-    out_shape: Any = None,
-    **kwargs: Any,
+    qkv: tuple, num_heads: int, num_template: int, pattern: str, *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
     batch, tokens, width = qkv
     return 2 * attention_macs(batch, num_heads, tokens, width // (3 * num_heads), num_template, pattern)
@@ -162,10 +142,10 @@ def _linear_backward(
     weight: tuple,
     gelu: bool,
     dtype: torch.dtype,
-    needed: list[bool],
+    needs_grad: list[bool],
     *args: Any,
     out_shape: Any = None,
     **kwargs: Any,
 ) -> int:
     rows, inputs = x
-    return 2 * linear_macs(rows, inputs, weight[0], products=sum(needed[:2]))
+    return 2 * linear_macs(rows, inputs, weight[0], products=sum(needs_grad[:2]))

@@ -13,12 +13,13 @@ from .backends import AUTO, requested
 from .modules import DualAttentionUnit, Linear, PatchEmbed, TemplateSearchAttention
 from .spec.dual_attention_unit import LEAVES
 from .spec.patterns import PATTERNS
-from .swapping.attention import GRID, NUMBER, SwappedAttention, attention_dropout, share_hooks
-from .swapping.compare import BATCH, BEYOND, GRIDS, IMAGES, SEQUENCES, Case, bare_copy, difference, redraw
+from .swapping.attention import BLOCK_NUMBER, TEMPLATE_GRID, SwappedAttention, attention_dropout, share_hooks
+from .swapping.compare import BATCH, EXTRA_TOKENS, GRIDS, IMAGE_SIZES, SEQUENCES, Case, bare_copy, difference, redraw
 from .swapping.recognize import attention_objection, is_attention, is_unit, linear_in, unit_objection
 
 ATTENTION, UNIT = "attention", "dual attention unit"
-SHARDED = ("FullyShardedDataParallel", "FSDPModule")  # wrappers under which a module's parameters are not its own
+# Wrappers under which a module's parameters are not its own.
+SHARDING_WRAPPERS = ("FullyShardedDataParallel", "FSDPModule")
 
 
 class Replacement(NamedTuple):
@@ -41,7 +42,7 @@ class SwapReport(tuple[Replacement, ...]):
 
 
 class _Request(NamedTuple):
-    """What the caller of `swap` asked for."""
+    """The arguments of `swap`, checked."""
 
     patterns: tuple[str, ...]  # one, one for each block, or none
     num_template: int | None
@@ -142,7 +143,7 @@ def _check_model(model: nn.Module) -> None:
             "the replacement into; wrap it, torch.nn.Sequential(model), and use that"
         )
     classes = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
-    if sharded := classes.intersection(SHARDED):
+    if sharded := classes.intersection(SHARDING_WRAPPERS):
         raise ValueError(f"swap: the model is sharded by {', '.join(sorted(sharded))}; swap first, then shard it")
 
 
@@ -157,16 +158,16 @@ def _swap_again(name: str, module: SwappedAttention, request: _Request) -> Repla
 def _swap_attention(model: nn.Module, name: str, module: nn.Module, block: int, request: _Request) -> Replacement:
     reason = attention_objection(module, request.ignore) or _dropout_objection(module)
     arguments = tuple(inspect.signature(module.forward).parameters)
-    asked = request.patterns
-    own = asked[block if len(asked) > 1 else 0] if asked else None
-    if not reason and GRID[0] not in arguments and request.num_template is None and own not in (None, "full"):
+    given = request.patterns
+    own = given[block if len(given) > 1 else 0] if given else None
+    if not reason and TEMPLATE_GRID[0] not in arguments and request.num_template is None and own not in (None, "full"):
         reason = f"pattern {own!r} needs num_template, and its forward takes neither Hz nor Wz"
     if reason:
         return Replacement(name, ATTENTION, False, reason)
-    by_number = NUMBER in arguments  # the forward takes the block's number
+    by_number = BLOCK_NUMBER in arguments  # the forward takes the block's number
     try:
         bare = bare_copy(module)
-        computed = [_computed_pattern(bare, arguments, i, asked) for i in (range(request.depth) if by_number else (0,))]
+        computed = [_computed_pattern(bare, arguments, i, given) for i in (range(request.depth) if by_number else (0,))]
     except Exception as error:  # the module's own code may raise anything: it is refused, and this is the reason
         reason = f"it cannot be run beside its replacement: {type(error).__name__}: {error!s:.200}"
         return Replacement(name, ATTENTION, False, reason)
@@ -174,14 +175,20 @@ def _swap_attention(model: nn.Module, name: str, module: nn.Module, block: int, 
         if reason:
             return Replacement(name, ATTENTION, False, reason)
     before = [found for found, _ in computed]
-    patterns = asked or tuple(before)
+    patterns = given or tuple(before)
     replacement = SwappedAttention(
-        module, patterns, block, request.num_template, request.backend, request.ignore, one_for_all=len(asked) == 1
+        module,
+        patterns,
+        block,
+        request.num_template,
+        request.backend,
+        request.ignore,
+        one_for_all=len(given) == 1,
     )
     _place(model, module, replacement)
     now, was = (names[block if len(names) > 1 else 0] for names in (patterns, before))
     detail = f"pattern {now!r}" + (" (of the block's argument i)" if by_number else "")
-    return Replacement(name, ATTENTION, True, detail + ("" if now == was else f", asked for in place of {was!r}"))
+    return Replacement(name, ATTENTION, True, detail + ("" if now == was else f", in place of {was!r}"))
 
 
 def _dropout_objection(module: nn.Module) -> str | None:
@@ -192,16 +199,16 @@ def _dropout_objection(module: nn.Module) -> str | None:
 
 
 def _computed_pattern(
-    bare: nn.Module, arguments: tuple[str, ...], number: int, asked: Sequence[str]
+    bare: nn.Module, arguments: tuple[str, ...], number: int, given: Sequence[str]
 ) -> tuple[str, str]:
     """The pattern that an attention computes when it is block `number`, and ""; or "", and why it is none of ours."""
     projection, reasons = linear_in(bare.get_submodule("qkv")), []
     assert projection is not None  # or it would be no attention
     width = projection.in_features
-    if GRID[0] in arguments:
+    if TEMPLATE_GRID[0] in arguments:
         values = [dict(zip(("Hz", "Wz", "Hx", "Wx"), grid, strict=True)) | {"i": number} for grid in GRIDS]
         sizes = tuple((BATCH, grid["Hz"] * grid["Wz"] + grid["Hx"] * grid["Wx"]) for grid in values)
-        candidates = dict.fromkeys((*asked, *PATTERNS))
+        candidates = dict.fromkeys((*given, *PATTERNS))
     else:
         values, sizes, candidates = [{} for _ in SEQUENCES], SEQUENCES, dict.fromkeys(("full",))
     cases = [
@@ -214,13 +221,13 @@ def _computed_pattern(
         if reason is None:
             redraw(linear_in(bare.get_submodule(name)) for name in ("qkv", "proj"))
             more = [
-                Case((size[0], size[1] + BEYOND, width), case.arguments, True)
+                Case((size[0], size[1] + EXTRA_TOKENS, width), case.arguments, True)
                 for size, case in zip(sizes, cases, strict=True)
             ]
-            reason = difference(bare, replacement, cases + (more if GRID[0] in arguments else []))
-            return (candidate, "") if reason is None else ("", f"it computes no attention that is known; {reason}")
+            reason = difference(bare, replacement, cases + (more if TEMPLATE_GRID[0] in arguments else []))
+            return (candidate, "") if reason is None else ("", f"it computes none of the supported patterns; {reason}")
         reasons.append(f"{candidate!r}: {reason}")
-    return "", "it computes no attention that is known; " + reasons[0]
+    return "", "it computes none of the supported patterns; " + reasons[0]
 
 
 def _swap_unit(model: nn.Module, name: str, module: nn.Module, backend: str) -> Replacement:
@@ -228,7 +235,7 @@ def _swap_unit(model: nn.Module, name: str, module: nn.Module, backend: str) -> 
     try:
         if not reason:
             bare = bare_copy(module)
-            cases = [Case((BATCH, bare.get_parameter("proj_1.weight").shape[0], *size)) for size in IMAGES]
+            cases = [Case((BATCH, bare.get_parameter("proj_1.weight").shape[0], *size)) for size in IMAGE_SIZES]
             for change in (lambda: None, lambda: redraw(map(bare.get_submodule, LEAVES))):
                 change()
                 reason = reason or difference(bare, _unit_of(bare, backend), cases)

@@ -56,7 +56,7 @@ def inaccuracy(actual: Tensor, eager: Tensor, truth: Tensor, *, families: bool =
         eager: the eager reference's result in the same dtype.
         truth: the reference's result in float64 on the same inputs.
         families: the first two dimensions are families and their neighbors (`over_families`). Each family's errors
-            are divided by the spread of its truth, which is its condition, lest the worst conditioned decide alone.
+            are divided by the spread of its truth, which measures its condition: else the worst would decide alone.
 
     The bound holds for the largest and for the rms error: 2 * eager's + that of the truth rounded to the dtype.
     """

@@ -9,15 +9,15 @@ import torch.nn as nn
 
 Value = TypeVar("Value")
 
-INNER = {  # class of a wrapper -> the attribute that has the model
+WRAPPED_ATTRIBUTE = {  # class of a wrapper -> the attribute that has the model
     "OptimizedModule": "_orig_mod",  # torch.compile
     "DistributedDataParallel": "module",
     "DataParallel": "module",
     "AveragedModel": "module",
 }
-PREFIXES = frozenset(INNER.values())
-UNSHARED = frozenset({"n_averaged"})  # what wrappers add to a state dict
-ADAPTED = "base_layer"  # the name under which PEFT's adapters keep the layer that they adapt
+PREFIXES = frozenset(WRAPPED_ATTRIBUTE.values())
+WRAPPER_KEYS = frozenset({"n_averaged"})  # what wrappers add to a state dict
+ADAPTER_ATTRIBUTE = "base_layer"  # the name under which PEFT's adapters keep the layer that they adapt
 NAMES_SHOWN = 10
 
 
@@ -29,10 +29,10 @@ def unwrapped(model: Any) -> Any:
     Raises:
         ValueError: the model has adapters (PEFT) that are not merged into its weights.
     """
-    while attribute := INNER.get(type(model).__name__):
+    while attribute := WRAPPED_ATTRIBUTE.get(type(model).__name__):
         model = getattr(model, attribute)
     if isinstance(model, nn.Module):
-        adapted = [name for name, _ in model.named_modules() if name.split(".")[-1] == ADAPTED]
+        adapted = [name for name, _ in model.named_modules() if name.split(".")[-1] == ADAPTER_ATTRIBUTE]
         if adapted:
             raise ValueError(
                 f"the model has adapters that are not merged ({shortened(adapted)}); merge them first: "
@@ -50,7 +50,7 @@ def stripped(state: Mapping[str, Value]) -> dict[str, Value]:
     result: dict[str, Value] = {}
     for key, value in state.items():
         own = ".".join(part for part in key.split(".") if part not in PREFIXES)
-        if own in UNSHARED:
+        if own in WRAPPER_KEYS:
             continue
         if own in result:
             raise ValueError(f"the state dict has {own!r} twice, with and without a wrapper's prefix ({key!r})")

@@ -10,7 +10,7 @@ import torch
 
 from fermt import ModelConfig
 from fermt.data import appearance
-from fermt.data.augment import NONE, View, make_pair
+from fermt.data.augment import NO_AUGMENTATION, View, make_pair
 
 from .support.errors import refused
 
@@ -86,7 +86,7 @@ def test_hidden_covers_a_part_of_the_target_with_another_part_of_the_crop(
 def pair(seed: int = 0, **values: float) -> dict[str, torch.Tensor]:
     image = generator(9).integers(0, 256, (100, 120, 3), np.uint8)
     view = View(image, BOX)
-    made = make_pair(view, view, MODEL, dataclasses.replace(NONE, **values), generator(seed))
+    made = make_pair(view, view, MODEL, dataclasses.replace(NO_AUGMENTATION, **values), generator(seed))
     assert made is not None
     return made
 
@@ -113,4 +113,4 @@ def test_each_field_changes_crops_at_random(name: str) -> None:
 )
 def test_values_out_of_range(name: str, value: float) -> None:
     with refused(ValueError, name, value):
-        dataclasses.replace(NONE, **{name: value})
+        dataclasses.replace(NO_AUGMENTATION, **{name: value})

@@ -16,7 +16,7 @@ import pytest
 
 import fermt
 from fermt_kernels import files
-from fermt_kernels.files import MARK, atomic_path, atomic_write, delete_leftovers
+from fermt_kernels.files import TEMPORARY_MARK, atomic_path, atomic_write, delete_leftovers
 
 from .conftest import ROOT
 from .support.errors import refused
@@ -115,7 +115,7 @@ def test_leftovers_are_deleted_by_stem(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a.npz", keep_suffix=True) as first, atomic_path(tmp_path / "a.npz") as second:
         assert first != second
         assert {first.parent, second.parent} == {tmp_path}
-        assert (first.suffix, second.suffix) == (".npz", MARK)
+        assert (first.suffix, second.suffix) == (".npz", TEMPORARY_MARK)
         for path in (first, second):
             path.write_text("")
     for name in (first.name, second.name, ".b.01234567.tmp", ".lock", "a.tmp"):

@@ -11,7 +11,7 @@ import pytest
 
 from fermt.config import ModelConfig
 from fermt.data import crop_target
-from fermt.data.augment import NONE, Augmentation, View, box_in_crop, flipped, jittered, make_pair
+from fermt.data.augment import NO_AUGMENTATION, Augmentation, View, box_in_crop, flipped, jittered, make_pair
 
 from .support import golden
 from .support.errors import refused
@@ -34,7 +34,7 @@ def scene(box: tuple[float, float, float, float] = BOX, height: int = 240, width
 
 
 def changed(**values: float) -> Augmentation:
-    return dataclasses.replace(NONE, **values)
+    return dataclasses.replace(NO_AUGMENTATION, **values)
 
 
 @pytest.mark.parametrize("i", range(6))
@@ -51,7 +51,7 @@ def test_a_box_in_a_crop_is_where_the_authors_have_it(i: int) -> None:
 def test_without_chance_the_crops_are_the_authors(i: int) -> None:
     stored = golden.arrays("crops")
     view = View(stored["image"], tuple(stored["boxes_xywh"][i].tolist()))
-    pair = make_pair(view, view, CONFIG, NONE, generator())
+    pair = make_pair(view, view, CONFIG, NO_AUGMENTATION, generator())
     assert pair is not None
     assert np.array_equal(pair["template"].numpy(), stored["template_crops"][i])
     assert np.array_equal(pair["search"].numpy(), stored["search_crops"][i])
@@ -162,7 +162,7 @@ def test_brightness_is_a_factor_for_each_crop() -> None:
 
 def test_chances_are_those_asked_for() -> None:
     view, rng, n = scene((30.0, 20.0, 12.0, 10.0), 64, 96), generator(), 3000
-    plain = make_pair(view, view, SMALL, NONE, rng)
+    plain = make_pair(view, view, SMALL, NO_AUGMENTATION, rng)
     assert plain is not None
     counts, lightness = np.zeros(2), plain["search"].numpy().mean(axis=2)
     for _ in range(n):
@@ -188,17 +188,17 @@ def test_chances_are_those_asked_for() -> None:
 )
 def test_a_target_that_is_hardly_seen_gives_no_pair(box: tuple[float, float, float, float]) -> None:
     view = scene()
-    assert make_pair(view, View(view.image, box), CONFIG, NONE, generator()) is None
-    assert make_pair(View(view.image, box), view, CONFIG, NONE, generator()) is None
+    assert make_pair(view, View(view.image, box), CONFIG, NO_AUGMENTATION, generator()) is None
+    assert make_pair(View(view.image, box), view, CONFIG, NO_AUGMENTATION, generator()) is None
 
 
 def test_images_of_any_size_give_pairs() -> None:
     for height, width, box in ((2, 400, (0.0, 0.0, 200.0, 1.0)), (30, 30, (-5.0, -5.0, 45.0, 45.0))):
         image = np.zeros((height, width, 3), np.uint8)
-        pair = make_pair(View(image, box), View(image, box), CONFIG, NONE, generator())
+        pair = make_pair(View(image, box), View(image, box), CONFIG, NO_AUGMENTATION, generator())
         assert pair is None or pair["search"].shape == (256, 256, 3)
     huge = View(cv2.resize(scene().image, (3000, 2000)), (0.0, 0.0, 2990.0, 1990.0))
-    assert make_pair(huge, huge, CONFIG, NONE, generator()) is not None
+    assert make_pair(huge, huge, CONFIG, NO_AUGMENTATION, generator()) is not None
 
 
 @pytest.mark.parametrize(

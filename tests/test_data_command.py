@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from pathlib import Path
 
 import cv2
@@ -12,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fermt.cli import app
-from fermt.data.preview import AUGMENTATIONS, EXAMPLES, GREEN
+from fermt.data.preview import AUGMENTATIONS, BOX_COLOR, EXAMPLES
 from fermt.data.sequences import Annotation
+from fermt.datasets import GENERATED
 from fermt.tracking.sheet import GAP
 
 from .support import datasets
@@ -49,7 +48,7 @@ def test_a_sheet_of_pairs(root: Path, tmp_path: Path) -> None:
     assert f"5 pairs in {out}" in printed.replace("\n", "")
     for cell in cells(out, 2, 5):
         search = cell[:, 128:]
-        assert (search == GREEN).all(axis=2).sum() > 50  # the box
+        assert (search == BOX_COLOR).all(axis=2).sum() > 50  # the box
         assert cell[128:, :128].min() < 100  # words
     assert sorted(tmp_path.iterdir()) == [root, out]
 
@@ -110,9 +109,7 @@ def test_the_synthetic_set_needs_no_root(tmp_path: Path, monkeypatch: pytest.Mon
         def image(self, i: int, t: int) -> np.ndarray:
             return np.full((80, 90, 3), 20 * t, np.uint8)
 
-    module = types.ModuleType("fermt.data.synthetic")
-    module.SyntheticSequences = Synthetic  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fermt.data.synthetic", module)
+    monkeypatch.setitem(GENERATED, "synthetic", Synthetic)
     code, printed = preview("--dataset", "synthetic", "--out", tmp_path / "a.png", "--pairs", 1)
     assert code == 0, printed
     assert "synthetic: 2 sequences" in printed
@@ -125,7 +122,7 @@ def test_what_a_newcomer_gets_wrong(root: Path, tmp_path: Path) -> None:
         ((), "Missing option '--dataset'"),
         (("--dataset", "got", *out), "dataset must be one of got10k, lasot"),
         (("--dataset", "got10k=", *out), "--dataset: expected NAME=FOLDER, or NAME alone"),
-        (("--dataset", "got10k", *out), "got10k needs its folder: --dataset got10k=FOLDER"),
+        (("--dataset", "got10k", *out), "no folder is given for got10k: expected --dataset got10k=FOLDER"),
         (("--dataset", f"synthetic={root}", *out), "synthetic has no root; got"),
         (("--dataset", f"got10k={tmp_path}", *out), "Expected layout of the root"),
         ((*got, "--out", tmp_path / "a.jpg"), "expected a name that ends in .png"),

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import fermt
 from fermt.cli import app
-from fermt.locks import LOCK
+from fermt.locks import LOCK_FILE
 from fermt.tracking import video as video_module
 from fermt.training import state
 
@@ -360,7 +360,7 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
             arguments = ["train", "--out", str(tmp_path / "run"), mode, "--device", "cpu", *changes()]
             result = CliRunner().invoke(app, arguments, env={"COLUMNS": "400"})
             assert (result.exit_code, lacking(result.output, tmp_path / "run")) == (1, [])
-        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before == [LOCK]
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before == [LOCK_FILE]
     assert litter(tmp_path) == set()
 
 

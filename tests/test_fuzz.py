@@ -41,7 +41,7 @@ def test_a_round_whose_time_is_over_has_a_few_cases(
     """So that each target has its turn where a process takes long to start."""
     monkeypatch.setitem(runner.TARGETS, "crop", lambda _: None)
     assert runner.serve("crop", 5, 7, 0.0) == 0
-    assert capsys.readouterr().out.split() == [f"crop:5:{7 + i}" for i in range(runner.FEWEST)]
+    assert capsys.readouterr().out.split() == [f"crop:5:{7 + i}" for i in range(runner.MIN_CASES)]
 
 
 def test_faults_are_counted_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

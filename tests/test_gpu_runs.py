@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ print(json.dumps(line), flush=True)
 if name == "crash":
     sys.exit("the context is gone")
 if name == "hang":
-    os.system("sleep 300")
+    os.system(f"sleep 300.{os.getppid()}")  # as a name for it
 """
 
 
@@ -107,7 +108,7 @@ def test_a_deadline_ends_a_part_with_all_that_it_started_and_says_what_is_left_o
     assert [line["part"] for line in lines_of(tmp_path, "x")] == ["machine", "hang"]
     assert len(results.faults()) == 2
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert "sleep 300" not in running
+    assert f"sleep 300.{os.getpid()}" not in running
 
 
 @pytest.mark.usefixtures("children")

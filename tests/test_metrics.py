@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as nps
 
 from fermt.datasets import TestSequence
 from fermt.evaluation import metrics, rules
-from fermt.evaluation.protocols import PROTOCOLS, USUAL
+from fermt.evaluation.protocols import DEFAULT_PROTOCOLS, PROTOCOLS
 from fermt.evaluation.scores import Report, evaluate
 
 from .support.errors import refused
@@ -22,7 +22,7 @@ from .support.scoring import Listed, put, sequence, values
 SIZES = st.integers(1, 200)
 CORNERS = st.integers(-100, 300)
 BOX = st.tuples(CORNERS, CORNERS, SIZES, SIZES)
-PAIRS = [*USUAL.items(), ("trackingnet", "pytracking"), ("lasot", "lasot-official")]
+PAIRS = [*DEFAULT_PROTOCOLS.items(), ("trackingnet", "pytracking"), ("lasot", "lasot-official")]
 
 
 def boxes_of(count: int) -> st.SearchStrategy[np.ndarray]:
@@ -50,10 +50,10 @@ RESULTS = st.lists(TWO, min_size=1, max_size=4)
 def test_of_one_frame(box: tuple[float, ...], truth: tuple[float, ...], overlap: float, pixels: float, sizes: float):
     found = [
         measure(np.array([box], np.float64), np.array([truth], np.float64))[0]
-        for measure in (metrics.overlap, metrics.overlap_to_one, metrics.center_error)
+        for measure in (metrics.overlap, metrics.got10k_overlap, metrics.center_error)
     ]
     np.testing.assert_allclose(found, [overlap, overlap, pixels], rtol=0, atol=1e-12)
-    for measure in (metrics.scaled_error, metrics.scaled_difference):
+    for measure in (metrics.normalized_error, metrics.normalized_difference):
         found = measure(np.array([box], np.float64), np.array([truth], np.float64))
         np.testing.assert_allclose(found, [sizes], rtol=0, atol=1e-12)
 
@@ -61,16 +61,16 @@ def test_of_one_frame(box: tuple[float, ...], truth: tuple[float, ...], overlap:
 def test_without_area() -> None:
     zeros = np.zeros((1, 4))
     assert np.isnan(metrics.overlap(zeros, zeros))
-    assert metrics.overlap_to_one(zeros, zeros) == 0
-    assert np.isnan(metrics.scaled_error(zeros, zeros))
-    assert np.isinf(metrics.scaled_error(np.ones((1, 4)), zeros))
+    assert metrics.got10k_overlap(zeros, zeros) == 0
+    assert np.isnan(metrics.normalized_error(zeros, zeros))
+    assert np.isinf(metrics.normalized_error(np.ones((1, 4)), zeros))
 
 
 def test_tallies() -> None:
     found, thresholds = np.array([0, 0.5, 0.5, 1, np.nan]), np.array([0, 0.5, 1])
-    assert metrics.above(found, thresholds).tolist() == [3, 1, 0]
-    assert metrics.reached(found, thresholds).tolist() == [4, 3, 1]
-    assert metrics.within(found, thresholds).tolist() == [1, 3, 4]
+    assert metrics.count_above(found, thresholds).tolist() == [3, 1, 0]
+    assert metrics.count_at_least(found, thresholds).tolist() == [4, 3, 1]
+    assert metrics.count_at_most(found, thresholds).tolist() == [1, 3, 4]
     assert metrics.total(found[:4], thresholds).tolist() == [2]
 
 
@@ -78,9 +78,9 @@ def test_readings() -> None:
     thresholds = np.array([0, 1, 3])
     assert metrics.mean(thresholds).tolist() == [1 / 3] * 3
     assert metrics.trapezoid(thresholds) == pytest.approx([1 / 6, 3 / 6, 2 / 6])
-    assert metrics.at(3, thresholds).tolist() == [0, 0, 1]
+    assert metrics.point_at(3, thresholds).tolist() == [0, 0, 1]
     with refused(ValueError, 2, [0, 1, 3]):
-        metrics.at(2, thresholds)
+        metrics.point_at(2, thresholds)
 
 
 def test_sums_over_sequences() -> None:
@@ -98,7 +98,7 @@ def test_sums_over_sequences() -> None:
 def test_what_moves_and_scales_along(pair: tuple[np.ndarray, np.ndarray]) -> None:
     boxes, truth = pair
     moved, scaled = np.array([17, -29, 0, 0.0]), 4.0
-    for measure in (metrics.overlap, metrics.overlap_to_one, metrics.scaled_error, metrics.scaled_difference):
+    for measure in (metrics.overlap, metrics.got10k_overlap, metrics.normalized_error, metrics.normalized_difference):
         plain = measure(boxes, truth)
         np.testing.assert_allclose(measure(boxes + moved, truth + moved), plain, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(measure(boxes * scaled, truth * scaled), plain, rtol=1e-9, atol=1e-9)
@@ -110,20 +110,22 @@ def test_what_moves_and_scales_along(pair: tuple[np.ndarray, np.ndarray]) -> Non
 @given(TWO)
 def test_what_is_the_same_both_ways(pair: tuple[np.ndarray, np.ndarray]) -> None:
     boxes, truth = pair
-    for measure in (metrics.overlap, metrics.overlap_to_one, metrics.center_error):
+    for measure in (metrics.overlap, metrics.got10k_overlap, metrics.center_error):
         np.testing.assert_array_equal(measure(boxes, truth), measure(truth, boxes))
     found = metrics.overlap(boxes, truth)
     assert ((found >= 0) & (found <= 1)).all()
-    np.testing.assert_allclose(metrics.overlap_to_one(boxes, truth), found, rtol=1e-12)
-    np.testing.assert_allclose(metrics.scaled_difference(boxes, truth), metrics.scaled_error(boxes, truth), atol=1e-9)
+    np.testing.assert_allclose(metrics.got10k_overlap(boxes, truth), found, rtol=1e-12)
+    np.testing.assert_allclose(
+        metrics.normalized_difference(boxes, truth), metrics.normalized_error(boxes, truth), atol=1e-9
+    )
 
 
 @given(nps.arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1)))
 def test_curves_fall_or_rise(found: np.ndarray) -> None:
     thresholds = np.linspace(0, 1, 21)
-    for tally, sign in ((metrics.above, -1), (metrics.reached, -1), (metrics.within, 1)):
+    for tally, sign in ((metrics.count_above, -1), (metrics.count_at_least, -1), (metrics.count_at_most, 1)):
         assert (np.diff(tally(found, thresholds)) * sign >= 0).all()
-    assert (metrics.above(found, thresholds) + metrics.within(found, thresholds) == len(found)).all()
+    assert (metrics.count_above(found, thresholds) + metrics.count_at_most(found, thresholds) == len(found)).all()
 
 
 def scored(folder: Path, protocol: str, name: str, sequences: list[TestSequence], boxes: list[np.ndarray]) -> Report:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fermt import ModelConfig
-from fermt.data.augment import NONE, View, make_pair
+from fermt.data.augment import NO_AUGMENTATION, View, make_pair
 from fermt.data.pairs import generator_for
 from fermt.data.synthetic import SyntheticConfig, SyntheticPairs, SyntheticSequences, pairs, synthetic_config
 
@@ -72,7 +72,7 @@ def test_a_known_rectangle_by_both_ways(config: SyntheticConfig, monkeypatch: py
         view = View(sequences.image(i, 5), box)
         for name, pair in (
             ("synthetic", source.pair(0, i)),
-            ("real", make_pair(view, view, CONFIG, NONE, generator_for(0, 0, i))),
+            ("real", make_pair(view, view, CONFIG, NO_AUGMENTATION, generator_for(0, 0, i))),
         ):
             assert pair is not None
             x, y, w, h = (pair["box"].numpy() * CONFIG.search_size).tolist()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fermt.evaluation.plots import COLORS, CURVES, DASHES, INSTALL, SUFFIXES, plot
+from fermt.evaluation.plots import COLORS, CURVES, DASHES, INSTALL_HINT, SUFFIXES, plot
 from fermt.evaluation.scores import Report
 
 from .support.errors import refused
@@ -100,7 +100,7 @@ def test_what_cannot_be_drawn_is_refused(reports: list[Report], tmp_path: Path) 
         (reports, "recall", out, "'recall'", "success, precision, norm_precision"),
         (reports, "success", tmp_path / "curve.bmp", ".png, .svg, .pdf", tmp_path / "curve.bmp"),
         ([], "success", out, "report"),
-        ([reports[0], other], "success", out, "protocol", "lasot-official, pytracking"),
+        ([reports[0], other], "success", out, "protocol", "lasot-official", "pytracking"),
         ([reports[0], elsewhere], "success", out, "benchmark", "NFS"),
         ([bare], "precision", out, "'pytracking'", "'precision'", "success"),
     ):
@@ -129,7 +129,7 @@ def test_without_matplotlib_the_extra_is_named(
     reports: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with refused(ImportError, INSTALL):
+    with refused(ImportError, INSTALL_HINT):
         plot(reports, "success", tmp_path / "curve.png")
 
 

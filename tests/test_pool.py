@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from fermt import ModelConfig
-from fermt.data.augment import NONE, Augmentation, View, make_pair
+from fermt.data.augment import NO_AUGMENTATION, Augmentation, View, make_pair
 from fermt.data.pool import SHARES, PoolPairs
 from fermt.data.pool.folder import HELD_OUT, LAYOUT, in_split
 from fermt.data.pool.pairs import PARTS
-from fermt.data.pool.sets import LARGEST, SMALLEST, BoxedObjects, PhotoParts, Tracks
+from fermt.data.pool.sets import MAX_OBJECT_SHARE, MIN_OBJECT_SIDE, BoxedObjects, PhotoParts, Tracks
 from fermt.data.synthetic import synthetic_config
 from tools import pool_core
 
@@ -63,8 +63,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(root / name, texture(200 + i))
         images.append({"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT})
         notes.append({"image_id": i, "bbox": [20 + i, 30, 40, 30]})
-        notes.append({"image_id": i, "bbox": [20, 30, SMALLEST - 1, 30]})
-        notes.append({"image_id": i, "bbox": [0, 0, WIDTH, HEIGHT * LARGEST + 1]})
+        notes.append({"image_id": i, "bbox": [20, 30, MIN_OBJECT_SIDE - 1, 30]})
+        notes.append({"image_id": i, "bbox": [0, 0, WIDTH, HEIGHT * MAX_OBJECT_SHARE + 1]})
         notes.append({"image_id": i, "bbox": [5, 5, 30, 30], "iscrowd": 1})
     (root / "boxes" / "annotations.json").write_text(json.dumps({"images": images, "annotations": notes}))
     for t in range(FRAMES):
@@ -229,7 +229,7 @@ def test_the_box_of_a_rotated_crop_is_that_of_its_pixels(seed: int) -> None:
         spread = np.sqrt(np.average((line - mean) ** 2, weights=weights))
         assert start + side / 2 == pytest.approx(mean, abs=0.1)
         assert side == pytest.approx(4 * spread, rel=0.01)
-    assert NONE.rotation == NONE.stretch == 0
+    assert NO_AUGMENTATION.rotation == NO_AUGMENTATION.stretch == 0
 
 
 def test_a_core_of_the_pool_trains_as_the_pool_does(

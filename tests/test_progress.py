@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fermt import progress
-from fermt.progress import EVERY, FIRST, ProgressDisplay, duration
+from fermt.progress import FIRST_LINE, LINE_INTERVAL, ProgressDisplay, duration
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def test_lines_are_printed_when_they_are_due(clock: list[float]) -> None:
         display.update(210, "1/4 sequences")
         assert not shown(output)
         assert display.time_left
-        clock[0] += FIRST
+        clock[0] += FIRST_LINE
         display.update(230, "1/4 sequences")
         (line,) = shown(output)
         for value in ("tracking", "230/1000 frames", "1/4 sequences", "10.0 frames/s", duration(3), duration(77)):
             assert value in line
-        clock[0] += EVERY / 2
+        clock[0] += LINE_INTERVAL / 2
         display.update(300, "2/4 sequences")
         assert len(shown(output)) == 1
         display.say("a sequence failed")
@@ -52,7 +52,7 @@ def test_a_line_is_due_although_nothing_new_is_reported(clock: list[float]) -> N
         display.update(2)
         display.report(3, "loss 1.0")
         display.update(4)
-        clock[0] += EVERY
+        clock[0] += LINE_INTERVAL
         display.update(17)
     expected = ("2/100", "0.5 steps/s", 196), ("3/100", "loss 1.0", 129), ("17/100", "loss 1.0", 166)
     for line, (count, text, left) in zip(shown(output), expected, strict=True):
@@ -65,7 +65,7 @@ def test_an_unknown_total(clock: list[float]) -> None:
     output = io.StringIO()
     with ProgressDisplay(Console(file=output, width=200), "tracking", 0, unit="frames") as display:
         assert display.time_left == ""
-        clock[0] += 2 * FIRST
+        clock[0] += 2 * FIRST_LINE
         display.update(12)
     (line,) = shown(output)
     assert "12 frames" in line

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fermt.evaluation import rules
-from fermt.evaluation.protocols import PROTOCOLS, USUAL, find_protocol, protocol_for
+from fermt.evaluation.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, find_protocol
 
 from .support.errors import refused
 from .support.scoring import BOXES, TRUTH, Listed, changed, score, sequence, values
@@ -341,14 +341,14 @@ def test_sequences_without_a_hit(tmp_path: Path) -> None:
 
 
 def test_what_is_taken_for_each_data_set() -> None:
-    assert {name: protocol_for(name) for name in USUAL} == {
+    assert {name: find_protocol("auto", name).name for name in DEFAULT_PROTOCOLS} == {
         "got10k": "got10k", "trackingnet": "trackingnet-devkit",
         **dict.fromkeys(("lasot", "lasot_ext", "nfs", "uav123", "otb100"), "pytracking"),
     }  # fmt: skip
     assert find_protocol("auto", "uav123").truth is rules.ANY_TRUTH
-    assert find_protocol("auto", "otb100").truth is rules.TRUE_NUMBERS
+    assert find_protocol("auto", "otb100").truth is rules.TRUTH_WITHOUT_NAN
     with refused(ValueError, "got10k", "'tnl2k'"):
-        protocol_for("tnl2k")
+        find_protocol("auto", "tnl2k")
     with refused(ValueError, "protocol", "auto, got10k, pytracking", "'otb'"):
         find_protocol("otb", "otb100")
 
@@ -358,7 +358,7 @@ def test_policies_say_each_rule(name: str) -> None:
     row = PROTOCOLS[name]
     policy = "\n".join(row.policy())
     for rule in (row.first, row.prepare, row.frames, row.truth, row.predictions, row.length):
-        assert rule.says in policy
+        assert rule.description in policy
     assert all(f"\n{score}: " in policy for score in row.scores)
 
 

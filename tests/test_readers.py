@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fermt.datasets import TRAINING_SETS, open_set
+from fermt.datasets import GENERATED, TRAINING_SETS, open_set
 
 from .support import datasets
 from .support.datasets import FRAMES, MAKERS, SEQUENCES
@@ -217,9 +215,7 @@ def test_all_damage_is_told_at_once_and_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_a_set_without_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("fermt.data.synthetic")
-    module.SyntheticSequences = lambda: "made"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fermt.data.synthetic", module)
+    monkeypatch.setitem(GENERATED, "synthetic", lambda: "made")
     assert open_set("synthetic", None) == "made"
     with refused(ValueError, "synthetic", "'/data'"):
         open_set("synthetic", "/data")

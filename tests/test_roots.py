@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fermt.cli import app
+from fermt.cli.common import Dataset
 from fermt.datasets import open_benchmark
 from fermt.evaluation.results import write_result
-from fermt.roots import VARIABLE, root_of, roots
+from fermt.roots import ROOTS_VARIABLE, roots
 
 from .support.datasets import got10k, lasot_test
 from .support.errors import refused
@@ -24,7 +25,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         got10k(tmp_path / "got 10k", split=split)
     lasot_test(tmp_path / "lasot")
     places = (("got10k", "got 10k"), ("lasot", "lasot"))
-    monkeypatch.setenv(VARIABLE, os.pathsep.join(f"{name}={tmp_path / folder}" for name, folder in places))
+    monkeypatch.setenv(ROOTS_VARIABLE, os.pathsep.join(f"{name}={tmp_path / folder}" for name, folder in places))
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
 
@@ -36,16 +37,17 @@ def invoke(*arguments: object) -> tuple[int, str]:
 
 def test_what_is_given_comes_first(environment: Path) -> None:
     assert roots() == {"got10k": str(environment / "got 10k"), "lasot": str(environment / "lasot")}
-    assert root_of("got10k", None) == environment / "got 10k"
-    assert root_of("got10k", Path("/given")) == Path("/given")
-    with refused(ValueError, "nfs", "--dataset", VARIABLE):
-        root_of("nfs", None)
+    assert Dataset("got10k", None).root == environment / "got 10k"
+    assert Dataset("got10k", Path("/given")).root == Path("/given")
+    assert Dataset("nfs", None).place is None
+    with refused(ValueError, "nfs", "--dataset", ROOTS_VARIABLE):
+        _ = Dataset("nfs", None).root
 
 
 @pytest.mark.parametrize("text", ["/data", "=/data", "got10k=", f"got10k=/a{os.pathsep}lasot"])
 def test_another_form_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, text)
-    with refused(ValueError, VARIABLE, "NAME=FOLDER", repr(text.split(os.pathsep)[-1])):
+    monkeypatch.setenv(ROOTS_VARIABLE, text)
+    with refused(ValueError, ROOTS_VARIABLE, "NAME=FOLDER", repr(text.split(os.pathsep)[-1])):
         roots()
 
 
@@ -59,7 +61,7 @@ def test_evaluation(environment: Path) -> None:
     assert "1.000 [1.000, 1.000]" in printed
     status, printed = invoke("eval", "--dataset", "nfs", "--results", environment / "mine")
     assert status == 1
-    assert f"{VARIABLE}=nfs=FOLDER" in printed
+    assert f"{ROOTS_VARIABLE}=nfs=FOLDER" in printed
 
 
 def test_training(environment: Path) -> None:
@@ -79,4 +81,4 @@ def test_a_preview(environment: Path) -> None:
     assert out.exists()
     status, printed = invoke("data", "preview", "--dataset", "coco", "--out", out)
     assert status == 1
-    assert f"{VARIABLE}=coco=FOLDER" in printed
+    assert f"{ROOTS_VARIABLE}=coco=FOLDER" in printed

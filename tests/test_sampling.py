@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fermt.config import ModelConfig
-from fermt.data.augment import NONE
+from fermt.data.augment import NO_AUGMENTATION
 from fermt.data.pairs import Pairs, generator_for
-from fermt.data.sampling import SEQUENCES, UNREADABLE, PairSampler, draw_frames, draw_still
+from fermt.data.sampling import MAX_SEQUENCES, MAX_UNREADABLE, PairSampler, draw_frames, draw_still
 from fermt.data.sequences import Annotation
 from fermt.data.tally import SLOTS, Tally
 from fermt.datasets import open_set
@@ -85,10 +85,8 @@ def test_a_pair_is_what_the_trainer_expects(mixed: PairSampler) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_pairs_do_not_depend_on_workers(mixed: PairSampler, workers: int) -> None:
-    pairs = Pairs(mixed)
-    loader = DataLoader(pairs, batch_size=5, num_workers=workers, persistent_workers=workers > 0)
     for number in (0, 1):
-        pairs.set_epoch(number)
+        loader = DataLoader(Pairs(mixed, number), batch_size=5, num_workers=workers)
         for index, found in enumerate(epoch(loader)):
             assert same(found, mixed.pair(number, index))
         assert index == len(mixed) - 1
@@ -109,20 +107,18 @@ def test_the_generator_is_the_agreed_one() -> None:
 
 
 def test_an_epoch_can_be_taken_up_anywhere(mixed: PairSampler) -> None:
-    pairs = Pairs(mixed)
-    pairs.set_epoch(4)
-    loader = DataLoader(pairs, sampler=range(7, 12, 2), num_workers=1)
+    loader = DataLoader(Pairs(mixed, 4), sampler=range(7, 12, 2), num_workers=1)
     for found, index in zip(epoch(loader), (7, 9, 11), strict=True):
         assert same(found, mixed.pair(4, index))
 
 
 def test_pairs_out_of_range(mixed: PairSampler) -> None:
-    pairs = Pairs(mixed)
+    pairs = Pairs(mixed, 0)
     for index in (-1, 12):
         with refused(IndexError, "index", "[0, 12)", index):
             pairs[index]
     with refused(ValueError, "epoch", 0, -1):
-        pairs.set_epoch(-1)
+        Pairs(mixed, -1)
 
 
 # Frames.
@@ -169,12 +165,12 @@ def test_a_still_image_is_its_own_pair() -> None:
     rng = np.random.default_rng(0)
     assert draw_still(np.array([0, 1], bool), 1, rng) == (1, 1)
     assert draw_still(np.zeros(3, bool), 1, rng) is None
-    sampler = PairSampler([Made(frames=1, is_video=False)], config=SMALL, augmentation=NONE)
+    sampler = PairSampler([Made(frames=1, is_video=False)], config=SMALL, augmentation=NO_AUGMENTATION)
     assert sampler.pair_and_draw(0, 0)[1][2:] == (0, 0)
 
 
 def test_a_pair_shows_the_frames_that_it_names() -> None:
-    sampler = PairSampler([Made(frames=250)], config=SMALL, augmentation=NONE, seed=1)
+    sampler = PairSampler([Made(frames=250)], config=SMALL, augmentation=NO_AUGMENTATION, seed=1)
     for index in range(20):
         pair, draw = sampler.pair_and_draw(0, index)
         assert 0 < draw.search - draw.template <= 200
@@ -188,7 +184,7 @@ def test_a_pair_shows_the_frames_that_it_names() -> None:
 
 def shares(weights: list[float] | None, n: int = 3000) -> np.ndarray:
     sets = [Made("long", 40, 12), Made("short", 2, 3), Made("still", 7, 1, is_video=False)]
-    sampler = PairSampler(sets, weights, SMALL, pairs=n, augmentation=NONE)
+    sampler = PairSampler(sets, weights, SMALL, pairs=n, augmentation=NO_AUGMENTATION)
     places = [sampler.pair_and_draw(0, index)[1].set for index in range(n)]
     return np.bincount(places, minlength=3) / n
 
@@ -201,7 +197,7 @@ def test_sets_are_drawn_by_their_weights(weights: list[float] | None) -> None:
 
 
 def test_sequences_are_drawn_equally() -> None:
-    sampler = PairSampler([Made(sequences=5)], config=SMALL, augmentation=NONE)
+    sampler = PairSampler([Made(sequences=5)], config=SMALL, augmentation=NO_AUGMENTATION)
     counts = np.bincount([sampler.pair_and_draw(0, index)[1].sequence for index in range(2000)])
     assert (np.abs(counts - 400) < 5 * math.sqrt(400 * 0.8)).all()
 
@@ -229,7 +225,7 @@ def test_what_is_refused(arguments: dict[str, object], values: tuple[object, ...
 
 def test_broken_images_are_replaced_from_the_same_set(caplog: pytest.LogCaptureFixture) -> None:
     sets = [Made("whole"), Made("half", 8, 2, broken=range(4))]
-    sampler = PairSampler(sets, config=SMALL, augmentation=NONE, pairs=1000)
+    sampler = PairSampler(sets, config=SMALL, augmentation=NO_AUGMENTATION, pairs=1000)
     draws = [sampler.pair_and_draw(0, index)[1] for index in range(1000)]
     assert {draw.sequence for draw in draws if draw.set == 1} == {4, 5, 6, 7}
     assert abs(sum(draw.set for draw in draws) - 500) < 5 * math.sqrt(250)
@@ -247,7 +243,7 @@ def test_damaged_files_are_reported_once_by_all_workers(tmp_path: Path, capfd: p
     handler = logging.StreamHandler()  # pytest's own does not reach what workers print
     logging.getLogger("fermt").addHandler(handler)
     try:
-        pairs = Pairs(sampler)
+        pairs = Pairs(sampler, 0)
         alone = [pairs[index] for index in range(120)]
         found = epoch(DataLoader(pairs, batch_size=10, num_workers=2))
     finally:
@@ -262,8 +258,8 @@ def test_damaged_files_are_reported_once_by_all_workers(tmp_path: Path, capfd: p
 
 
 def test_the_counts_of_workers_are_the_sources() -> None:
-    sampler = PairSampler([Made(broken=[2])], config=SMALL, augmentation=NONE, pairs=60)
-    epoch(DataLoader(Pairs(sampler), batch_size=5, num_workers=2))
+    sampler = PairSampler([Made(broken=[2])], config=SMALL, augmentation=NO_AUGMENTATION, pairs=60)
+    epoch(DataLoader(Pairs(sampler, 0), batch_size=5, num_workers=2))
     by_workers = sampler.totals()["unreadable images"]
     assert by_workers > 0
     for index in range(60):
@@ -273,37 +269,37 @@ def test_the_counts_of_workers_are_the_sources() -> None:
 
 def test_a_set_that_is_gone_ends_with_an_error() -> None:
     sampler = PairSampler([Made("gone", broken=range(4))], config=SMALL, pairs=2)
-    with refused(RuntimeError, UNREADABLE, "gone", "it is broken"):
+    with refused(RuntimeError, MAX_UNREADABLE, "gone", "it is broken"):
         sampler.pair(0, 0)
 
 
 def test_broken_images_between_others_are_not_in_a_row() -> None:
     sampler = PairSampler([Made(box=(70.0, 15.0, 12.0, 10.0), broken=[1])], config=SMALL)
-    with refused(RuntimeError, SEQUENCES):
+    with refused(RuntimeError, MAX_SEQUENCES):
         sampler.pair(0, 0)
-    assert sampler.totals()["unreadable images"] > UNREADABLE
+    assert sampler.totals()["unreadable images"] > MAX_UNREADABLE
 
 
 def test_sequences_without_a_pair_are_replaced() -> None:
     made = Made(sequences=4)
     made.valid[:3] = False
     made.valid[0, 5] = True
-    sampler = PairSampler([made], config=SMALL, augmentation=NONE)
+    sampler = PairSampler([made], config=SMALL, augmentation=NO_AUGMENTATION)
     assert {sampler.pair_and_draw(0, index)[1].sequence for index in range(50)} == {3}
     assert sampler.totals()["sequences without a pair"] > 50
     made.valid[3] = False
-    with refused(RuntimeError, "made", SEQUENCES):
+    with refused(RuntimeError, "made", MAX_SEQUENCES):
         sampler.pair(0, 0)
 
 
 @pytest.mark.parametrize("box", [(20.0, 15.0, 1.9, 40.0), (20.0, 15.0, math.nan, 10.0)])
 def test_boxes_too_small_are_not_drawn(box: tuple[float, ...]) -> None:
-    with refused(RuntimeError, f"'sequences without a pair': {SEQUENCES}"):
+    with refused(RuntimeError, f"'sequences without a pair': {MAX_SEQUENCES}"):
         PairSampler([Made(box=box)], config=SMALL).pair(0, 0)
 
 
 def test_targets_out_of_sight_are_cut_anew_and_given_up() -> None:
-    with refused(RuntimeError, f"'crops cut anew': {5 * SEQUENCES}", f"'crops given up': {SEQUENCES}"):
+    with refused(RuntimeError, f"'crops cut anew': {5 * MAX_SEQUENCES}", f"'crops given up': {MAX_SEQUENCES}"):
         PairSampler([Made(box=(70.0, 15.0, 12.0, 10.0))], config=SMALL).pair(0, 0)
 
 

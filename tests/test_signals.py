@@ -45,7 +45,7 @@ def test_a_request_is_put_off_and_a_second_one_is_not(monkeypatch: pytest.Monkey
         assert request.number == signal.SIGTERM
         with pytest.raises(Stopped):
             request.check()
-        monkeypatch.setattr(signals, "REPEAT", -1.0)
+        monkeypatch.setattr(signals, "REPEAT_INTERVAL", -1.0)
         with pytest.raises(Stopped) as raised:
             ask(signal.SIGHUP)
         assert raised.value.number == signal.SIGHUP

@@ -24,7 +24,7 @@ from fermt.tracking.speed import (
     WARM_UP,
     Clip,
     Speed,
-    Way,
+    Variant,
     fastest,
     fraction_of_peak,
     measure,
@@ -95,7 +95,7 @@ def test_figures_are_what_the_protocol_says(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(speed, "time", clock)
     tracker: Any = TimedTracker(clock)
     clip = Clip("slow", SlowSource(clock), [FRAME] * CLIP_FRAMES, BOX, READ)
-    found = measure(Way("by clock", "none", torch.float32, lambda: tracker), clip, 20.0)
+    found = measure(Variant("by clock", "none", torch.float32, lambda: tracker), clip, 20.0)
     assert found.encode == pytest.approx(0.003)
     assert found.network == pytest.approx(0.001)
     assert QUICK <= found.update <= LONG, "the warm-up is in no figure"
@@ -113,13 +113,13 @@ def test_a_clip_is_the_first_frames_of_a_video(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((180, 320, 3), i, np.uint8))
     with open_clip(tmp_path) as clip:
         assert [int(frame[0, 0, 0]) for frame in clip.frames] == list(range(CLIP_FRAMES))
-        assert clip.box == tuple(value / 2 for value in speed.TARGET), (
+        assert clip.box == tuple(value / 2 for value in speed.PATTERN_BOX), (
             "a frame half as large has a target half as large"
         )
         assert clip.name == str(tmp_path)
     with open_clip() as clip:
         assert len(clip.frames) == CLIP_FRAMES
-        assert clip.frames[0].shape == (*speed.FRAME, 3)
+        assert clip.frames[0].shape == (*speed.PATTERN_SIZE, 3)
         assert clip.decode > 0
 
 

@@ -19,7 +19,7 @@ from fermt.boxes import cxcywh_to_xyxy
 from fermt.losses import center_loss, corner_loss, has_area, iou_and_giou, loss_of
 from fermt.training import TrainingError
 from fermt.training.batches import Batch, load, training_indices
-from fermt.training.matching import KEY, correspondences, matching_loss
+from fermt.training.matching import OUTPUT_KEY, correspondences, matching_loss
 from fermt.training.metrics import Metrics
 from fermt.training.optimizer import build_optimizer, set_learning_rate
 from fermt.training.step import Stepper
@@ -334,5 +334,5 @@ def test_the_auxiliary_heads_are_trained_and_the_model_has_gradients_from_them_a
     assert len(changed) == len(before)
     outputs = made.matched(*batch()[:2])
     made.optimizer.zero_grad()
-    matching_loss(outputs[KEY], batch().boxes, made.model.config).backward()
+    matching_loss(outputs[OUTPUT_KEY], batch().boxes, made.model.config).backward()
     assert made.model.backbone.blocks[0].attn.qkv.weight.grad.abs().max() > 0

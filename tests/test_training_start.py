@@ -13,7 +13,7 @@ import torch
 import fermt
 from fermt import checkpoints
 from fermt.training import state
-from fermt.training.initial import SHARED, init_similar
+from fermt.training.initial import KEY_QUERY_CORRELATION, init_similar
 from fermt.training.optimizer import build_optimizer, set_learning_rate
 from fermt.training.trainer import initial_model, load_pretrained
 
@@ -36,7 +36,7 @@ def similar() -> fermt.FERMT:
 def test_queries_resemble_keys_and_outputs_undo_values(similar: fermt.FERMT) -> None:
     for block in similar.backbone.blocks:
         query, key, value = block.attn.qkv.weight.detach().chunk(3)  # type: ignore[union-attr, operator]
-        assert correlation(query, key) == pytest.approx(SHARED, abs=0.05)
+        assert correlation(query, key) == pytest.approx(KEY_QUERY_CORRELATION, abs=0.05)
         assert abs(correlation(query, value)) < 0.05
         product = block.attn.proj.weight.detach() @ value  # type: ignore[union-attr, operator]
         assert product.diagonal().mean() == pytest.approx(0.4, abs=0.1)

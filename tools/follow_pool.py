@@ -17,12 +17,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fermt.evaluation.metrics import got10k_overlap
 from fermt.images import read_image
 from fermt_kernels.files import atomic_write
 
-AGREE = 0.6  # least IoU of the two runs in a frame that is kept
-SHORTEST = 12  # frames of a track
-SHARE = 0.7  # of a track's frames that must be kept
+MIN_AGREEMENT = 0.6  # least IoU of the two runs in a frame that is kept
+MIN_TRACK_FRAMES = 12  # frames of a track
+MIN_KEPT_SHARE = 0.7  # of a track's frames that must be kept
 
 
 def tracker(folder: Path) -> Any:
@@ -45,21 +46,14 @@ def follow(frames: list[np.ndarray], box: np.ndarray, nano: Path) -> np.ndarray:
     return np.stack(found)
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU (N,) of boxes (N, 4) xywh."""
-    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    inside = np.clip(high - low, 0, None).prod(1)
-    return inside / (a[:, 2:].prod(1) + b[:, 2:].prod(1) - inside)
-
-
 def kept(frames: list[np.ndarray], box: np.ndarray, nano: Path) -> np.ndarray | None:
     """The boxes on which both directions agree, NaN where they do not; None if that is too little."""
     forward = follow(frames, box, nano)
     count = len(frames)
-    while count >= SHORTEST:
+    while count >= MIN_TRACK_FRAMES:
         back = follow(frames[:count][::-1], forward[count - 1], nano)[::-1]
-        agree = overlap(forward[:count], back) >= AGREE
-        if agree[0] and agree.mean() >= SHARE:
+        agree = got10k_overlap(forward[:count], back) >= MIN_AGREEMENT
+        if agree[0] and agree.mean() >= MIN_KEPT_SHARE:
             boxes = 0.5 * (forward[:count] + back)
             boxes[0] = box
             boxes[~agree] = np.nan
@@ -81,7 +75,8 @@ def main() -> int:
             raise SystemExit(f"{seed['clip']}: expected more than {seed['frame']} frames, found {len(files)}")
         frames = [read_image(file)[..., ::-1].copy() for file in files]  # BGR
         for name, part, step in (("on", frames[seed["frame"] :], 1), ("back", frames[: seed["frame"] + 1][::-1], -1)):
-            boxes = kept(part, np.array(seed["box"], np.float64), options.nano) if len(part) >= SHORTEST else None
+            box = np.array(seed["box"], np.float64)
+            boxes = kept(part, box, options.nano) if len(part) >= MIN_TRACK_FRAMES else None
             if boxes is not None:
                 first = seed["frame"] if step > 0 else seed["frame"] - len(boxes) + 1
                 tracks.append({"clip": seed["clip"], "first": first, "boxes": boxes[::step].round(2).tolist()})

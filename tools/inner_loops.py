@@ -63,7 +63,7 @@ def find_compiler() -> Any:
 
 
 def assembly(compiler: Any, row: str, source: str) -> str:
-    """What a compiler makes of csrc/frame/`source`.cpp for a row."""
+    """The assembly of csrc/frame/`source`.cpp for a row of the library."""
     isas = {row: native.ISAS[row]}
     path = f"csrc/frame/{source}.cpp"
     own = next(unit.flags for unit in native.units(compiler.target, isas) if unit.source == path)
@@ -105,8 +105,8 @@ def _loops(lines: Sequence[str]) -> Iterator[tuple[str, ...]]:
             yield tuple(text for text in inside if text and not text.startswith((".", "#")))
 
 
-def _asked(mca: str, cpu: str, instructions: Sequence[str], figure: str) -> float:
-    """A figure of llvm-mca's summary of a loop."""
+def _run_mca(mca: str, cpu: str, instructions: Sequence[str], figure: str) -> float:
+    """Runs llvm-mca on a loop and returns one figure of its summary."""
     command = [mca, "-mtriple=aarch64", f"-mcpu={cpu}", "-mattr=+dotprod,+i8mm", f"-iterations={ITERATIONS}"]
     done = subprocess.run(command, input="\n".join(instructions), capture_output=True, text=True, check=True)
     found = re.search(rf"{figure}:\s+([\d.]+)", done.stdout)
@@ -116,12 +116,12 @@ def _asked(mca: str, cpu: str, instructions: Sequence[str], figure: str) -> floa
 
 def cycles(mca: str, cpu: str, loop: Loop) -> float:
     """Cycles of one round of a loop on a CPU, as LLVM models it."""
-    return _asked(mca, cpu, loop.instructions, "Total Cycles") / ITERATIONS
+    return _run_mca(mca, cpu, loop.instructions, "Total Cycles") / ITERATIONS
 
 
 def share(mca: str, cpu: str, loop: Loop) -> float:
     """The part of a loop's time that its multiply-adds take alone, were each free to start at once."""
-    return _asked(mca, cpu, loop.multiply_adds, "Block RThroughput") / cycles(mca, cpu, loop)
+    return _run_mca(mca, cpu, loop.multiply_adds, "Block RThroughput") / cycles(mca, cpu, loop)
 
 
 def report(mca: str, title: str, text: str) -> None:

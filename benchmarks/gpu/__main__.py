@@ -16,7 +16,7 @@ from fermt.signals import exit_status, raising
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton import INTERPRETED
 
-from ..harness import ROOT, facts, headline, names_among
+from ..harness import ROOT, facts, headline, names_among, run_command
 from . import ops, plan, supervise
 from .clocks import Machine
 from .parts import PARTS, RUNS, Share, compile_all, estimate
@@ -40,29 +40,42 @@ def _child(name: str, share: Share, of: str, arch: int, device: str) -> None:
 
 
 def main(
-    what: Annotated[str, typer.Argument(help=f"{', '.join(RUNS)}, or parts with commas: {', '.join(PARTS)}.")] = "",
-    out: Annotated[Path | None, typer.Option(help=f"Folder for the results; else ${OUT}, else gpu-results.")] = None,
-    minutes: Annotated[float, typer.Option(min=0, help="After which what still runs is stopped.")] = 8.5,
-    commit: Annotated[str, typer.Option(help="What the results call the commit, where there is no git.")] = "",
+    what: Annotated[
+        str, typer.Argument(help=f"{', '.join(RUNS)}; or parts, with commas between them: {', '.join(PARTS)}.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help=f"Folder for the results; default: ${OUT} if it is set, else gpu-results.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Time after which the run is stopped.")] = 8.5,
+    commit: Annotated[str, typer.Option(help="Commit to write into the results, where there is no git.")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count what would be compiled, and estimate the time; needs no GPU.")
+        bool, typer.Option("--dry-run", help="Only count the kernels to compile and estimate the time; needs no GPU.")
     ] = False,
-    show_plan: Annotated[bool, typer.Option("--plan", help="Only print the floors, counted; needs no GPU.")] = False,
+    show_plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Only print lower bounds of times, from counted bytes and operations; needs no GPU."
+        ),
+    ] = False,
     part: Annotated[str, typer.Option(hidden=True)] = "",
     shard: Annotated[int, typer.Option(hidden=True)] = 0,
     shards: Annotated[int, typer.Option(hidden=True)] = 1,
     of: Annotated[str, typer.Option(hidden=True)] = "",
     arch: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Checks and times everything on this GPU, in one of three runs that each stand alone.
+    """Check and time the Triton kernels on this GPU, in one of three independent runs.
 
-    headline: the model's frame and ops are right; frames beside eager PyTorch, ops, each kernel beside its floor.
-    checks: everything against float64 and bit for bit; a sanitizer; the block sizes' candidates.
-    peers: torch.compile and FlexAttention; training steps.
+    headline: checks frames and ops of the model; times frames and ops, with eager PyTorch in turns, and each kernel
+    against the lower bound of its time.
 
-    Each writes gpu-<run>.jsonl, a line as soon as it is measured, and gpu-<run>.md, a page that reads by itself. Parts
-    run in processes of their own: what fails or takes too long ends alone. Exits with 1 if anything was wrong or left
-    out. With TRITON_INTERPRET=1 in the environment small cases run without a GPU.
+    checks: compares everything with float64, and repeated runs bit for bit; runs a sanitizer; times candidates of block
+    sizes.
+
+    peers: times torch.compile, FlexAttention and training steps.
+
+    A run writes gpu-<run>.jsonl, a line as soon as it is measured, and gpu-<run>.md, a page with all tables. Each part
+    runs in a separate process, so that one that fails or takes too long does not stop the others. The exit status is 1
+    if a check failed or a part was left out. With TRITON_INTERPRET=1 in the environment small cases run without a GPU.
 
     Example: python -m benchmarks.gpu headline
     """
@@ -95,4 +108,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

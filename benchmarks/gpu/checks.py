@@ -82,7 +82,7 @@ def _cases(device: str, small: bool = False) -> Iterator[tuple[str, Callable[[st
 
 
 def run(checks: Sequence[Check]) -> Iterator[dict[str, Any]]:
-    """A line a check: what it compared, what is wrong, and its seconds. One that raises is a fault, not the end."""
+    """Yields a line per check: what it compared, its faults, and its seconds. A check that raises has a fault."""
     for name, check in checks:
         began = time.monotonic()
         try:
@@ -115,7 +115,7 @@ def of_ops(device: str, dtypes: Sequence[torch.dtype], small: bool = False, runs
 
 
 def of_the_model(device: str) -> list[Check]:
-    """The ops at the model's sizes: the shortest answer to whether they are right."""
+    """Checks of the ops at the model's sizes only, which are done first."""
     chosen = [case for case in _cases(device) if case[0] in MODEL_CASES]
     return [
         (f"{name}, {dtype}", partial(_inaccuracies, function, draw, dtype, small=True))

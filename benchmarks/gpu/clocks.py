@@ -1,4 +1,4 @@
-"""Clocks of a GPU for the harness, runners timed beside one another by each of them, and the table of it."""
+"""Clocks of a GPU for the harness, the timing of runners in turns by each clock, and its table."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .work import Ceilings
 
 L2_BYTES = 256 << 20  # more than any L2
 WARM_UP = 5  # calls that are not counted: torch.compile records its graphs in the first ones
-BURST = 10  # calls of a cold sample
-SPIN = 0.2  # seconds that a GPU works before it is timed, for its clock to rise
+COLD_CALLS = 10  # calls of a cold sample
+SPIN_SECONDS = 0.2  # seconds that a GPU works before it is timed, for its clock to rise
 Run = Callable[[], object]
 Say = Callable[[str], object]
 
@@ -33,7 +33,7 @@ def cold(case: Case) -> Sample:
     flush = torch.empty(L2_BYTES, dtype=torch.int8, device="cuda")
 
     def sample() -> float:
-        pairs = [(_event(), _event()) for _ in range(BURST)]
+        pairs = [(_event(), _event()) for _ in range(COLD_CALLS)]
         for begin, end in pairs:
             flush.zero_()
             begin.record()
@@ -159,12 +159,12 @@ class Runner(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, clocks: tuple[str, ...]) -> Runner:
-        """One whose call is already there."""
+        """A runner whose call is already built."""
         return cls(lambda: run, clocks)
 
 
 class Machine(NamedTuple):
-    """Where and how long runners are timed; `say` is told what is done."""
+    """The device on which runners are timed, and for how long; `say` prints progress."""
 
     device: str
     say: Say
@@ -190,7 +190,7 @@ def timed(
 
 
 def _spin(run: Run) -> None:
-    until = time.perf_counter() + SPIN
+    until = time.perf_counter() + SPIN_SECONDS
     while time.perf_counter() < until:
         run()
         torch.cuda.synchronize()
@@ -257,7 +257,7 @@ def _cell(line: dict[str, Any]) -> str:
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """A markdown table: a row a runner, a column a clock; frames a second for each of its targets, and for all."""
+    """A Markdown table: a row per runner, a column per clock, and frames per second of one and of all targets."""
     found: dict[tuple, dict[str, dict[str, Any]]] = {}
     for line in lines:
         group = tuple(line[name] for name in ("benchmark", "dtype", "batch"))

@@ -1,4 +1,4 @@
-"""Crops of one frame for many targets: ours on the GPU beside OpenCV on the CPU."""
+"""Times of cropping one frame for many targets: ours on the GPU, and OpenCV on the CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fermt_kernels import triton as triton_backend
 from ..cases import OURS
 from .clocks import BY_THE_WALL, FRAME_CLOCKS, Machine, Run, Runner, timed
 
-FACTOR = 4.0  # side of a square over the square root of its target's area
+SEARCH_FACTOR = 4.0  # side of a square over the square root of its target's area
 BATCHES, SMALL_BATCHES = (1, 32, 128), (1, 3)
 FRAME, SIZE = (720, 1280), 256
 SMALL_FRAME, SMALL_SIZE = (48, 64), 16
@@ -31,7 +31,7 @@ def _boxes(height: int, width: int, count: int) -> list[Box]:
 
 
 def measure(machine: Machine) -> Iterator[dict[str, Any]]:
-    """A line a number of targets, runner and clock."""
+    """Yields a line per number of targets, runner and clock."""
     small, device = not machine.on_gpu, machine.device
     (height, width), size = (SMALL_FRAME, SMALL_SIZE) if small else (FRAME, SIZE)
     image = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -39,7 +39,7 @@ def measure(machine: Machine) -> Iterator[dict[str, Any]]:
     waiting = image if small else image.pin_memory()
     for batch in SMALL_BATCHES if small else BATCHES:
         boxes = _boxes(height, width, batch)
-        squares = torch.tensor([target_square(box, FACTOR) for box in boxes], dtype=torch.int32, device=device)
+        squares = torch.tensor([target_square(box, SEARCH_FACTOR) for box in boxes], dtype=torch.int32, device=device)
         ours = partial(_ours, squares, torch.empty(batch, size, size, 3, dtype=torch.uint8, device=device))
         theirs = partial(_by_opencv, pixels, boxes, size)
         calls: dict[str, tuple[Run, tuple[str, ...]]] = {
@@ -68,4 +68,5 @@ def _ours(squares: Tensor, out: Tensor, image: Tensor) -> Tensor:
 
 def _by_opencv(image: np.ndarray, boxes: list[Box], size: int, device: str = "cpu") -> Tensor:
     """One box after the other, as a tracker of several targets does it."""
-    return torch.stack([torch.from_numpy(crop_target(image, box, FACTOR, size).image) for box in boxes]).to(device)
+    crops = [torch.from_numpy(crop_target(image, box, SEARCH_FACTOR, size).image) for box in boxes]
+    return torch.stack(crops).to(device)

@@ -30,17 +30,17 @@ OTHER_SIZES = (
 )
 Sizes = tuple[tuple[torch.dtype, int], ...]
 SMALL_SIZES: Sizes = ((torch.float32, 1),)
-NEAR = 0.25  # how far a peer's maps may be from ours: what a wrong function exceeds, and bfloat16 does not
+TOLERANCE = 0.25  # how far a peer's maps may be from ours: what a wrong function exceeds, and bfloat16 does not
 MAKE = {"cached": cached_frame, "whole": whole_frame}
 CAPTION = (
     "Ours takes uint8 crops that are on the GPU, but 'from the CPU', where they are pinned and boxes are read back; "
-    "'launches alone' is neither given crops nor asked for maps. Peers take the normalized image on the GPU. A peer's "
+    "'launches alone' neither takes crops nor returns maps. Peers take the normalized image on the GPU. A peer's "
     "'cached' template is that of the same targets; 'whole' encodes it in every frame."
 )
 
 
 class Subject(NamedTuple):
-    """What everybody tracks: a model on the device in some dtype, ours of it, and crops on the CPU."""
+    """The model on the device in some dtype, its packed form, and crops on the CPU: the same for all runners."""
 
     model: fermt.FERMT
     packed: fk.frame.CudaPackedModel
@@ -87,10 +87,10 @@ def _ours(subject: Subject) -> dict[str, Runner]:
 
 
 def _checked(subject: Subject, frame: Frame, module: Callable[..., Any]) -> Run:
-    """A peer's call, once its maps are seen to be about ours."""
+    """Returns a peer's call; ValueError if its maps are far from ours."""
     inputs = tuple(frame.inputs.values())
     for name, ours, theirs in zip(frame.outputs, subject.maps(), module(*inputs), strict=True):
-        if not (apart := (ours - theirs).abs().max().item()) <= NEAR:
+        if not (apart := (ours - theirs).abs().max().item()) <= TOLERANCE:
             raise ValueError(f"{name} is {apart:.3g} from ours")
     return lambda: module(*inputs)
 

@@ -64,8 +64,8 @@ def _by_the_model(model: fermt.FERMT, scene: Scene, window: Tensor, dtype: torch
 
 def _by_frames(packed: fk.frame.CudaPackedModel, scene: Scene, batch: int, window: Tensor) -> tuple[Maps, Tensor]:
     """Maps and boxes of whole batches of the scene's targets, in order and from the first again; and each's target."""
-    known = len(scene.search)
-    targets, space, results = torch.arange(-(-known // batch) * batch) % known, fk.frame.Workspace(), []
+    count = len(scene.search)
+    targets, space, results = torch.arange(-(-count // batch) * batch) % count, fk.frame.Workspace(), []
     for chosen in targets.split(batch):
         template, search = (crops[chosen].to(packed.device) for crops in scene)
         caches = fk.frame.encode_template(packed, template, workspace=space)

@@ -1,4 +1,4 @@
-"""The ops on a GPU: what is measured, beside what, and the tables of it."""
+"""Times of the ops on a GPU and of their peers, and the tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _runners(runs: dict[str, Run], inputs: list[Tensor], what: str) -> dict[str,
 
 
 def measure(machine: Machine, compiled: bool = False) -> Iterator[dict[str, Any]]:
-    """A line a case, pass, clock and runner: beside what is eager, or beside what is compiled."""
+    """Yields a line per case, pass, clock and runner: ours and the eager peers, or ours and the compiled ones."""
     dtype = torch.bfloat16 if machine.on_gpu else torch.float32
     for case in _cases(small=not machine.on_gpu):
         runs = _compiled(case) if compiled else case.runners()

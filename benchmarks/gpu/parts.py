@@ -1,4 +1,4 @@
-"""Parts of the three runs on a GPU, as data: each one's lines, table, launches, and about how long it takes."""
+"""The parts of the three runs on a GPU, as data: lines, table, launches, and the expected time of each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 
 def _machine(machine: Machine, _: Share) -> Iterator[dict[str, Any]]:
-    """What this GPU is, and what it does at best."""
+    """The GPU, its driver and clocks, and its measured peak rates."""
     if not machine.on_gpu:
         yield {"benchmark": "machine", "gpu": "none", "arch": 0, "ceilings": None, "kernels": triton_backend.describe()}
         return
@@ -73,11 +73,11 @@ def compile_all(names: Iterable[str], arch: int, say: clocks.Say) -> Iterator[di
     workers = workers_here()
     for name in names:
         with targeting(arch):
-            needed = [launch for _, launch in distinct(("", launch) for launch in launched(PARTS[name].launch_all))]
-        if needed:
-            say(f"{name}: {len(needed)} kernels, {workers} processes")
-            faults = [reason for reason in warm(needed, arch, workers) if reason]
-            yield {"benchmark": "compile", "of": name, "kernels": len(needed), "faults": faults}
+            launches = [launch for _, launch in distinct(("", launch) for launch in launched(PARTS[name].launch_all))]
+        if launches:
+            say(f"{name}: {len(launches)} kernels, {workers} processes")
+            faults = [reason for reason in warm(launches, arch, workers) if reason]
+            yield {"benchmark": "compile", "of": name, "kernels": len(launches), "faults": faults}
 
 
 def _share(every: list[checks.Check], share: Share) -> Iterator[dict[str, Any]]:
@@ -189,11 +189,11 @@ RUNS = {
 
 def estimate(names: Iterable[str], cores: int) -> tuple[str, float]:
     """A table of what these parts would compile and of how long they take on a GPU's machine, and the seconds."""
-    rows, known, total = [], set[str](), 0.0
+    rows, compiled, total = [], set[str](), 0.0
     for name in ("machine", *names):
-        part, before = PARTS[name], len(known)
-        known |= {repr(source) for source, _ in distinct(("", launch) for launch in launched(part.launch_all))}
-        new = len(known) - before
+        part, before = PARTS[name], len(compiled)
+        compiled |= {repr(source) for source, _ in distinct(("", launch) for launch in launched(part.launch_all))}
+        new = len(compiled) - before
         seconds = new * KERNEL_SECONDS / max(1, cores - 1) + part.seconds
         total += seconds
         rows.append([name, str(new), f"{seconds:.0f}", f"{part.most:.0f}"])

@@ -69,7 +69,7 @@ def _numbers(work: Work, seconds: float) -> list[str]:
 
 
 def table(kinds: Counter[Counted], ceilings: Ceilings) -> str:
-    """A line a kernel and size, of all of its launches together; and all of the frame, its floors added up."""
+    """A table with a row per kernel and size, for all of its launches, and the sums over the frame."""
     rows, floors = [], 0.0
     for kind, count in kinds.items():
         floor, by = ceilings.floor(kind.work)
@@ -96,7 +96,7 @@ def estimate() -> str:
 
 @torch.no_grad()
 def measure(machine: Machine) -> Iterator[dict[str, Any]]:
-    """One line a batch, kernel and size: seconds of one launch, replayed over and over, and its work.
+    """Yields a line per batch, kernel and size: seconds of one launch, replayed many times, and its work.
 
     What a launch reads and writes stays in the L2 cache where it fits, so that it may take less than a floor by memory.
     """

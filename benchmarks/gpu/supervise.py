@@ -33,7 +33,7 @@ CORES = os.cpu_count() or 1
 PAGE_EVERY = 5.0  # seconds
 NOT_INSTALLED = "left out, not installed"  # no fault of ours
 EXIT_SECONDS = 20.0  # after its last line
-TAIL = 12  # lines of what a failed process printed
+TAIL_LINES = 12  # lines of what a failed process printed
 
 
 class State(NamedTuple):
@@ -94,7 +94,7 @@ class Results:
         ceilings = Ceilings(**about["ceilings"]) if about.get("ceilings") else H200
         text = [
             f"# On a GPU: {self.run}",
-            f"{about.get('gpu', 'GPU not known yet')}; {about.get('kernels', '')}; torch {about['torch']}, "
+            f"{about.get('gpu', 'unknown GPU')}; {about.get('kernels', '')}; torch {about['torch']}, "
             f"Python {about['python']}, {about['cpu']}, {about['cores']} cores, {about['system']}; "
             f"commit {about['commit'] or 'unknown'}, {about['date']}; "
             f"{duration(time.monotonic() - self.began)} so far.",
@@ -141,7 +141,7 @@ class _Process:
         assert self._process.stderr
         for text in self._process.stderr:
             print(text, end="", file=sys.stderr, flush=True)
-            self.tail = [*self.tail[1 - TAIL :], text]
+            self.tail = [*self.tail[1 - TAIL_LINES :], text]
 
     def stop(self) -> None:
         """Ends it with all that it started."""

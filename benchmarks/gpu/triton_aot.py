@@ -26,7 +26,7 @@ from fermt_kernels.frame.pack import for_device
 from fermt_kernels.triton.measured import CANDIDATES, is_measured, targeting
 
 from .. import cases
-from ..harness import ROOT, commit, counted, table
+from ..harness import ROOT, commit, counted, run_command, table
 from . import triton_tune
 from .cases import tf32_allowed
 from .compilation import DTYPES, KERNEL_SECONDS, Source, distinct, launched
@@ -211,13 +211,15 @@ def compile_all(todo: list[tuple[Source, int]], workers: int = 2) -> Iterator[Co
 
 
 def main(
-    archs: Annotated[str, typer.Option(help="Compute capabilities, as 80,90.")] = ",".join(map(str, CHIPS)),
-    quick: Annotated[bool, typer.Option("--quick", help="Each kernel once, for the first of them; no JSON.")] = False,
-    out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS,
+    archs: Annotated[str, typer.Option(help="Compute capabilities, such as 80,90.")] = ",".join(map(str, CHIPS)),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Each kernel once, for the first architecture; writes no JSON.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = RESULTS,
 ) -> None:
-    """Registers, spilled bytes, shared memory and occupancy of every Triton kernel, compiled without a GPU.
+    """Compile every Triton kernel without a GPU; print registers, spilled bytes, shared memory and occupancy.
 
-    Exits with 1 where a kernel spills registers.
+    The exit status is 1 if a kernel spills registers.
     """
     import triton
 
@@ -240,4 +242,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -20,7 +20,7 @@ from fermt_kernels.triton import measured
 from fermt_kernels.triton.launch import Blocks, Tiles
 from fermt_kernels.triton.measured import CANDIDATES, MEASURED, Candidate, Entry
 
-from ..harness import Case, Sample, markdown, take_turns, wall_clock
+from ..harness import Case, Sample, markdown, run_command, take_turns, wall_clock
 from . import plan
 from .clocks import Machine, graphed
 
@@ -29,7 +29,7 @@ DTYPES = {2: torch.bfloat16, 4: torch.float32}
 NOW = "as it is"
 SECONDS = 0.2  # for each candidate
 GAIN = 0.99  # of the present time: what takes longer changes nothing
-NEAR = 0.1  # how far results may be from the present sizes': what a wrong sum exceeds, and another order does not
+TOLERANCE = 0.1  # how far results may be from the present sizes': what a wrong sum exceeds, and another order does not
 Choices = Mapping[Entry, Blocks | Tiles]
 Run = Callable[[], object]
 
@@ -100,7 +100,7 @@ def _sample(ready: Ready, on_gpu: bool) -> Sample:
 
 
 def lines(machine: Machine, candidates: Mapping[Entry, tuple[Candidate, ...]] = CANDIDATES) -> Iterator[dict[str, Any]]:
-    """A line a candidate, entry by entry, each beside the best of all entries before; then one of what was chosen."""
+    """Yields a line per candidate, entry by entry, with the best of the entries before; then one with the choices."""
     arch = measured.family(measured.architecture(torch.device(machine.device)))
     chosen: dict[Entry, Blocks | Tiles] = {}
     for entry, listed in candidates.items():
@@ -113,7 +113,7 @@ def lines(machine: Machine, candidates: Mapping[Entry, tuple[Candidate, ...]] = 
                 ready = _by(choices, entry, machine.device, small=not machine.on_gpu)
                 first = first or [result.clone() for result in ready.results]
                 apart = max((a - b).abs().max().item() for a, b in zip(ready.results, first, strict=True))
-                if not apart <= NEAR:
+                if not apart <= TOLERANCE:
                     raise ValueError(f"results are {apart:.3g} from those of the present sizes")
                 samples[name] = _sample(ready, machine.on_gpu)
             except Exception as error:  # too much shared memory, or no way to compile it: a candidate less
@@ -154,10 +154,12 @@ def write(found: dict[str, Any], about: Mapping[str, Any], path: Path) -> None:
 
 
 def main(
-    taken_from: Annotated[Path | None, typer.Option("--from", help="Lines of a run that has measured them.")] = None,
-    out: Annotated[Path, typer.Option(help="The table to write.")] = MEASURED,
+    taken_from: Annotated[
+        Path | None, typer.Option("--from", help="JSON lines of a run that has measured them.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = MEASURED,
 ) -> None:
-    """Times candidates of block sizes on this GPU, in under three minutes, and writes those that are faster.
+    """Time candidates of block sizes on this GPU, in under three minutes, and write those that are faster.
 
     Example: python -m benchmarks.gpu.triton_tune --from gpu-results/gpu-checks.jsonl
     """
@@ -176,4 +178,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

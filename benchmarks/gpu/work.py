@@ -1,4 +1,4 @@
-"""Counts of what ops and launches of a frame must move and compute, and the time that this takes a GPU at least.
+"""Counts bytes and operations of the ops and of a frame's launches, and the least time that a GPU needs for them.
 
 The work of a launch is counted from its arguments. Bytes are those of each region of a tensor that it reads or writes,
 once. Operations are those of the model: what programs compute again because they share rows is counted apart.
@@ -19,8 +19,8 @@ from fermt_kernels.triton.launch import Launch
 
 from ..cases import DIM, AttentionCase, OpCase, UnitCase
 
-FLOAT = 4  # bytes of the residual stream, biases, maps and boxes
-BOX = 5  # numbers of a result
+FLOAT_BYTES = 4  # bytes of the residual stream, biases, maps and boxes
+RESULT_NUMBERS = 5  # numbers of a result
 
 
 class Work(NamedTuple):
@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What a machine does in a second at best, and where the numbers are from."""
+    """The peak rates of a machine, per second, and where the numbers are from."""
 
     bytes: float
     flops: float
@@ -88,7 +88,7 @@ def op_work(case: OpCase, dtype: torch.dtype, both: bool) -> Work:
 
 
 class Counted(NamedTuple):
-    """A launch's kernel, its sizes for people, its work, and FLOPs that its programs repeat, beyond the model's."""
+    """A launch's kernel, its sizes in words, its work, and the FLOPs that its programs repeat, beyond the model's."""
 
     kernel: str
     shape: str
@@ -124,7 +124,7 @@ Count = tuple[str, Work, float]  # what `Counted` has after the kernel's name
 def _activation(r: _Reader) -> Count:
     x, (channels, plane, tiles) = r.tensor("x"), r.numbers("CHANNELS", "plane", "tiles")
     batch, values = x.shape[0], x.numel()
-    moved = values * x.element_size() + FLOAT * batch * channels * (plane + tiles) + r.parameters()
+    moved = values * x.element_size() + FLOAT_BYTES * batch * channels * (plane + tiles) + r.parameters()
     return _image(x), Work(moved, 2 * values * channels, values), 0
 
 
@@ -133,7 +133,7 @@ def _depthwise(r: _Reader) -> Count:
     size, hidden = r.numbers("SIZE", "HIDDEN")
     gate = r.tensor("gate")
     batch = gate.shape[0]
-    moved = FLOAT * batch * channels * (2 * plane + tiles) + 2 * gate.nbytes + r.parameters()
+    moved = FLOAT_BYTES * batch * channels * (2 * plane + tiles) + 2 * gate.nbytes + r.parameters()
     flops = 2 * batch * channels * (height * width * size**2 + 2 * hidden)
     return f"{batch} x {channels} x {height} x {width}", Work(moved, flops, gate.numel()), 0
 
@@ -142,7 +142,7 @@ def _output(r: _Reader) -> Count:
     x, out, gate = r.tensor("x"), r.tensor("out"), r.tensor("gate")
     channels, plane, size = r.numbers("CHANNELS", "plane", "SIZE")
     values = x.numel()
-    planes = FLOAT * (x.shape[0] * channels * plane + values)  # a with its margins, u without
+    planes = FLOAT_BYTES * (x.shape[0] * channels * plane + values)  # a with its margins, u without
     moved = values * (x.element_size() + out.element_size()) + planes + gate.nbytes + r.parameters()
     return _image(x), Work(moved, 2 * values * (2 * channels + size**2), 0), 0
 
@@ -154,14 +154,14 @@ def _image(x: Tensor) -> str:
 def _embedding(r: _Reader) -> Count:
     rows, count, patch, dim = r.numbers("rows", "count", "PATCH", "DIM")
     inputs = 3 * patch**2
-    moved = rows * (inputs * r.size("image") + FLOAT * dim) + FLOAT * count * dim + r.parameters()
+    moved = rows * (inputs * r.size("image") + FLOAT_BYTES * dim) + FLOAT_BYTES * count * dim + r.parameters()
     return f"{rows} rows, {inputs} to {dim}", Work(moved, 2 * rows * inputs * dim, 0), 0
 
 
 def _norm_linear(r: _Reader) -> Count:
     rows, dim, outputs, parts = r.numbers("rows", "DIM", "OUTPUTS", "PARTS")
     streams = parts + (parts > 1)  # the sum of several is also written
-    moved = rows * (FLOAT * streams * dim + outputs * r.size("out")) + r.parameters()
+    moved = rows * (FLOAT_BYTES * streams * dim + outputs * r.size("out")) + r.parameters()
     exponentials = rows * outputs * r.values["ACTIVATED"]
     return _rows(rows, dim, outputs, parts), Work(moved, 2 * rows * dim * outputs, exponentials), 0
 
@@ -177,21 +177,21 @@ def _attention(r: _Reader) -> Count:
     seen = {(count, spans[i], spans[i + 1]) for i, count in ((0, template), (2, queries - template)) if count}
     keys = {key for _, start, stop in seen for key in range(start, stop)}
     pairs = batch * heads * sum(count * (stop - start) for count, start, stop in seen)
-    moved = batch * heads * (2 * (queries + len(keys)) * dim * q.element_size() + FLOAT * queries)
+    moved = batch * heads * (2 * (queries + len(keys)) * dim * q.element_size() + FLOAT_BYTES * queries)
     shape = f"{batch * heads} heads, " + " + ".join(f"{n} see {stop - start}" for n, start, stop in sorted(seen))
     return shape, Work(moved, 4 * pairs * dim, pairs), 0
 
 
 def _linear(r: _Reader) -> Count:
     rows, inputs, outputs = r.numbers("rows", "INPUTS", "OUTPUTS")
-    moved = rows * (inputs * r.size("input") + 2 * FLOAT * outputs) + r.parameters()
+    moved = rows * (inputs * r.size("input") + 2 * FLOAT_BYTES * outputs) + r.parameters()
     return _rows(rows, inputs, outputs, 1), Work(moved, 2 * rows * inputs * outputs, 0), 0
 
 
 def _mlp(r: _Reader) -> Count:
     rows, dim, hidden, share = r.numbers("rows", "DIM", "HIDDEN", "SHARE")
     parts = -(-hidden // share)
-    moved = FLOAT * rows * dim * (1 + parts) + r.parameters()
+    moved = FLOAT_BYTES * rows * dim * (1 + parts) + r.parameters()
     return f"{_rows(rows, dim, hidden, 1)} and back", Work(moved, 4 * rows * dim * hidden, rows * hidden), 0
 
 
@@ -204,7 +204,7 @@ def _proj_mlp(r: _Reader) -> Count:
 
 def _norm(r: _Reader) -> Count:
     rows, dim, parts = r.numbers("rows", "DIM", "PARTS")
-    moved = rows * dim * (FLOAT * parts + r.size("out")) + r.parameters()
+    moved = rows * dim * (FLOAT_BYTES * parts + r.size("out")) + r.parameters()
     return _rows(rows, dim, dim, parts), Work(moved, 0, 0), 0
 
 
@@ -229,7 +229,7 @@ def _maps(r: _Reader) -> Count:
     rows, width, inputs, outputs, maps = r.numbers("rows", "input_width", "INPUTS", "OUTPUTS", "maps")
     groups, table = r.tensor("weight").shape[0], r.tensor("output_table")
     sigmoids = int(((table[..., 0] >= 0) & (table[..., 1] > 0)).sum()) if r.values["APPLY_SIGMOID"] else 0
-    moved = rows * (width * r.size("input") + FLOAT * maps) + table.nbytes + r.parameters()
+    moved = rows * (width * r.size("input") + FLOAT_BYTES * maps) + table.nbytes + r.parameters()
     flops = 2 * rows * outputs * (groups * 9 * inputs + maps)
     return f"{_filters(rows, groups, inputs, outputs)} to {maps} maps", Work(moved, flops, rows * sigmoids), 0
 
@@ -237,13 +237,13 @@ def _maps(r: _Reader) -> Count:
 def _center_box(r: _Reader) -> Count:
     maps = r.tensor("maps")
     batch, _, height, width = maps.shape
-    moved = FLOAT * (batch * (height * width + BOX - 1 + BOX) + r.tensor("window").numel())
+    moved = FLOAT_BYTES * (batch * (height * width + RESULT_NUMBERS - 1 + RESULT_NUMBERS) + r.tensor("window").numel())
     return f"{batch} samples", Work(moved, 0, 0), 0
 
 
 def _corner_box(r: _Reader) -> Count:
     maps = r.tensor("maps")
-    moved = 2 * maps.nbytes + FLOAT * BOX * maps.shape[0]
+    moved = 2 * maps.nbytes + FLOAT_BYTES * RESULT_NUMBERS * maps.shape[0]
     return f"{maps.shape[0]} samples", Work(moved, 0, maps.numel()), 0
 
 
@@ -278,6 +278,6 @@ def joined(launches: Iterable[Launch]) -> Counter[Counted]:
 
 
 def total(kinds: Counter[Counted]) -> Work:
-    """All of it."""
+    """The sum over all launches."""
     works = [[number * count for number in kind.work] for kind, count in kinds.items()]
     return Work(*map(sum, zip(*works, strict=True)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -11,26 +12,26 @@ from typer.core import TyperGroup
 
 from .. import signals
 from . import bench, convert, data, eval, export, pack, track, train
-from .common import failed, interrupted
+from .common import failed, help_text, interrupted
 
 __all__ = ["app"]
 
 
 class StoppableGroup(TyperGroup):
-    """Runs subcommands so that SIGINT, SIGTERM and SIGHUP end them alike: tidied up, with status 128 + the signal's.
+    """Runs subcommands so that SIGINT, SIGTERM and SIGHUP end them cleanly, with status 128 + the signal's number.
 
-    What the system refuses ends them with a sentence.
+    An OSError ends them with its message instead of a traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that it cannot print are shown with escapes
+        if isinstance(sys.stdout, io.TextIOWrapper):  # prints names of files that are not UTF-8 with escapes
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with signals.raising():
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise interrupted(error) from error
-        except BrokenPipeError:  # who reads the output has seen enough
+        except BrokenPipeError:  # the reader of the output has closed it, as `head` does
             raise
         except OSError as error:  # a name that is too long, a folder that may not be looked into ...
             raise failed(error) from error
@@ -44,11 +45,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("track")(track.track)
-app.command("eval")(eval.evaluate_tracker)
-app.command("pack")(pack.pack)
-app.command("train")(train.train)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
-app.command("convert")(convert.convert)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "track": track.track,
+    "bench": bench.bench,
+    "train": train.train,
+    "eval": eval.evaluate_tracker,
+    "pack": pack.pack,
+    "export": export.export,
+    "convert": convert.convert,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=help_text(_command))(_command)
 app.add_typer(data.app, name="data")

@@ -22,8 +22,8 @@ from ..machine import cache_text, facts, headline, pick_device
 from ..model import FERMT, build_model
 from ..overwrites import Files
 from ..tracking.speed import (
-    PACKED,
     PACKED_FRAME,
+    PACKED_RUNS,
     PROTOCOL,
     WARM_UP,
     Clip,
@@ -32,28 +32,33 @@ from ..tracking.speed import (
     fraction_of_peak,
     measure,
     open_clip,
-    ways,
+    variants,
 )
 from .common import Config, Device, JsonOut, Threads, check_inputs_kept, check_output, console, failed, say
 
 
 def bench(
-    weights: Annotated[Path | None, typer.Option(help="Weights by fermt.save; speed needs none.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights written by fermt.save; the speed does not depend on them.")
+    ] = None,
     config: Config = "fermt",
     video: Annotated[
-        Path | None, typer.Option(help="Video or folder whose first 20 frames to use, instead of a synthetic pattern.")
+        Path | None,
+        typer.Option(help="Video or folder of images whose first 20 frames are used, instead of a synthetic pattern."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each way to run.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each form of the model.")] = 3.0,
     device: Device = "auto",
     threads: Threads = 0,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure the speed of tracking: the network alone, a whole update, and an update with decoding; batch 1.
+    """Measure the speed of tracking on this machine, one target at a time.
 
-    Frames per second of an update are computed as in the GOT-10k toolkit: the mean of 1/t, without decoding. The ways
-    to run are measured one after the other; `python -m benchmarks.frame`, in the source tree, interleaves them. On a
-    CPU the last lines name the instruction set and the caches, say how near the packed frame comes to the peak of
-    multiply-adds, and which of its dtypes to use here.
+    The model runs packed in each dtype, and in plain PyTorch. For each, the time of the network alone, of a whole
+    update, and of an update with decoding of its frame is printed. Frames per second are the mean of 1/t, as in the
+    GOT-10k toolkit. On a CPU the last lines have the instruction set, the caches, the share of the peak of
+    multiply-adds that a packed frame reaches, and the dtype to use here.
+
+    `python -m benchmarks.frame`, in the source tree, compares with other runtimes, which take turns with it.
     """
     check_output(json_out, (".json",))
     check_inputs_kept(
@@ -99,23 +104,23 @@ def peaks(device: str) -> dict[str, float]:
     """Measures the FLOP/s of multiply-adds alone, by dtype; none on a GPU or without the compiled library."""
     if device != "cpu" or fk.frame.unavailable_reason(torch.float32, torch.device("cpu"), "cpp") is not None:
         return {}
-    return {str(dtype).removeprefix("torch."): fk.frame.peak_flops(dtype) for dtype in PACKED["cpu"][1]}
+    return {str(dtype).removeprefix("torch."): fk.frame.peak_flops(dtype) for dtype in PACKED_RUNS["cpu"][1]}
 
 
 def measure_all(model: FERMT, clip: Clip, seconds: float) -> list[Speed]:
-    """Measures each way to run the model for about `seconds`; prints the reason for a way that is not possible here."""
+    """Measures each variant for about `seconds`; prints the reason for one that is not possible here."""
     speeds = []
-    for way in ways(model, clip):
+    for variant in variants(model, clip):
         try:
-            with console.status(f"measuring {way.name}, {way.dtype}"):
-                speeds.append(measure(way, clip, seconds))
+            with console.status(f"measuring {variant.name}, {variant.dtype}"):
+                speeds.append(measure(variant, clip, seconds))
         except ValueError as reason:
-            say(f"{way.name}, {way.dtype}: left out, {reason}")
+            say(f"{variant.name}, {variant.dtype}: left out, {reason}")
     return speeds
 
 
 def speed_table(speeds: Sequence[Speed]) -> Table:
-    """A table with a row for each quantity and a column for each way to run the model."""
+    """A table with a row for each quantity and a column for each variant of the model."""
     table = Table(box=box_styles.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("")
     table.add_column("")

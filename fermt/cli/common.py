@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import torch
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from fermt_kernels.frame import PackedModel
 
@@ -16,7 +18,7 @@ from .. import checkpoints
 from ..config import CONFIGS
 from ..model import FERMT, build_model
 from ..overwrites import Files, Place, check_overwrites
-from ..roots import VARIABLE, root_of, roots
+from ..roots import ROOTS_VARIABLE, no_folder, roots
 from ..signals import exit_status
 from ..weights import DEFAULT, SHIPPED
 
@@ -24,19 +26,19 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 UNTRAINED = "No weights for {config}: the network is untrained (seed 0), so its boxes mean nothing. Use --weights."
 BUILT_IN = "Weights: {name}, {about}."
 DEFAULT_CONFIG = "fermt"  # the configuration of the weights that come with the package
-DATASET_FORM = f"NAME=FOLDER, or NAME alone if {VARIABLE} has its folder"
+DATASET_FORM = f"NAME=FOLDER, or NAME alone if {ROOTS_VARIABLE} has its folder"
 
-MOST_THREADS = 1024  # a million would take all memory before anything is said
+MOST_THREADS = 1024  # a million would take all memory before an error
 
 # Options that several commands have.
 Config = Annotated[
-    str, typer.Option(help=f"Model to build without --weights, untrained unless it is fermt: {', '.join(CONFIGS)}.")
+    str, typer.Option(help=f"Model if --weights is not given (untrained, except fermt): {', '.join(CONFIGS)}.")
 ]
 Device = Annotated[str, typer.Option(help="Where to run: auto (a GPU if there is one), cpu, cuda, cuda:1 ...")]
 Backend = Annotated[
     str, typer.Option(help="Kernels: auto, or a name from fermt_kernels.backends(); reference is plain PyTorch.")
 ]
-Dtype = Annotated[str, typer.Option(help=f"Computation dtype: {', '.join(DTYPES)}; default: that of the weights.")]
+Dtype = Annotated[str, typer.Option(help=f"Dtype to compute in: {', '.join(DTYPES)}; default: that of the weights.")]
 Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: PyTorch's default.")]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file as JSON.")]
 
@@ -55,29 +57,31 @@ class Dataset(NamedTuple):
         found = self.folder or roots().get(self.name)
         return Path(found) if found else None
 
-    def files(self, suffixes: Collection[str]) -> Files | None:
-        """Those with some suffixes in its folder, if it is known."""
-        return Files(self.place, suffixes) if self.place else None
-
     @property
     def root(self) -> Path:
         """The folder given, or the one in the environment; ValueError if there is neither."""
-        return root_of(self.name, self.folder)
+        if self.place is None:
+            raise no_folder([self.name])
+        return self.place
+
+    def files(self, suffixes: Collection[str]) -> Files | None:
+        """The files with these suffixes in its folder, if there is one."""
+        return Files(self.place, suffixes) if self.place else None
 
 
-def parse_dataset(text: str, known: Collection[str]) -> Dataset:
+def parse_dataset(text: str, allowed: Collection[str]) -> Dataset:
     """Parses NAME or NAME=FOLDER; typer.BadParameter if the form or the name is wrong."""
     name, equals, folder = text.partition("=")
     if not name or bool(equals) != bool(folder):
         raise typer.BadParameter(f"--dataset: expected {DATASET_FORM}; got {text!r}")
-    check_choice("dataset", name, known)
+    check_choice("dataset", name, allowed)
     return Dataset(name, Path(folder) if folder else None)
 
 
-def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raises typer.BadParameter unless `value` is one of `known`."""
-    if value not in known:
-        raise typer.BadParameter(f"{option} must be one of {', '.join(filter(None, known))}; got {value!r}")
+def check_choice(option: str, value: str, allowed: Collection[str]) -> None:
+    """Raises typer.BadParameter unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise typer.BadParameter(f"{option} must be one of {', '.join(filter(None, allowed))}; got {value!r}")
 
 
 def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
@@ -115,6 +119,19 @@ def interrupted(error: KeyboardInterrupt, text: str = "Interrupted.") -> typer.E
 def say(text: str, style: str | None = None) -> None:
     """Prints a line to stderr as it is, without wrapping or highlighting."""
     console.print(text, style=style, soft_wrap=True)
+
+
+def help_text(command: Callable[..., object]) -> str:
+    """The docstring of a command with each paragraph on one line, so that the terminal decides where lines end."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def print_wide(table: Table) -> None:
+    """Prints a table to stdout without cutting its cells: where it is too wide, the terminal wraps its lines."""
+    output = Console()
+    width = output.measure(table, options=output.options.update(max_width=1000)).maximum
+    Console(width=max(output.width, width)).print(table)
 
 
 def load_model(weights: Path | None, config: str, backend: str, device: str) -> FERMT | PackedModel:

@@ -19,7 +19,7 @@ from .common import DATASET_FORM, check_inputs_kept, check_output, console, fail
 
 NAMES = (*TRAINING_SETS, *GENERATED)
 MOST_PAIRS = 400
-app = typer.Typer(no_args_is_help=True, help="Data sets to train on.")
+app = typer.Typer(no_args_is_help=True, help="Inspect training data.")
 
 
 @app.callback()
@@ -36,9 +36,12 @@ def preview(
     weight: Annotated[
         list[float] | None, typer.Option(help="Weight, one for each --dataset; default: all equal.")
     ] = None,
-    only: Annotated[Path | None, typer.Option(help="File with the sequences to read; one --dataset only.")] = None,
+    only: Annotated[
+        Path | None,
+        typer.Option(help="File with the names of the sequences to use, one per line; for a single --dataset."),
+    ] = None,
     exclude: Annotated[
-        Path | None, typer.Option(help="File with the sequences to leave out; one --dataset only.")
+        Path | None, typer.Option(help="File with the names of the sequences to leave out; for a single --dataset.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The .png to write.")] = Path("pairs.png"),
     pairs: Annotated[int, typer.Option(min=1, max=MOST_PAIRS, help="Number of pairs, the first of the epoch.")] = 16,
@@ -54,7 +57,7 @@ def preview(
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do not cache annotations.")] = False,
 ) -> None:
-    """Draw training pairs as training does: template, and search region with the target's box, in one picture."""
+    """Write a picture of training pairs, drawn as in training: templates, and search regions with the target's box."""
     check_output(out, (".png",))
     chosen = [parse_dataset(text, NAMES) for text in dataset]
     for option, values in (("--split", split), ("--weight", weight)):

@@ -16,13 +16,17 @@ from fermt_kernels.files import atomic_write
 
 from ..datasets import BENCHMARK_FILES, BENCHMARKS, Benchmark, open_benchmark
 from ..evaluation import record
+from ..evaluation.job import Job, Shares, describe, divide
 from ..evaluation.plots import CURVES, SUFFIXES
 from ..evaluation.plots import plot as draw
 from ..evaluation.protocols import PROTOCOLS
 from ..evaluation.report import attribute_table, notes, table
+from ..evaluation.run import RunState, plan, run
+from ..evaluation.runner import Event, Failed
 from ..evaluation.scores import Report, evaluate
 from ..locks import locked
 from ..machine import headline, pick_device
+from ..progress import ProgressDisplay
 from .common import (
     DATASET_FORM,
     DTYPES,
@@ -37,44 +41,24 @@ from .common import (
     failed,
     interrupted,
     parse_dataset,
+    print_wide,
     say,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalOptions:
-    """Options of a run; 0 and "" mean the default."""
-
-    weights: Path
-    out: Path
-    workers: int
-    batch_size: int
-    threads: int
-    device: str
-    dtype: str
-    backend: str
-    resume: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalOutcome:
-    """The outcome of a run."""
-
-    failed: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by sequence
-    withheld: bool = False  # whether the ground truth of any sequence is kept by a server
 
 
 def evaluate_tracker(
     dataset: Annotated[str, typer.Option(help=f"Benchmark, one of {', '.join(BENCHMARKS)}: {DATASET_FORM}.")],
     split: Annotated[str, typer.Option(help="Split of the benchmark; default: the usual one.")] = "",
     weights: Annotated[
-        Path | None, typer.Option(help="Weights to run first: by fermt.save or `fermt convert`, or packed (.fermt).")
+        Path | None, typer.Option(help="Weights to run: written by fermt.save or `fermt convert`, or packed (.fermt).")
     ] = None,
     results: Annotated[
-        list[Path] | None, typer.Option(help="Folder of results to score instead, of any tracker. Repeatable.")
+        list[Path] | None,
+        typer.Option(help="Folder of results to score instead, of any tracker. Repeatable."),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Sequence to restrict the run to, repeatable; or a file with one a line.")
+        list[str] | None,
+        typer.Option(help="Use only this sequence (repeatable), or those that a file names, one per line."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; default: results/<dataset>-<split>/<weights>.")
@@ -100,20 +84,23 @@ def evaluate_tracker(
 ) -> None:
     """Run a tracker on a benchmark and print its scores, or score existing results.
 
-    A run that was interrupted continues when the same command is given again; Ctrl-C, SIGTERM and SIGHUP keep finished
-    sequences (status 128 + the signal's number). A sequence that cannot be read is reported and left out (status 1).
+    Example: fermt eval --dataset got10k=/data/GOT-10k --weights fermt.safetensors
 
-    Times are seconds of init and of each update, without reading images and without a warm-up, as in the GOT-10k
-    toolkit. They are a measurement of speed only with --workers 1 --batch-size 1.
+    A run that was interrupted continues when the same command is given again. Ctrl-C, SIGTERM and SIGHUP keep the
+    finished sequences (exit status 128 + the signal's number). A sequence that cannot be read is reported and left out
+    (exit status 1).
+
+    Recorded times are seconds of init and of each update, without reading images and without a warm-up, as in the
+    GOT-10k toolkit. They measure speed only with --workers 1 --batch-size 1.
     """
     check_output(json_out, (".json",))
     check_output(plot, SUFFIXES)
-    for option, value, known in (
+    for option, value, allowed in (
         ("protocol", protocol, ("auto", *PROTOCOLS)),
         ("dtype", dtype, ("", *DTYPES)),
         ("curve", curve, CURVES),
     ):
-        check_choice(option, value, known)
+        check_choice(option, value, allowed)
     chosen = parse_dataset(dataset, BENCHMARKS)
     if (weights is None) == (not results):
         raise typer.BadParameter("give --weights FILE to run a tracker, or --results DIR to score one; not both")
@@ -128,14 +115,18 @@ def evaluate_tracker(
         device = pick_device(device, weights)
         root = chosen.root
         benchmark = open_benchmark(chosen.name, root, split=split or None, only=chosen_names)
-        folders, outcome = results or [], EvalOutcome()
+        folders, failures, withheld = results or [], dict[str, str](), False
         if weights is not None:
             folder = out or Path("results") / f"{benchmark.name}-{benchmark.split}" / weights.stem
-            options = EvalOptions(weights, folder, workers, batch_size, threads, device, dtype, backend, resume)
-            outcome, folders = _run(options, benchmark), [folder]
-        if outcome.withheld:
+            shares = divide(device, workers, threads, batch_size, len(benchmark))
+            job = Job(
+                *(benchmark, folder, weights, backend, device, DTYPES.get(dtype)), *(shares.threads, shares.batch_size)
+            )
+            failures, withheld = _run(job, shares, resume)
+            folders = [folder]
+        if withheld:
             _print_how_to_submit(benchmark, root, folder)
-        if outcome.withheld or len(outcome.failed) == len(benchmark):
+        if withheld or len(failures) == len(benchmark):
             folders = []
         reports = [_report(folder, benchmark, protocol) for folder in folders]
         _print(reports, attributes)
@@ -147,7 +138,7 @@ def evaluate_tracker(
         raise interrupted(error, "Interrupted: the same command continues after the finished sequences.") from error
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise failed(error) from error
-    if outcome.failed:
+    if failures:
         raise typer.Exit(1)
 
 
@@ -156,30 +147,25 @@ def _only(values: Sequence[str]) -> Sequence[str] | Path | None:
     return Path(values[0]) if len(values) == 1 and Path(values[0]).is_file() else values or None
 
 
-def _run(options: EvalOptions, benchmark: Benchmark) -> EvalOutcome:
-    """Runs the sequences that have no result yet, showing progress, and prints a summary."""
-    from ..evaluation.job import Job, describe, divide
-    from ..evaluation.run import RunState, plan, run
-    from ..evaluation.runner import Event, Failed
-    from ..progress import ProgressDisplay
+def _run(job: Job, shares: Shares, resume: bool) -> tuple[dict[str, str], bool]:
+    """Runs the sequences that have no result yet, showing progress, and prints a summary.
 
-    shares = divide(options.device, options.workers, options.threads, options.batch_size, len(benchmark))
-    job = Job(
-        *(benchmark, options.out, options.weights, options.backend, options.device, DTYPES.get(options.dtype)),
-        *(shares.threads, shares.batch_size),
-    )
+    Returns:
+        The reason by sequence for those that failed, and whether a server keeps the ground truth of any.
+    """
+    benchmark, folder = job.benchmark, job.folder
     loaded = job.load()
     facts = describe(job, loaded, shares.workers)
-    with locked(options.out), ExitStack() as stack:
-        stack.callback(record.tidy, options.out)  # after a signal workers are ended at once
-        if not options.resume:
-            record.clear(options.out)
-        kept = record.open_record(options.out, benchmark.sequence_names, facts, shares.speed_caveat)
+    with locked(folder), ExitStack() as stack:
+        stack.callback(record.tidy, folder)  # after a signal workers are ended at once
+        if not resume:
+            record.clear(folder)
+        kept = record.open_record(folder, benchmark.sequence_names, facts, shares.speed_caveat)
         with console.status("reading the benchmark and existing results"):
-            work = plan(benchmark, options.out)
+            work = plan(benchmark, folder)
         frames, sequences, done = sum(work.left.values()), len(benchmark), len(work.done)
         say(f"{benchmark.title}: {sequences} sequences, {done} done before, {frames:,} frames to do")
-        say(f"runs on {options.device}: {shares}; {facts['frame']} frame in {facts['dtype']}; results in {options.out}")
+        say(f"runs on {job.device}: {shares}; {facts['frame']} frame in {facts['dtype']}; results in {folder}")
         with ProgressDisplay(console, "tracking", frames, unit="frames") as display:
 
             def on_event(state: RunState, event: Event) -> None:
@@ -188,12 +174,12 @@ def _run(options: EvalOptions, benchmark: Benchmark) -> EvalOutcome:
                     display.say(f"{benchmark.sequence_names[event.sequence]}: {event.reason}", "bold red")
 
             failures = run(job, loaded.network, work, min(shares.workers, len(work.left)), on_event).failed
-        _print_speed(options.out, kept, benchmark, failures)
+        _print_speed(folder, kept, benchmark, failures)
     if failures:
         say(f"{len(failures)} of {sequences} sequences have no result; the same command tries them again:", "bold red")
     for name, reason in sorted(failures.items()):
         say(f"  {name}: {reason}", "bold red")
-    return EvalOutcome(failures, work.withheld)
+    return failures, work.withheld
 
 
 def _print_speed(folder: Path, kept: record.Record, benchmark: Benchmark, failures: Collection[str]) -> None:
@@ -225,16 +211,15 @@ def _print(reports: Sequence[Report], attributes: bool) -> None:
     """Prints the table and the notes below it; a note that not all trackers share begins with the tracker's name."""
     if not reports:
         return
-    output = Console()
     for shown in (table(*reports), *([attribute_table(*reports)] if attributes else [])):
-        needed = output.measure(shown, options=output.options.update(max_width=1000)).maximum
-        Console(width=max(output.width, needed)).print(shown)  # lets the terminal wrap what Rich would truncate
+        print_wide(shown)
+    output = Console(highlight=False, markup=False, soft_wrap=True)
     lines = [notes(report) for report in reports]
     shared = set(lines[0]).intersection(*lines[1:])
     for report, own in zip(reports, lines, strict=True):
         for line in own:
             if line not in shared:
-                output.print(f"{report.tracker}: {line}", highlight=False, markup=False, soft_wrap=True)
+                output.print(f"{report.tracker}: {line}")
     for line in lines[0]:
         if line in shared:
-            output.print(line, highlight=False, markup=False, soft_wrap=True)
+            output.print(line)

@@ -29,12 +29,14 @@ def export(
     split: Annotated[
         bool,
         typer.Option(
-            "--split", help="Write two graphs, so that the template is encoded once: *.template.onnx, *.frame.onnx."
+            "--split", help="Write two graphs, NAME.template.onnx to run once per target, and NAME.frame.onnx."
         ),
     ] = False,
     uint8: Annotated[
         bool,
-        typer.Option("--uint8", help="Take crops as they are, (B, S, S, 3) uint8 RGB, instead of normalized float32."),
+        typer.Option(
+            "--uint8", help="Make graphs that take uint8 RGB crops, (B, S, S, 3), instead of normalized float32."
+        ),
     ] = False,
     config: Config = "fermt",
 ) -> None:

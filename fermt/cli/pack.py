@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from ..datasets import BENCHMARK_FILES, first_few, open_benchmark
+from ..datasets import BENCHMARK_FILES, open_benchmark
 from ..evaluation.pack import pack as write_archive
 from ..evaluation.record import read_record
 from ..evaluation.submissions import SUBMISSIONS
 from ..evaluation.validate import Finding, check_archive
-from ..roots import roots
+from ..messages import first_few
 from .common import DATASET_FORM, Dataset, check_inputs_kept, check_output, failed, parse_dataset, say
 
 
@@ -28,12 +28,14 @@ def pack(
     out: Annotated[Path | None, typer.Option(help="The .zip to write; default: <dataset>.zip.")] = None,
     check: Annotated[
         Path | None,
-        typer.Option(help="Existing .zip to check instead; without the benchmark's folder, names and forms only."),
+        typer.Option(
+            help="Existing .zip to check instead; without the benchmark's folder, only its names and formats are."
+        ),
     ] = None,
 ) -> None:
     """Pack results of a benchmark's test sequences for its server, or check an existing archive.
 
-    Every fault is named; with a fault nothing is written and the exit status is 1.
+    All faults are listed. If there is one, nothing is written and the exit status is 1.
     """
     chosen = parse_dataset(dataset, SUBMISSIONS)
     if (results is None) == (check is None):
@@ -64,7 +66,7 @@ def _pack(results: Path, chosen: Dataset, out: Path) -> None:
 
 def _check(archive: Path, chosen: Dataset) -> None:
     try:
-        root = chosen.root if chosen.folder or chosen.name in roots() else None
+        root = chosen.place
         split = SUBMISSIONS[chosen.name].split
         findings = check_archive(archive, chosen.name, open_benchmark(chosen.name, root, split=split) if root else None)
     except (OSError, ValueError) as error:

@@ -56,7 +56,7 @@ def track(
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(help="File with one target a line: x,y,w,h in the first frame, or frame,id,x,y,w,h."),
+        typer.Option(help="File with one target per line: x,y,w,h in the first frame, or frame,id,x,y,w,h."),
     ] = None,
     select: Annotated[bool, typer.Option("--select", help="Draw a target in the first frame, in a window.")] = False,
     weights: Annotated[
@@ -68,7 +68,9 @@ def track(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(help="File for boxes, one line a target and frame: .csv, .jsonl, or .txt (x,y,w,h, one target)."),
+        typer.Option(
+            help="File for boxes, a line per target and frame: .csv, .jsonl, or .txt (x,y,w,h of one target)."
+        ),
     ] = Path("boxes.csv"),
     video: Annotated[Path | None, typer.Option(help="Also write an annotated .mp4 here.")] = None,
     every: Annotated[
@@ -78,11 +80,12 @@ def track(
     config: Config = "fermt",
     dtype: Dtype = "",
     lost_below: Annotated[
-        float, typer.Option(help="Frames with a lower score are bad (scores are uncalibrated).")
+        float, typer.Option(help="Score below which a frame counts as bad; scores are not calibrated. 0: none does.")
     ] = 0.0,
-    patience: Annotated[int, typer.Option(help="Consecutive bad frames after which a target is lost.")] = 1,
+    patience: Annotated[int, typer.Option(help="Consecutive bad frames after which a target counts as lost.")] = 1,
     growth: Annotated[
-        float, typer.Option(help="Growth of the search region's side for each frame that a target is lost.")
+        float,
+        typer.Option(help="Factor by which the side of the search region grows in each frame while a target is lost."),
     ] = 1.0,
     backend: Backend = "auto",
     device: Device = "auto",
@@ -90,8 +93,11 @@ def track(
 ) -> None:
     """Track one or more targets through a video and write their boxes in every frame.
 
-    After Ctrl-C, SIGTERM or SIGHUP (exit status 128 + the signal's number), or if the video breaks off or the disk is
-    full (1), the frames done so far are kept. Pictures that cannot be written cost no boxes (status 1).
+    Example: fermt track video.mp4 --box 372,108,125,240 --video out.mp4
+
+    The frames done so far are kept after Ctrl-C, SIGTERM or SIGHUP (exit status 128 + the signal's number), and if the
+    video breaks off or the disk is full (exit status 1). If only --video or the contact sheet cannot be written, all
+    boxes are (exit status 1).
     """
     check_output(out, tuple(FORMATS))
     check_output(video, (".mp4",))
@@ -155,7 +161,7 @@ def _run(
             stopped = raised
         try:
             pictures.close()
-        except KeyboardInterrupt as raised:  # asked a second time
+        except KeyboardInterrupt as raised:  # a second signal
             stopped = raised
     return file.rows, stopped
 

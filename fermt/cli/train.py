@@ -46,7 +46,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Override a field: epochs=10, amp=bf16, model_options.dim=96 ... Repeatable."),
     ] = None,
-    model: Annotated[str, typer.Option(help=f"Train this model instead: {', '.join(CONFIGS)}.")] = "",
+    model: Annotated[
+        str, typer.Option(help=f"Model to train, instead of the configuration's: {', '.join(CONFIGS)}.")
+    ] = "",
     dau: Annotated[
         bool | None, typer.Option("--dau/--no-dau", help="With or without the Dual Attention Unit.", show_default=False)
     ] = None,
@@ -59,7 +61,9 @@ def train(
     ] = True,
     minutes: Annotated[
         float,
-        typer.Option(min=0, help="Stop after this time and export; the same command continues. 0: no limit."),
+        typer.Option(
+            min=0, help="Stop after this time and export the weights; the same command continues. 0: no limit."
+        ),
     ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, check the data, and stop.")] = False,
 ) -> None:
@@ -72,8 +76,8 @@ def train(
 
     On four GPUs: torchrun --nproc-per-node 4 -m fermt train ... (each batch is divided among the processes).
 
-    A run that was interrupted continues when the same command is given again. Ctrl-C, SIGTERM and SIGHUP save
-    first (exit status 128 + the signal's number).
+    A run that was interrupted continues when the same command is given again. After Ctrl-C, SIGTERM and SIGHUP its
+    state is saved before it ends (exit status 128 + the signal's number).
     """
     from ..training import joined, read_config  # takes a second, which other commands should not wait for
 

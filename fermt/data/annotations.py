@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..messages import first_few
 from ..textfiles import read_json
-
-NAMED = 5  # annotations that a message lists
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +55,7 @@ def read_objects(path: Path) -> Iterator[AnnotatedObject]:
             yield found
     if not left_out:
         return
-    more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
-    named = ", ".join(left_out[:NAMED]) + more
-    text = f"{str(path)!r}: {len(left_out)} of {len(notes)} annotations are left out: {named}"
+    text = f"{str(path)!r}: {len(left_out)} of {len(notes)} annotations are left out: {first_few(left_out)}"
     if len(left_out) == len(notes):
         raise ValueError(text)
     logger.warning("%s", text)

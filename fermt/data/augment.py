@@ -56,7 +56,7 @@ class Augmentation:
                 raise ValueError(f"{field.name} must be finite and lie in [0, {most:g}]; got {value}")
 
 
-NONE = Augmentation(search_center=0.0, search_scale=0.0, flip=0.0, gray=0.0, brightness=0.0)
+NO_AUGMENTATION = Augmentation(search_center=0.0, search_scale=0.0, flip=0.0, gray=0.0, brightness=0.0)
 
 
 class View(NamedTuple):

@@ -92,12 +92,12 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     inside = image[top + pad_top : top + side - pad_bottom, left + pad_left : left + side - pad_right]
     margins = pad_top, pad_bottom, pad_left, pad_right
     if side > LARGEST_PADDED:
-        return Crop(_huge(image, (left, top, side), size), size / side, side, margins)
+        return Crop(_crop_without_padding(image, (left, top, side), size), size / side, side, margins)
     square = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_CONSTANT)
     return Crop(cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR), size / side, side, margins)
 
 
-def _huge(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
+def _crop_without_padding(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
     """The same crop, computed channel by channel without memory for its margins."""
     pixels = torch.from_numpy(np.array(image, order="C"))  # a copy, because torch needs writable memory
     channels, squares = pixels.view(*image.shape[:2], -1), torch.tensor([square], device="cpu")

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -27,20 +26,12 @@ def generator_for(*key: int) -> np.random.Generator:
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
-    """The pairs of one epoch, for torch's default collation.
+    """The pairs of one epoch, for torch's default collation."""
 
-    The number of the epoch is in shared memory, so that persistent workers see it change.
-    """
-
-    def __init__(self, source: PairSource) -> None:
-        self.source = source
-        self._epoch = torch.zeros(1, dtype=torch.int64, device="cpu").share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of the pairs; to be called before the loader is iterated."""
+    def __init__(self, source: PairSource, epoch: int) -> None:
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0; got {epoch}")
-        self._epoch.fill_(epoch)
+        self.source, self.epoch = source, epoch
 
     def __len__(self) -> int:
         return len(self.source)
@@ -50,4 +41,4 @@ class Pairs(Dataset[dict[str, Tensor]]):
             raise IndexError(f"index must lie in [0, {len(self)}); got {index}")
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # the workers already run in parallel
-        return self.source.pair(int(self._epoch), index)
+        return self.source.pair(self.epoch, index)

@@ -18,10 +18,10 @@ from .tally import Tally
 
 MAX_GAP = 200  # frames between template and search region
 PAIRS = 60_000  # per epoch, as in the paper
-SMALLEST = 2.0  # pixels a side of a usable box
-SEQUENCES = 100  # sequences tried for a pair
-JITTERS = 5  # crops tried in a sequence
-UNREADABLE = 10  # consecutive unreadable images after which sampling stops
+MIN_BOX_SIDE = 2.0  # pixels a side of a usable box
+MAX_SEQUENCES = 100  # tried for a pair
+MAX_CROPS = 5  # tried in a sequence
+MAX_UNREADABLE = 10  # consecutive unreadable images after which sampling stops
 logger = logging.getLogger(__name__)
 
 
@@ -94,7 +94,7 @@ class PairSampler:
         generator = generator_for(self.seed, epoch, index)
         place = min(int(np.searchsorted(self._bounds, generator.random(), side="right")), len(self.sets) - 1)
         unreadable = 0
-        for _ in range(SEQUENCES):
+        for _ in range(MAX_SEQUENCES):
             draw = self._draw(place, generator)
             if draw is None:
                 self._tally.add("sequences without a pair")
@@ -104,7 +104,7 @@ class PairSampler:
             except ImageError as error:
                 unreadable += 1
                 self._report(error)
-                if unreadable == UNREADABLE:
+                if unreadable == MAX_UNREADABLE:
                     raise RuntimeError(
                         f"{unreadable} images of {self.sets[place].name} in a row cannot be read; the last: {error}. "
                         "Is the data set still where it was?"
@@ -116,7 +116,7 @@ class PairSampler:
                 return pair, draw
             self._tally.add("crops given up")
         raise RuntimeError(
-            f"{self.sets[place].name}: no pair in {SEQUENCES} sequences drawn; replaced so far: {self.totals()}"
+            f"{self.sets[place].name}: no pair in {MAX_SEQUENCES} sequences drawn; replaced so far: {self.totals()}"
         )
 
     def views(self, draw: Draw) -> tuple[View, View]:
@@ -136,7 +136,7 @@ class PairSampler:
         return None if frames is None else Draw(place, i, *frames)
 
     def _cut(self, template: View, search: View, generator: np.random.Generator) -> dict[str, Tensor] | None:
-        for _ in range(JITTERS):
+        for _ in range(MAX_CROPS):
             pair = make_pair(template, search, self.config, self.augmentation, generator)
             if pair is not None:
                 return pair
@@ -176,4 +176,4 @@ def draw_still(usable: np.ndarray, max_gap: int, generator: np.random.Generator)
 def _usable(annotation: Annotation) -> np.ndarray:
     boxes, valid = annotation
     with np.errstate(invalid="ignore"):
-        return valid & (boxes[:, 2:] >= SMALLEST).all(axis=1)
+        return valid & (boxes[:, 2:] >= MIN_BOX_SIDE).all(axis=1)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.sequences import SequenceSet
+from ..data.synthetic import SyntheticSequences
 from .benchmark import Benchmark, BenchmarkFolder, TestSequence
 from .coco import COCOTraining
-from .folder import first_few
 from .frames import SUFFIXES
 from .got10k import GOT10kBenchmark, GOT10kTraining
 from .imagenet_vid import ImageNetVIDTraining
@@ -32,7 +31,6 @@ __all__ = [
     "FileSet",
     "TestSequence",
     "cache_folder",
-    "first_few",
     "open_benchmark",
     "open_set",
 ]
@@ -40,7 +38,7 @@ __all__ = [
 TRAINING_SETS: dict[str, type[TrainingFolder]] = {
     one.name: one for one in (GOT10kTraining, LaSOTTraining, TrackingNetTraining, COCOTraining, ImageNetVIDTraining)
 }
-GENERATED = {"synthetic": ("fermt.data.synthetic", "SyntheticSequences")}  # sets without files: module and class
+GENERATED = {"synthetic": SyntheticSequences}  # training sets without files
 BENCHMARKS: dict[str, type[BenchmarkFolder]] = {
     one.name: one
     for one in (
@@ -84,8 +82,7 @@ def open_set(
     if name in GENERATED:
         if root is not None:
             raise ValueError(f"{name} has no root; got {os.fspath(root)!r}")
-        module, generated = GENERATED[name]
-        return getattr(importlib.import_module(module), generated)()
+        return GENERATED[name]()
     if name not in TRAINING_SETS:
         raise ValueError(f"unknown data set {name!r}; expected one of {', '.join((*TRAINING_SETS, *GENERATED))}")
     if root is None:
@@ -106,7 +103,7 @@ def open_benchmark(
 ) -> Benchmark:
     """Opens a benchmark by name: got10k, trackingnet, lasot, lasot_ext, nfs, uav123 or otb100.
 
-    Opening lists the sequences and checks that each exists; a sequence is read when it is asked for.
+    Opening lists the sequences and checks that each exists; sequences are read on access.
 
     Args:
         root: the folder of the benchmark; if a part of it is missing, the error shows the expected layout.

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .folder import DatasetFolder, choose, first_few
+from ..messages import first_few
+from .folder import DatasetFolder, choose
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Benchmark(Protocol):
 
 
 class BenchmarkFolder(DatasetFolder):
-    """A `Benchmark` in a folder. A sequence is read when it is asked for.
+    """A `Benchmark` in a folder. Sequences are read on access.
 
     Args:
         root: the folder.

@@ -9,7 +9,7 @@ from ..data.annotations import read_objects
 from ..data.sequences import Annotation, valid_boxes
 from .training import TrainingFolder
 
-SMALLEST = 8.0  # pixels a side of an object; a smaller one shows nothing to track
+MIN_OBJECT_SIDE = 8.0  # pixels a side of an object; a smaller one shows nothing to track
 
 
 class COCOTraining(TrainingFolder):
@@ -39,7 +39,7 @@ class COCOTraining(TrainingFolder):
 
     def read(self, unit: str) -> Iterator[tuple[str, Annotation]]:
         for image, box, crowd in read_objects(self._instances):
-            if not crowd and (box[2:] >= SMALLEST).all():
+            if not crowd and (box[2:] >= MIN_OBJECT_SIDE).all():
                 yield image["file_name"], Annotation(box[None], valid_boxes(box[None]))
 
     def image_path(self, sequence: str, t: int) -> Path:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..messages import first_few
 from ..textfiles import read_names, read_numbers, read_text
-
-NAMED = 5  # items that a message lists
 
 
 class DatasetFolder:
@@ -141,17 +140,11 @@ def _read_names(listed: Sequence[str], path: Path) -> set[str]:
         if beyond:
             raise ValueError(f"{str(path)!r}: expected indices below {len(listed)}, got {first_few(beyond)}")
         return {listed[int(line)] for line in lines}
-    known = set(listed)
-    unknown = [line for line in lines if line not in known]
+    names = set(listed)
+    unknown = [line for line in lines if line not in names]
     if unknown:
         example = f" such as {listed[0]!r}" if listed else ""
         raise ValueError(
             f"{str(path)!r}: expected names of sequences{example}, or indices from 0; got {first_few(unknown)}"
         )
     return set(lines)
-
-
-def first_few(items: Sequence[str], separator: str = ", ") -> str:
-    """Joins the first few of `items` and the number of further ones."""
-    more = f"{separator}and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return separator.join(items[:NAMED]) + more

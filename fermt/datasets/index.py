@@ -15,7 +15,7 @@ import numpy as np
 from fermt_kernels.files import atomic_write
 
 from ..data.sequences import Annotation
-from .folder import first_few
+from ..messages import first_few
 
 if TYPE_CHECKING:
     from .training import TrainingFolder

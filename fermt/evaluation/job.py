@@ -96,7 +96,7 @@ class Job:
 
 
 def describe(job: Job, loaded: Loaded, workers: int) -> dict[str, Any]:
-    """Collects what the boxes of a run depend on, and some more facts (`record.FREE`)."""
+    """Collects what the boxes of a run depend on, and some more facts (`record.MAY_CHANGE`)."""
     model, network = loaded
     dtype = job.dtype or (next(model.parameters()).dtype if isinstance(model, FERMT) else model.dtype)
     return {

@@ -21,7 +21,7 @@ def overlap(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return shared / (boxes[:, 2:].prod(1) + truth[:, 2:].prod(1) - shared)
 
 
-def overlap_to_one(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def got10k_overlap(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Intersection over union, (N,), computed without last pixels; at most 1, and 0 if the union is empty."""
     low = np.maximum(boxes[:, :2], truth[:, :2])
     high = np.minimum(boxes[:, :2] + boxes[:, 2:], truth[:, :2] + truth[:, 2:])
@@ -40,20 +40,20 @@ def center_error(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return _length(_centers(boxes) - _centers(truth))
 
 
-def scaled_error(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def normalized_error(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Distance of the centers in sizes of the true box, (N,): centers are scaled, then subtracted."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return _length(_centers(boxes) / truth[:, 2:] - _centers(truth) / truth[:, 2:])
 
 
-def scaled_difference(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def normalized_difference(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Distance of the centers in sizes of the true box, (N,): the difference is scaled twice, then multiplied."""
     apart, size = _centers(truth) - _centers(boxes), truth[:, 2:]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sqrt((apart / size * apart / size).sum(1))
 
 
-def answered(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def has_box(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """TrackingNet's coverage, (N,): 1 if the sum of the four numbers of a box is positive, else 0."""
     return (boxes[:, 3] + boxes[:, 2] + boxes[:, 0] + boxes[:, 1] > 0).astype(np.float64)
 
@@ -67,17 +67,17 @@ def _length(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt((vectors**2).sum(1))
 
 
-def above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def count_above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Number of values, (N,), greater than each threshold, (T,); NaN is not."""
     return (values[:, None] > thresholds).sum(0)
 
 
-def reached(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def count_at_least(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Number of values, (N,), at least each threshold, (T,); NaN is not."""
     return (values[:, None] >= thresholds).sum(0)
 
 
-def within(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def count_at_most(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Number of values, (N,), at most each threshold, (T,); NaN is not."""
     return (values[:, None] <= thresholds).sum(0)
 
@@ -98,7 +98,7 @@ def trapezoid(thresholds: np.ndarray) -> np.ndarray:
     return (np.append(steps, 0) + np.insert(steps, 0, 0)) / 2
 
 
-def at(threshold: float, thresholds: np.ndarray) -> np.ndarray:
+def point_at(threshold: float, thresholds: np.ndarray) -> np.ndarray:
     """Weights, (T,), that select the point of a curve at a threshold."""
     weights = np.isclose(thresholds, threshold, rtol=0, atol=1e-9).astype(np.float64)
     if weights.sum() != 1:

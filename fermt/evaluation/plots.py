@@ -12,10 +12,11 @@ import numpy as np
 from fermt_kernels.files import atomic_write
 
 from ..marks import SOFTWARE
+from .report import check_comparable
 from .scores import Report
 
 SUFFIXES = (".png", ".svg", ".pdf")
-INSTALL = "plots need Matplotlib: pip install 'fermt-kernels[eval]'"
+INSTALL_HINT = "plots need Matplotlib: pip install 'fermt-kernels[eval]'"
 # Okabe and Ito's palette for color-blind readers, without yellow; dashes distinguish the lines in gray.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -75,7 +76,7 @@ def plot(reports: Sequence[Report], curve: str, path: str | os.PathLike[str]) ->
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(INSTALL) from error
+        raise ImportError(INSTALL_HINT) from error
     scored = sorted(((_score(report, style), report) for report in reports), key=lambda pair: pair[0], reverse=True)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -106,16 +107,9 @@ def plot(reports: Sequence[Report], curve: str, path: str | os.PathLike[str]) ->
 def _checked(reports: Sequence[Report], curve: str) -> Style:
     if curve not in CURVES:
         raise ValueError(f"unknown curve {curve!r}; expected one of {', '.join(CURVES)}")
-    if not reports:
-        raise ValueError("a plot needs at least one report, got none")
-    for what in ("benchmark", "protocol"):
-        found = sorted({getattr(report, what) for report in reports})
-        if len(found) > 1:
-            raise ValueError(f"curves of one {what} can be compared; got {', '.join(found)}")
-    for report in reports:
-        if curve not in report.curves:
-            known = ", ".join(report.curves)
-            raise ValueError(f"protocol {report.protocol!r} has no curve {curve!r}; it has {known}")
+    first = check_comparable(reports)
+    if curve not in first.curves:
+        raise ValueError(f"protocol {first.protocol!r} has no curve {curve!r}; it has {', '.join(first.curves)}")
     return CURVES[curve]
 
 

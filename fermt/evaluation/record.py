@@ -13,12 +13,13 @@ import numpy as np
 
 from fermt_kernels.files import atomic_write, delete_leftovers
 
+from ..messages import differences
 from ..textfiles import read_json
 from .results import ResultError, read_result, write_result
 
 RECORD = "run.json"
 # Facts of a run that may change when it is continued.
-FREE = ("weights", "workers", "machine", "numpy", "python")
+MAY_CHANGE = ("weights", "workers", "machine", "numpy", "python")
 TIMES, DECODING = "times", "_decoding.txt"
 
 
@@ -60,9 +61,9 @@ def open_record(folder: Path, names: Sequence[str], run: dict[str, Any], speed: 
         if unknown:
             raise ValueError(
                 f"{str(folder)!r} has results without a {RECORD}, such as that of {unknown[0]!r}, so it "
-                "is not known which run made them: take another folder, or score them as they are with --results"
+                "is unknown which run made them: use another folder, or score them as they are with --results"
             )
-    elif differ := _differences(before.run, run):
+    elif differ := differences(before.run, run, sorted((before.run.keys() | run.keys()).difference(MAY_CHANGE))):
         raise ValueError(
             f"{str(folder)!r} is of another run ({'; '.join(differ)}): use another folder, start again with --fresh, "
             "or score what is there with --results"
@@ -121,8 +122,8 @@ def read_speed(folder: Path, names: Sequence[str]) -> Speed:
 
 def clear(folder: Path) -> None:
     """Deletes the files of a run in a folder and nothing else."""
-    for known in list((folder / TIMES).glob(f"*{DECODING}")):
-        for path in _files(folder, known.name.removesuffix(DECODING)):
+    for found in list((folder / TIMES).glob(f"*{DECODING}")):
+        for path in _files(folder, found.name.removesuffix(DECODING)):
             path.unlink(missing_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
 
@@ -139,11 +140,3 @@ def digest(path: Path) -> str:
 def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:
     """The files of a sequence: boxes, seconds of tracking, seconds of reading images."""
     return folder / f"{name}.txt", folder / TIMES / f"{name}_time.txt", folder / TIMES / f"{name}{DECODING}"
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return [
-        f"{name} was {before.get(name)!r}, and is to be {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if name not in FREE and before.get(name) != now.get(name)
-    ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
-from ..datasets import first_few
+from ..messages import first_few
 from .scores import Report, Score
 
-FPS = "fps: the mean of 1 / t over all frames, with first ones, as in the GOT-10k toolkit: short times weigh most"
+FPS_RULE = "fps: the mean of 1 / t over all frames, with first ones, as in the GOT-10k toolkit: short times weigh most"
 
 
 def table(*reports: Report) -> Table:
@@ -19,7 +20,7 @@ def table(*reports: Report) -> Table:
     Raises:
         ValueError: no report, or reports of different benchmarks or protocols.
     """
-    first = _comparable(reports)
+    first = check_comparable(reports)
     shown = Table(title=f"{first.benchmark}, protocol {first.protocol}")
     shown.add_column("tracker")
     for name in (*first.scores, "fps", "sequences"):
@@ -37,7 +38,7 @@ def attribute_table(*reports: Report) -> Table:
     Raises:
         ValueError: no report, reports of different benchmarks or protocols, or a benchmark without attributes.
     """
-    first = _comparable(reports)
+    first = check_comparable(reports)
     if not first.attributes:
         raise ValueError(f"{first.benchmark} has no attributes")
     names = [*first.scores] if len(reports) == 1 else [*first.scores][:1]
@@ -72,12 +73,12 @@ def notes(report: Report) -> list[str]:
         f"{len(report.sequences)} sequences{repeated}, {report.frames} frames counted, "
         f"{report.invalid} frames invalid{resampled}",
         *report.policy,
-        *([] if report.fps is None else [FPS]),
+        *([] if report.fps is None else [FPS_RULE]),
     ]
 
 
-def _comparable(reports: tuple[Report, ...]) -> Report:
-    """Returns the first report; ValueError if the reports cannot be compared."""
+def check_comparable(reports: Sequence[Report]) -> Report:
+    """Returns the first report; ValueError if there is none, or they are of different benchmarks or protocols."""
     if not reports:
         raise ValueError("expected one report or more")
     kinds = dict.fromkeys((report.benchmark, report.protocol) for report in reports)

@@ -21,67 +21,67 @@ class RefusedError(ValueError):
 class Rule(NamedTuple):
     """A function and its description."""
 
-    says: str
+    description: str
     apply: Callable[..., Any]
 
 
-class Kind(enum.IntEnum):
+class FrameKind(enum.IntEnum):
     """Kinds of frames."""
 
     SCORED = 0
     ABSENT = 1  # the target is annotated as not visible
-    UNTRUE = 2  # the target is not annotated as invisible, but its true box has no area or is NaN
+    INVALID_TRUTH = 2  # the target is not annotated as invisible, but its true box has no area or is NaN
     COVERED = 3  # the target is fully covered; not counted
     FIRST = 4  # the box is given; not counted
 
 
-UNCOUNTED = (Kind.COVERED, Kind.FIRST)
+UNCOUNTED = (FrameKind.COVERED, FrameKind.FIRST)
 
 
-# Kinds of frames: (sequence) -> (N,) int of Kind.
+# Kinds of frames: (sequence) -> (N,) int of FrameKind.
 
 
-def _uncovered(sequence: TestSequence) -> np.ndarray:
+def _cover_above_zero(sequence: TestSequence) -> np.ndarray:
     cover = np.ones(len(sequence.boxes)) if sequence.cover is None else sequence.cover
-    return np.where(cover > 0, Kind.SCORED, Kind.COVERED)
+    return np.where(cover > 0, FrameKind.SCORED, FrameKind.COVERED)
 
 
 def _with_positive(sequence: TestSequence, columns: slice) -> np.ndarray:
     """Kinds of frames if these columns of the ground truth must be positive."""
-    kinds = np.where((sequence.boxes[:, columns] > 0).all(1), Kind.SCORED, Kind.UNTRUE)
-    return kinds if sequence.visible is None else np.where(sequence.visible, kinds, Kind.ABSENT)
+    kinds = np.where((sequence.boxes[:, columns] > 0).all(1), FrameKind.SCORED, FrameKind.INVALID_TRUTH)
+    return kinds if sequence.visible is None else np.where(sequence.visible, kinds, FrameKind.ABSENT)
 
 
-UNCOVERED = Rule("frames whose cover is 0 are left out: they are neither hits nor misses", _uncovered)
-WITH_AREA = Rule(
+COVER_ABOVE_ZERO = Rule("frames whose cover is 0 are left out: they are neither hits nor misses", _cover_above_zero)
+SIZE_ABOVE_ZERO = Rule(
     "invalid are frames whose target is marked as not visible, or whose true box is without area; they stay in the "
     "denominator",
     lambda sequence: _with_positive(sequence, slice(2, 4)),
 )
-POSITIVE = Rule(
+ALL_ABOVE_ZERO = Rule(
     "invalid are frames whose target is marked as absent, or whose true x, y, w, h are not all above 0; they stay in "
     "the denominator",
     lambda sequence: _with_positive(sequence, slice(0, 4)),
 )
-AS_DATA = Rule(
+ALL_SCORED = Rule(
     "no frame is invalid: a true box without area is scored as any other",
-    lambda sequence: np.full(len(sequence.boxes), Kind.SCORED),
+    lambda sequence: np.full(len(sequence.boxes), FrameKind.SCORED),
 )
 
 
 # The first frame: changes (boxes, truth, kinds) in place.
 
 
-def _replaced(boxes: np.ndarray, truth: np.ndarray, kinds: np.ndarray) -> None:
+def _first_replaced(boxes: np.ndarray, truth: np.ndarray, kinds: np.ndarray) -> None:
     boxes[:1] = truth[:1]
 
 
-def _left_out(boxes: np.ndarray, truth: np.ndarray, kinds: np.ndarray) -> None:
-    kinds[:1] = Kind.FIRST
+def _first_left_out(boxes: np.ndarray, truth: np.ndarray, kinds: np.ndarray) -> None:
+    kinds[:1] = FrameKind.FIRST
 
 
-REPLACED = Rule("counted, its box replaced by the true one", _replaced)
-LEFT_OUT = Rule("left out", _left_out)
+FIRST_REPLACED = Rule("counted, its box replaced by the true one", _first_replaced)
+FIRST_LEFT_OUT = Rule("left out", _first_left_out)
 
 
 # Preparation of both boxes and ground truth: (boxes, sequence) -> boxes.
@@ -96,10 +96,10 @@ def _clipped(boxes: np.ndarray, sequence: TestSequence) -> np.ndarray:
     return np.hstack([corner, np.clip(boxes[:, 2:], 0, border - corner)])
 
 
-PLAIN = Rule("neither clipped to the image nor rounded", lambda boxes, sequence: boxes)
+UNCHANGED = Rule("neither clipped to the image nor rounded", lambda boxes, sequence: boxes)
 CLIPPED = Rule(
-    "predictions and truth are clipped to the image, where the set says its size; a corner that is moved inside takes "
-    "the size along",
+    "predictions and truth are clipped to the image, where the data set has its size; a corner outside is moved to the "
+    "border, and the box keeps its size",
     _clipped,
 )
 ROUNDED = Rule(
@@ -115,7 +115,7 @@ def _without_nan(truth: np.ndarray) -> None:
 
 
 ANY_TRUTH = Rule("true boxes may be NaN", lambda truth: None)
-TRUE_NUMBERS = Rule("a sequence with NaN in its truth is refused", _without_nan)
+TRUTH_WITHOUT_NAN = Rule("a sequence with NaN in its truth is refused", _without_nan)
 
 
 # Invalid predictions: (boxes, truth) -> boxes, for the frames that both have.
@@ -142,7 +142,7 @@ def _previous(boxes: np.ndarray, bad: np.ndarray, truth: np.ndarray) -> np.ndarr
 
 
 ANY_BOX = Rule("boxes that are NaN or without area are misses", lambda boxes, truth: boxes)
-FINITE = Rule("a result with NaN is refused; a box without area is a miss", _finite)
+FINITE_BOXES = Rule("a result with NaN is refused; a box without area is a miss", _finite)
 PREVIOUS_FOR_ZERO = Rule(
     "a box whose width or height is 0 is replaced by the one of the frame before; a result with NaN or a negative size "
     "is refused",
@@ -157,20 +157,24 @@ PREVIOUS_FOR_BAD = Rule(
 # Lengths: (boxes, frames), RefusedError if they do not fit. Surplus boxes are cut off, missing ones are filled in.
 
 
-def _as_long(count: int, frames: int) -> None:
+def _same_length(count: int, frames: int) -> None:
     if count != frames:
         raise RefusedError(f"expected {frames} boxes, one for each frame, got {count}")
 
 
-def _long_enough(count: int, frames: int) -> None:
+def _at_least_as_long(count: int, frames: int) -> None:
     if count < frames:
         raise RefusedError(f"expected at least {frames} boxes, one for each frame, got {count}")
 
 
-AS_LONG = Rule("a result that is not as long as the truth is refused", _as_long)
-LONG_ENOUGH = Rule("a result that is too long is cut, one that is too short is refused", _long_enough)
-FILLED = Rule("a result that is too long is cut, one that is too short gets boxes of zeros", lambda count, frames: None)
-MISSED = Rule("a result that is too long is cut, frames that one does not reach are misses", lambda count, frames: None)
+SAME_LENGTH = Rule("a result that is not as long as the truth is refused", _same_length)
+AT_LEAST_AS_LONG = Rule("a result that is too long is cut, one that is too short is refused", _at_least_as_long)
+FILLED_WITH_ZEROS = Rule(
+    "a result that is too long is cut, one that is too short gets boxes of zeros", lambda count, frames: None
+)
+FILLED_WITH_MISSES = Rule(
+    "a result that is too long is cut, frames that one does not reach are misses", lambda count, frames: None
+)
 
 
 def _refuse(bad: np.ndarray, boxes: np.ndarray, expected: str) -> None:

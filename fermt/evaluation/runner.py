@@ -77,8 +77,8 @@ class SequenceRunner:
         network: the network to run; tracking options are those of the paper's protocol.
         benchmark: the benchmark; each sequence has at least one box.
         folder: for the results.
-        batch_size: sequences tracked in one call. With 1, each image is read when it is needed, so that times are those
-            of the tracker alone; with more, threads read ahead and a frame's time is its share of the call's.
+        batch_size: sequences tracked in one call. With 1, each image is read just before it is tracked, so that times
+            are those of the tracker alone; with more, threads read ahead and a frame's time is its share of the call's.
     """
 
     def __init__(self, network: Network, benchmark: Benchmark, folder: Path, batch_size: int) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from ..datasets.benchmark import Benchmark, TestSequence
 from .protocols import Protocol, find_protocol
 from .results import Result, ResultError, read_result
-from .rules import Kind, RefusedError
+from .rules import FrameKind, RefusedError
 
 INTERVAL = (2.5, 97.5)  # percentiles
-INVALID = (Kind.ABSENT, Kind.UNTRUE, Kind.COVERED)
+INVALID = (FrameKind.ABSENT, FrameKind.INVALID_TRUTH, FrameKind.COVERED)
 # Servers that keep the ground truth of a benchmark.
 SERVERS = {
     "got10k": "http://got-10k.aitestunion.com",
@@ -114,7 +114,7 @@ def evaluate(
     folder = Path(results_folder).expanduser()
     for i in range(len(benchmark)):
         if not isinstance(first := _sequence(benchmark, i), str):
-            _known(benchmark, first)
+            _with_truth(benchmark, first)
             break
     results, missing, failed = _read(folder, benchmark)
     tallies = _count(rules, benchmark, results, missing, failed)
@@ -164,7 +164,7 @@ def _sequence(benchmark: Benchmark, i: int) -> TestSequence | str:
         return str(error)
 
 
-def _known(benchmark: Benchmark, sequence: TestSequence) -> TestSequence:
+def _with_truth(benchmark: Benchmark, sequence: TestSequence) -> TestSequence:
     """Returns the sequence; ValueError if its ground truth is withheld."""
     if sequence.withheld:
         server = SERVERS.get(benchmark.name, "the server of this benchmark")
@@ -221,7 +221,7 @@ def _count(
         if isinstance(read, str):
             failed[name] = read
             continue
-        sequence = _known(benchmark, read)
+        sequence = _with_truth(benchmark, read)
         runs = results.get(name, [Result(np.zeros_like(sequence.boxes), None)])
         try:
             measured = [rules.measure(sequence, run.boxes) for run in runs]

@@ -12,9 +12,7 @@ class Submission:
 
     split: str  # the split whose ground truth the server keeps
     boxes: str  # name of a file with x,y,w,h in a line for each frame
-    times: (
-        str  # name of a file with seconds in a line for each frame, a column for each repetition; "" if there is none
-    )
+    times: str  # name of a file with a line of seconds for each frame, a column for each repetition; "" if none
     repetitions: int  # most repetitions of a sequence
     wrapped: bool  # whether a folder around everything is accepted
     sequences: int  # number of sequences required

@@ -13,10 +13,10 @@ import numpy as np
 from ..datasets.benchmark import Benchmark, TestSequence
 from .submissions import SUBMISSIONS, Submission
 
-LARGEST = 1 << 26  # bytes of one file; sequences have thousands of frames, not millions
-NEAR = 0.01  # pixels between a first box and its truth that rounding to two decimals explains
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
-SHOWN = 40  # characters of a wrong line that a finding has
+MAX_BYTES = 1 << 26  # bytes of one file; sequences have thousands of frames, not millions
+BOX_TOLERANCE = 0.01  # pixels between a first box and its truth that rounding to two decimals explains
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+MAX_SHOWN = 40  # characters of a wrong line that a finding has
 
 
 class Finding(NamedTuple):
@@ -37,7 +37,7 @@ def check_archive(path: Path, benchmark_name: str, benchmark: Benchmark | None =
         path: the archive.
         benchmark_name: a key of `SUBMISSIONS`.
         benchmark: the data, for names of sequences, numbers of frames and first boxes; without it, only names are
-            checked, if they are known.
+            checked, if the benchmark numbers them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,7 +47,7 @@ def check_archive(path: Path, benchmark_name: str, benchmark: Benchmark | None =
         raise FileNotFoundError(f"there is no file {str(path)!r}")
     try:
         archive = zipfile.ZipFile(path)
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         return [Finding("not a zip archive", f"{path.name}: {error}", True)]
     with archive:
         return list(findings_in(archive, SUBMISSIONS[benchmark_name], benchmark))
@@ -166,7 +166,7 @@ def _boxes(file: str, rows: np.ndarray, sequence: TestSequence | None) -> Iterat
         yield Finding("negative width or height", f"{file}, line {_first(sizes < 0)}", True)
     if (sizes == 0).any():
         yield Finding("zero width or height, a miss", f"{file}, line {_first(sizes == 0)}", False)
-    if sequence is not None and len(rows) and not np.allclose(rows[0], sequence.boxes[0], rtol=0, atol=NEAR):
+    if sequence is not None and len(rows) and not np.allclose(rows[0], sequence.boxes[0], rtol=0, atol=BOX_TOLERANCE):
         given = ",".join(f"{value:g}" for value in sequence.boxes[0])
         got = ",".join(f"{value:g}" for value in rows[0])
         yield Finding("first box is not the given one", f"{file} has {got}, given is {given}", False)
@@ -177,11 +177,11 @@ def _read(
 ) -> np.ndarray | Finding:
     """Reads a table of numbers, (N, one of `columns`) float64; the finding if a file or a line is something else."""
     file = info.filename
-    if info.file_size > LARGEST:
+    if info.file_size > MAX_BYTES:
         return Finding("damaged file", f"{file} has {info.file_size:,} bytes, which no result has", True)
     try:
         lines = archive.read(info).decode("utf-8").rstrip().splitlines()
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         return Finding("damaged file", f"{file}: {error}", True)
     if not lines:
         return Finding("empty file", file, True)
@@ -192,7 +192,7 @@ def _read(
         return np.array(rows, np.float64)
     more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
     expected = f"not {count} finite number{'s with commas between' if count > 1 else ''}"
-    return Finding(expected, f"{file}, line {wrong[0]}: {lines[wrong[0] - 1][:SHOWN]!r}{more}", True)
+    return Finding(expected, f"{file}, line {wrong[0]}: {lines[wrong[0] - 1][:MAX_SHOWN]!r}{more}", True)
 
 
 def _numbers(line: str) -> list[float]:

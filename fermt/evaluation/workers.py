@@ -15,7 +15,7 @@ from ..workers import end_with_parent
 from .job import Job
 from .runner import Advanced, Event, Failed, Finished, SequenceRunner
 
-POLL = 0.2  # seconds between two looks at what the workers have done
+POLL_INTERVAL = 0.2  # seconds between two looks at what the workers have done
 WAITING, RUNNING, FINISHED, FAILED = range(4)  # states of a sequence
 CRASHED = "the process that tracked it ended without an error: killed, or out of memory"
 
@@ -81,7 +81,7 @@ class _Pool:
                 with inherited_as_ignored():  # inherited by the workers, which start now: this process ends them
                     futures: set[Future[dict[int, str]]] = {executor.submit(_track, task) for task in tasks}
                 while futures:
-                    done, futures = wait(futures, POLL)
+                    done, futures = wait(futures, POLL_INTERVAL)
                     crashed |= self._look(done)
             except BaseException:
                 for child in set(multiprocessing.active_children()) - others:

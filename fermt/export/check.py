@@ -18,10 +18,10 @@ from .graphs import WholeGraph, normalized
 
 Values = dict[str, Tensor]
 Run = Callable[[Mapping[str, Tensor]], Values]  # from inputs by name, possibly with others, to outputs
-BATCHES, DRAWS = (1, 2), 4
+BATCHES, NUM_RANDOM_INPUTS = (1, 2), 4
 # Runtimes fuse and reorder: over a dozen images their largest error was 0.5 to 1.5 times that of eager float32, and 3
 # times with a reweighting corner head. A graph computed in bfloat16 has thousands of times that error.
-FACTOR = 8
+TOLERANCE_FACTOR = 8
 
 
 class ExportError(RuntimeError):
@@ -99,8 +99,8 @@ def check(
         uint8: whether the inputs are uint8 crops.
 
     Raises:
-        ExportError: a runtime cannot run the files, or the largest error of a map against float64 exceeds `FACTOR`
-            times that of the model in eager float32, plus one rounding of its largest value.
+        ExportError: a runtime cannot run the files, or the largest error of a map against float64 exceeds
+            `TOLERANCE_FACTOR` times that of the model in eager float32, plus one rounding of its largest value.
     """
     packages = {}
     for name, runtime in runtimes.items():
@@ -110,7 +110,7 @@ def check(
             continue  # not installed; the result lists the runtimes that were
     if not packages:
         return []
-    cases = [_images(model.config, batch, seed) for seed in range(DRAWS) for batch in BATCHES]
+    cases = [_images(model.config, batch, seed) for seed in range(NUM_RANDOM_INPUTS) for batch in BATCHES]
     double, single = (WholeGraph(model).to("cpu", dtype) for dtype in (torch.float64, torch.float32))
     with torch.inference_mode():
         truths = [double(*(normalized(image, torch.float64) for image in images)) for images in cases]
@@ -139,7 +139,7 @@ def _judge(runtime: str, name: str, actual: Tensor, eager: Tensor, truth: Tensor
     if actual.shape != truth.shape:
         raise ExportError(f"{name} from {runtime} has shape {tuple(actual.shape)}, the model's {tuple(truth.shape)}")
     error, yardstick = ((result.double() - truth).abs().max().item() for result in (actual, eager))
-    bound = FACTOR * yardstick + torch.finfo(torch.float32).eps / 2 * truth.abs().max().item()
+    bound = TOLERANCE_FACTOR * yardstick + torch.finfo(torch.float32).eps / 2 * truth.abs().max().item()
     if not error <= bound:
         raise ExportError(
             f"the exported graph differs from the model and was not kept: {name} from {runtime} is {error:.3g} off the "

@@ -29,7 +29,7 @@ from .graphs import FrameGraph, TemplateGraph, WholeGraph
 OPSET = 18  # the exporter's default, and the oldest with all operators that the graphs need
 TRACED_BATCH = 3  # not one of the batch sizes that are checked
 METADATA_FILE = "fermt.json"  # in a .pt2
-INSTALL = "pip install 'fermt-kernels[export]'"
+INSTALL_HINT = "pip install 'fermt-kernels[export]'"
 
 Graph = TemplateGraph | FrameGraph | WholeGraph
 PathLike = str | os.PathLike[str]
@@ -108,7 +108,7 @@ def _need_onnx() -> None:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            raise ExportError(f"exporting to ONNX needs {package}, which is not installed: {INSTALL}") from error
+            raise ExportError(f"exporting to ONNX needs {package}, which is not installed: {INSTALL_HINT}") from error
 
 
 def _write(
@@ -142,7 +142,7 @@ def _write(
             written.append((content, graph.outputs))
         with _quiet():
             checks = check(model, written, runtimes, uint8=uint8)
-    missing = f"neither {' nor '.join(runtimes)} is installed ({INSTALL})"
+    missing = f"neither {' nor '.join(runtimes)} is installed ({INSTALL_HINT})"
     return Report(tuple(graphs), tuple(checks), "" if checks else missing)
 
 

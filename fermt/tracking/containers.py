@@ -1,4 +1,4 @@
-"""Detection of video files that are cut off, by the sizes that their containers state."""
+"""Detection of video files that are cut off, by the sizes that their containers state, and counting of frames."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
+
 ISO_TYPES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp")
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska, WebM
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether a part of an MP4, MOV, Matroska, WebM or AVI file is said to end after the file; False for other formats.
+    """Whether an MP4, MOV, Matroska, WebM or AVI file states a size beyond its end; False for other formats.
 
     Raises:
         OSError: the file cannot be read.
@@ -32,6 +34,17 @@ def counts_exactly(path: Path) -> bool:
         if not _is_iso(file.read(12)):
             return False
         return all(kind != b"moof" for kind, _ in _iso_boxes(file))
+
+
+def count_frames(path: Path, *, coded: bool = False) -> int:
+    """Counts the frames of a video that can be decoded, or its coded frames; 0 if OpenCV cannot read those."""
+    capture, count = cv2.VideoCapture(str(path)), 0
+    if coded and not capture.set(cv2.CAP_PROP_FORMAT, -1):
+        return 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count
 
 
 def _is_iso(head: bytes) -> bool:
@@ -65,7 +78,7 @@ def _matroska_end(file: BinaryIO) -> int:
 
 
 def _vint(file: BinaryIO) -> int | None:
-    """Reads a length of one to eight bytes; None if it stands for one that is not known."""
+    """Reads a length of one to eight bytes; None if there is none, or it says that the length is unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return None

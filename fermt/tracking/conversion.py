@@ -16,22 +16,22 @@ import sys
 import cv2
 import numpy as np
 
-FAULT = re.compile(r"\[swscaler|interlaced to progressive")
-SILENT = ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG")  # variables that change what OpenCV says
-READ = """
+FAULT_MESSAGE = re.compile(r"\[swscaler|interlaced to progressive")
+LOG_VARIABLES = ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG")  # variables that change what OpenCV says
+READ_SCRIPT = """
 import sys, cv2
 capture = cv2.VideoCapture(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     if not capture.read()[0]:
         break
 """
-AHEAD = 64  # frames
-ROWS = 61  # distance of the rows that are compared first
+FRAMES_AHEAD = 64  # frames
+ROW_STEP = 61  # distance of the rows that are compared first
 
 
 def is_repeat(image: np.ndarray, previous: np.ndarray | None) -> bool:
     """Whether two frames are the same bit for bit."""
-    if previous is None or image.shape != previous.shape or not np.array_equal(image[::ROWS], previous[::ROWS]):
+    if previous is None or image.shape != previous.shape or not np.array_equal(image[::ROW_STEP], previous[::ROW_STEP]):
         return False
     return np.array_equal(image, previous)
 
@@ -55,9 +55,9 @@ def starts_badly(capture: cv2.VideoCapture, source: str) -> bool:
 
 def conversion_fails(source: str, count: int) -> bool:
     """Whether OpenCV cannot convert one of a video's first `count` frames, by what it prints in another process."""
-    environment = {name: value for name, value in os.environ.items() if name not in SILENT}
+    environment = {name: value for name, value in os.environ.items() if name not in LOG_VARIABLES}
     with subprocess.Popen(
-        [sys.executable, "-c", READ, source, str(count)],
+        [sys.executable, "-c", READ_SCRIPT, source, str(count)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -65,7 +65,7 @@ def conversion_fails(source: str, count: int) -> bool:
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if FAULT.search(line.decode(errors="replace")):
+            if FAULT_MESSAGE.search(line.decode(errors="replace")):
                 process.kill()
                 return True
     return False
@@ -91,5 +91,5 @@ class RepeatCheck:
         self._previous = image
         if not repeat or number < self._checked or (self._live and number != 1):
             return False
-        self._checked = 2 if self._live else 2 * number + AHEAD
+        self._checked = 2 if self._live else 2 * number + FRAMES_AHEAD
         return conversion_fails(self._source, self._checked)

@@ -1,4 +1,4 @@
-"""The pictures of a run: a video file, a contact sheet and a window. One that fails costs nothing else."""
+"""The pictures of a run: a video file, a contact sheet and a window. One that fails does not affect the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERRORS = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)
 
 
 class Pictures:
-    """Draws frames into the outputs that were asked for.
+    """Draws frames into the requested outputs.
 
     Args:
         video: the .mp4 to write, or None.

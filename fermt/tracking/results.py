@@ -53,7 +53,7 @@ FORMATS: dict[str, tuple[str, Callable[[Row], str]]] = {
 class ResultFile:
     """Writes rows to a file, which gets its name when the context ends without an error.
 
-    The file has whole frames at any time: what a full disk cuts off is taken back.
+    The file has whole frames at any time: a part of a frame that a full disk cuts off is removed.
     """
 
     def __init__(self, path: Path) -> None:

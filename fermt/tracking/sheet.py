@@ -13,8 +13,8 @@ from fermt_kernels.files import atomic_write
 
 from ..marks import marked
 
-WIDTH = 320  # of a frame on the sheet, in pixels
-MOST = 120  # frames on a sheet; beyond, every other one is dropped and the step between frames doubled
+FRAME_WIDTH = 320  # of a frame on the sheet, in pixels
+MAX_FRAMES = 120  # frames on a sheet; beyond, every other one is dropped and the step between frames doubled
 GAP = 4
 
 
@@ -33,9 +33,9 @@ class ContactSheet:
     def add(self, image: np.ndarray) -> None:
         """Adds the next frame, (H, W, 3) uint8 RGB."""
         if self.wants():
-            height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
-            self._kept.append(cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA))
-            if len(self._kept) > MOST:
+            height = max(1, round(image.shape[0] * FRAME_WIDTH / image.shape[1]))
+            self._kept.append(cv2.resize(image, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA))
+            if len(self._kept) > MAX_FRAMES:
                 self._kept, self.every = self._kept[::2], 2 * self.every
         self._seen += 1
 
@@ -48,7 +48,7 @@ class ContactSheet:
         if not self._kept:
             return
         height = max(image.shape[0] for image in self._kept)
-        write_png(self.path, arrange(self._kept, math.ceil(math.sqrt(len(self._kept) * height / WIDTH))))
+        write_png(self.path, arrange(self._kept, math.ceil(math.sqrt(len(self._kept) * height / FRAME_WIDTH))))
 
 
 def arrange(images: Sequence[np.ndarray], columns: int) -> np.ndarray:

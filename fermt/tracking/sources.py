@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 
 from ..images import SUFFIXES, opencv_name, read_image, select_images
-from .containers import counts_exactly, is_cut_off
+from .containers import count_frames, counts_exactly, is_cut_off
 from .conversion import RepeatCheck, starts_badly
 
-FPS = 30.0  # for sources without a frame rate
-TOLERANCE = 0.01  # share of the announced frames that may be missing without a remark; containers estimate their number
+DEFAULT_FPS = 30.0  # for sources without a frame rate
+# Share of the announced frames that may be missing without a remark; containers estimate their number.
+MISSING_TOLERANCE = 0.01
 PASSWORD = re.compile(r"(?<=://)[^/@]*@")  # in a URL
 NOT_CONVERTED = (
     f"OpenCV {cv2.__version__} cannot convert the frames of {{!r}}, which are interlaced: pip install av (PyAV, which "
@@ -39,7 +40,7 @@ class Source:
 
     name = ""
     count = 0
-    fps = FPS
+    fps = DEFAULT_FPS
 
     def __iter__(self) -> Iterator[np.ndarray]:
         raise NotImplementedError
@@ -76,7 +77,7 @@ class _Captured(Source):
         opened = self._capture.isOpened()
         count, fps = (self._capture.get(key) if opened else 0.0 for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
         self.count = int(count) if math.isfinite(count) and count > 0 else 0
-        self.fps = fps if math.isfinite(fps) and fps > 0 else FPS
+        self.fps = fps if math.isfinite(fps) and fps > 0 else DEFAULT_FPS
         if not opened:
             raise ValueError(refused)
 
@@ -163,12 +164,12 @@ class PyAVFile(Source):
         import av
 
         if not hasattr(av.VideoFrame, "rotation"):
-            raise ValueError(f"PyAV {av.__version__} does not tell how a video is turned; expected a newer one")
+            raise ValueError(f"PyAV {av.__version__} does not say how a video is rotated; expected a newer one")
         self.name, self._from, self._errors = name or source, source, (av.error.FFmpegError,)
         try:
             with av.open(source) as container:
                 stream = container.streams.video[0]
-                self.count, self.fps = stream.frames, float(stream.average_rate or FPS)
+                self.count, self.fps = stream.frames, float(stream.average_rate or DEFAULT_FPS)
         except (*self._errors, IndexError) as error:
             raise ValueError(f"{self.name!r} cannot be opened: {error}") from error
 
@@ -253,7 +254,7 @@ def _pyav(source: str, name: str) -> Source:
 
 
 def _is_short(frames: int, announced: int) -> bool:
-    return frames < announced * (1 - TOLERANCE) - 1
+    return frames < announced * (1 - MISSING_TOLERANCE) - 1
 
 
 def _check_end(path: Path, frames: int, announced: int) -> None:
@@ -263,7 +264,7 @@ def _check_end(path: Path, frames: int, announced: int) -> None:
     """
     if not _is_short(frames, announced):
         return
-    if is_cut_off(path) or (counts_exactly(path) and _is_short(_packets(path), announced)):
+    if is_cut_off(path) or (counts_exactly(path) and _is_short(count_frames(path, coded=True), announced)):
         raise ValueError(
             f"{str(path)!r} ends after {frames} of the {announced} frames that it announces: it is damaged"
         )
@@ -271,19 +272,6 @@ def _check_end(path: Path, frames: int, announced: int) -> None:
         "%r has %d frames, and announces %d: it may have a longer track of sound, or was cut without encoding it anew",
         str(path), frames, announced,
     )  # fmt: skip
-
-
-def _packets(path: Path) -> int:
-    """The number of coded frames in a file, which are not decoded."""
-    capture, count = cv2.VideoCapture(str(path)), 0
-    try:
-        if not capture.set(cv2.CAP_PROP_FORMAT, -1):
-            return 0
-        while capture.grab():
-            count += 1
-    finally:
-        capture.release()
-    return count
 
 
 def _natural(path: Path) -> tuple[list[list[tuple[int, str]]], list[tuple[int, str]], Path]:

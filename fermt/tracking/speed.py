@@ -29,18 +29,19 @@ from .sources import Source, open_source
 from .tracker import Tracker
 from .video import VideoWriter
 
-FRAME = (360, 640)  # height and width of the synthetic pattern
-TARGET = (270.0, 120.0, 100.0, 120.0)  # box in such a frame; scaled with the size of other frames
+PATTERN_SIZE = (360, 640)  # height and width of the synthetic pattern
+PATTERN_BOX = (270.0, 120.0, 100.0, 120.0)  # box in such a frame; scaled with the size of other frames
 CLIP_FRAMES = 20
 WARM_UP = 5
 # The backend and the dtypes of the packed frame, by device.
-PACKED = {
+PACKED_RUNS = {
     "cpu": ("cpp", (torch.float32, torch.bfloat16)),
     "cuda": ("triton", (torch.float32, torch.bfloat16, torch.float16)),
 }
 PACKED_FRAME = "packed frame"
-EXACT = ("float32", "bfloat16")  # dtypes of packed frames that cost no accuracy: bfloat16 at most half a point of AO
-PLAIN = (torch.float32, torch.bfloat16)  # dtypes of PyTorch's own operators
+# Dtypes of packed frames that cost no accuracy; bfloat16 at most half a point of AO.
+EXACT_DTYPES = ("float32", "bfloat16")
+PYTORCH_DTYPES = (torch.float32, torch.bfloat16)  # dtypes of PyTorch's own operators
 PROTOCOL = {
     "encode": "encoding of the template, once for each target; median",
     "crop": "cutting and resizing of the search region of a frame in memory; median",
@@ -53,7 +54,7 @@ PROTOCOL = {
 
 
 class Speed(NamedTuple):
-    """Speed of one way to run the tracker: seconds per frame, and frames per second, as `PROTOCOL` defines them."""
+    """Speed of one variant: seconds per frame, and frames per second, as `PROTOCOL` defines them."""
 
     name: str
     backend: str
@@ -66,8 +67,8 @@ class Speed(NamedTuple):
     got10k_fps: float
 
 
-class Way(NamedTuple):
-    """A way to run the tracker; `make` raises ValueError if it is not possible here."""
+class Variant(NamedTuple):
+    """A form in which the tracker runs; `make` raises ValueError if it is not possible here."""
 
     name: str
     backend: str
@@ -85,18 +86,18 @@ class Clip(NamedTuple):
     decode: float  # seconds to read and decode a frame: median without the first
 
 
-def ways(model: FERMT, clip: Clip) -> Iterator[Way]:
-    """Yields all ways to run a model on its device; int8 is calibrated on the clip."""
+def variants(model: FERMT, clip: Clip) -> Iterator[Variant]:
+    """Yields the variants of a model on its device: packed (int8 is calibrated on the clip), and in plain PyTorch."""
     device = next(model.parameters()).device
-    backend, dtypes = PACKED[device.type]
+    backend, dtypes = PACKED_RUNS[device.type]
     for dtype in dtypes:
-        yield Way(PACKED_FRAME, backend, dtype, lambda dtype=dtype: Tracker(model, dtype=dtype))  # type: ignore[misc]
+        yield Variant(PACKED_FRAME, backend, dtype, lambda dtype=dtype: Tracker(model, dtype=dtype))  # type: ignore[misc]
     if device.type == "cpu":
-        yield Way(PACKED_FRAME, backend, torch.int8, lambda: Tracker(_in_int8(model, clip)))
+        yield Variant(PACKED_FRAME, backend, torch.int8, lambda: Tracker(_in_int8(model, clip)))
     plain = build_model(model.config, backend="reference").to(device)
     plain.load_state_dict(model.state_dict())
-    for dtype in PLAIN:
-        yield Way("PyTorch", "reference", dtype, lambda dtype=dtype: Tracker(copy.deepcopy(plain).to(dtype)))  # type: ignore[misc]
+    for dtype in PYTORCH_DTYPES:
+        yield Variant("PyTorch", "reference", dtype, lambda dtype=dtype: Tracker(copy.deepcopy(plain).to(dtype)))  # type: ignore[misc]
 
 
 @contextmanager
@@ -115,31 +116,31 @@ def open_clip(video: Path | None = None) -> Iterator[Clip]:
             before = time.perf_counter()
         if len(frames) < 2:
             raise ValueError(f"speed needs a video of two frames or more; {source.name!r} has {len(frames)}")
-        down, across = (size / usual for size, usual in zip(frames[0].shape, FRAME, strict=False))
-        x, y, w, h = TARGET
+        down, across = (size / default for size, default in zip(frames[0].shape, PATTERN_SIZE, strict=False))
+        x, y, w, h = PATTERN_BOX
         box = (x * across, y * down, w * across, h * down)
-        name = str(video) if video else f"a pattern of {FRAME[1]} x {FRAME[0]} in MPEG-4"
+        name = str(video) if video else f"a pattern of {PATTERN_SIZE[1]} x {PATTERN_SIZE[0]} in MPEG-4"
         yield Clip(name, source, frames, box, statistics.median(seconds[1:]))
 
 
-def measure(way: Way, clip: Clip, seconds: float) -> Speed:
+def measure(variant: Variant, clip: Clip, seconds: float) -> Speed:
     """Measures a tracker for about `seconds`, at least the time that the clip takes.
 
     The box is reset before each frame, so that crops do not depend on the weights.
 
     Raises:
-        ValueError: this way to run is not possible here; the message says why.
+        ValueError: this variant is not possible here; the message says why.
     """
-    tracker = way.make()
+    tracker = variant.make()
     with torch.inference_mode():
         samples = _interleaved(tracker, clip, seconds / 2)
     end, walls = time.perf_counter() + seconds / 2, [_wall(tracker, clip)]
     while time.perf_counter() < end:
         walls.append(_wall(tracker, clip))
     return Speed(
-        way.name,
-        way.backend,
-        str(way.dtype).removeprefix("torch."),
+        variant.name,
+        variant.backend,
+        str(variant.dtype).removeprefix("torch."),
         **{part: statistics.median(values) for part, values in samples.items()},
         with_decode=statistics.fmean(walls),
         got10k_fps=statistics.fmean(1 / value for value in samples["update"]),
@@ -151,7 +152,7 @@ def fastest(seconds: Mapping[str, float]) -> str:
 
     Of int8, which costs some, it says how much faster it is, if it is.
     """
-    exact = {dtype: seconds[dtype] for dtype in EXACT if dtype in seconds}
+    exact = {dtype: seconds[dtype] for dtype in EXACT_DTYPES if dtype in seconds}
     best = min(exact, key=lambda dtype: exact[dtype])
     others = "".join(f", {dtype} {value * 1e3:.1f}" for dtype, value in exact.items() if dtype != best)
     text = f"Fastest packed frame at no loss of accuracy: {best}, {exact[best] * 1e3:.1f} ms{others}."
@@ -226,7 +227,7 @@ def _wall(tracker: Tracker, clip: Clip) -> float:
 
 
 def _pattern(path: Path) -> Path:
-    rows, columns = np.mgrid[: FRAME[0], : FRAME[1]]
+    rows, columns = np.mgrid[: PATTERN_SIZE[0], : PATTERN_SIZE[1]]
     with VideoWriter(path, 30.0) as writer:
         for i in range(CLIP_FRAMES):
             planes = (rows + 3 * i, columns - 2 * i, rows * columns // 64 + i)

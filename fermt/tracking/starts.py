@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from ..textfiles import number_of, read_text
 
-FORM = "x,y,w,h or frame,id,x,y,w,h"
-BOX = ("x", "y", "w", "h")
-SCORE = "score"  # a column that only results have, in which every target comes again in every frame
-LINE = ("frame", "id", *BOX)  # columns of a line without a header
+LINE_FORMS = "x,y,w,h or frame,id,x,y,w,h"
+BOX_COLUMNS = ("x", "y", "w", "h")
+SCORE_COLUMN = "score"  # a column that only results have, in which every target comes again in every frame
+LINE_COLUMNS = ("frame", "id", *BOX_COLUMNS)  # columns of a line without a header
 
 
 class Start(NamedTuple):
@@ -28,7 +28,7 @@ class Start(NamedTuple):
 
 def parse_box(text: str) -> tuple[float, ...] | None:
     """Parses x,y,w,h, four finite numbers between commas, semicolons, tabs or spaces; None if it is something else."""
-    return _box(_split(text, (len(BOX),)))
+    return _box(_split(text, (len(BOX_COLUMNS),)))
 
 
 def starts_of(boxes: Sequence[str]) -> Iterator[Start]:
@@ -42,7 +42,7 @@ def starts_of(boxes: Sequence[str]) -> Iterator[Start]:
 def read_starts(path: Path, named: int = 0) -> list[Start]:
     """Reads targets from a file: x,y,w,h or frame,id,x,y,w,h a line, or results of `fermt track` (.csv, .jsonl).
 
-    A header line names the columns, of which x, y, w and h are needed; others are ignored. Of results, which have a
+    A header line names the columns; x, y, w and h are required, unknown ones are ignored. Of results, which have a
     score, each target's first line is used. Blank lines and lines that begin with # are skipped.
 
     Args:
@@ -64,11 +64,13 @@ def read_starts(path: Path, named: int = 0) -> list[Start]:
         values = _values(text, header)
         start = None if values is None else _start(values, str(named + len(starts)))
         if start is None:
-            expected = f"{','.join(header)} as in the header" if header not in (None, list(LINE)) else FORM
+            expected = (
+                f"{','.join(header)} as in the header" if header not in (None, list(LINE_COLUMNS)) else LINE_FORMS
+            )
             raise ValueError(f"{str(path)!r}, line {number}: expected {expected}, got {line[:80]!r}")
         if start.name not in starts:
             starts[start.name] = start
-        elif SCORE not in (values or {}):
+        elif SCORE_COLUMN not in (values or {}):
             raise ValueError(f"{str(path)!r}, line {number}: a second target {start.name!r}")
     return list(starts.values())
 
@@ -90,8 +92,8 @@ def _split(text: str, counts: Container[int]) -> list[str]:
 
 def _header(text: str) -> list[str] | None:
     """The columns that a line names; None if it names no box."""
-    columns = [column.strip("\"'").lower() for column in _split(text, range(len(BOX), len(text)))]
-    return columns if all(columns.count(name) == 1 for name in BOX) else None
+    columns = [column.strip("\"'").lower() for column in _split(text, range(len(BOX_COLUMNS), len(text)))]
+    return columns if all(columns.count(name) == 1 for name in BOX_COLUMNS) else None
 
 
 def _values(text: str, header: list[str] | None) -> Mapping[str, object] | None:
@@ -101,9 +103,9 @@ def _values(text: str, header: list[str] | None) -> Mapping[str, object] | None:
             return dict(json.loads(text, object_pairs_hook=_without_repeats))
         except (ValueError, TypeError, RecursionError):
             return None
-    own = header if header not in (None, list(LINE)) else None
-    words = _split(text, (len(own),) if own else (len(BOX), len(LINE)))
-    columns = own or (BOX if len(words) == len(BOX) else LINE)
+    own = header if header not in (None, list(LINE_COLUMNS)) else None
+    words = _split(text, (len(own),) if own else (len(BOX_COLUMNS), len(LINE_COLUMNS)))
+    columns = own or (BOX_COLUMNS if len(words) == len(BOX_COLUMNS) else LINE_COLUMNS)
     return dict(zip(columns, words, strict=True)) if len(words) == len(columns) else None
 
 
@@ -114,7 +116,7 @@ def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 
 def _start(values: Mapping[str, object], name: str) -> Start | None:
-    box = _box([values.get(key) for key in BOX])
+    box = _box([values.get(key) for key in BOX_COLUMNS])
     frame = str(values.get("frame", 0))
     if box is None or not (frame.isascii() and frame.isdecimal()):
         return None
@@ -138,4 +140,4 @@ def _box(words: Sequence[object]) -> tuple[float, ...] | None:
         box = tuple(_number(word) for word in words)
     except (TypeError, ValueError, OverflowError):
         return None
-    return box if len(box) == len(BOX) and all(map(math.isfinite, box)) else None
+    return box if len(box) == len(BOX_COLUMNS) and all(map(math.isfinite, box)) else None

@@ -76,7 +76,7 @@ class Options:
                 raise TypeError(f"{name} must be {expected}, got {value!r}")
             if not least <= value <= largest:
                 raise ValueError(f"{name} must be {expected}, got {value!r}")
-            plain = {Real: float, Integral: int}.get(kind)  # NumPy's would make results theirs, too
+            plain = {Real: float, Integral: int}.get(kind)  # NumPy scalars would turn results into NumPy scalars
             if plain:
                 object.__setattr__(self, name, plain(value))
 

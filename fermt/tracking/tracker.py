@@ -24,7 +24,7 @@ class Tracker:
 
     The model is packed (`fermt_kernels.frame`) on the CPU and on a GPU; later changes of its weights have no effect. If
     there is no packed frame (float64, no compiled library or Triton, another backend), the model itself runs. Calls
-    from several threads wait for each other; trackers of their own run at once.
+    from several threads wait for each other; separate trackers run concurrently.
 
     Args:
         model: a FERMT, which runs in its dtype and on its device; or a packed model.

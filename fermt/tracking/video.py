@@ -16,6 +16,7 @@ import numpy as np
 from fermt_kernels.files import atomic_path
 
 from ..images import opencv_name
+from .containers import count_frames
 from .target import Track
 
 # RGB, in the order of targets: distinct, and visible on dark and light images.
@@ -28,14 +29,14 @@ COLORS = (
     (70, 240, 240),
     (255, 150, 50),
 )
-LOST = (150, 150, 150)
+LOST_COLOR = (150, 150, 150)
 LARGEST_TERM = 65535  # of a frame rate as a fraction in an MPEG-4 stream
 LOWEST_RATE = 0.01  # OpenCV rounds lower ones to 0
 NO_WINDOW = (
     "no window can be opened: this needs a display, and an OpenCV with windows "
     "(pip uninstall opencv-python-headless; pip install opencv-python)"
 )
-SELECT = "fermt track: draw the target, then press Enter (c cancels)"
+WINDOW_TITLE = "fermt track: draw the target, then press Enter (c cancels)"
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class VideoWriter:
         with self._stack:
             self._writer.release()
             self._writer = None
-            found = _count_frames(self._temporary)
+            found = count_frames(self._temporary)
             if found != self._frames:
                 raise OSError(
                     f"the video {str(self.path)!r} was not written: {found} of its {self._frames} frames can be read "
@@ -113,15 +114,6 @@ class VideoWriter:
         self._frames += 1
 
 
-def _count_frames(path: Path) -> int:
-    """The number of frames that can be read from a video."""
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    return count
-
-
 def nearest_rate(fps: float) -> float:
     """The nearest frame rate to `fps` that OpenCV can write to an MPEG-4 stream, whose fractions have 16-bit terms.
 
@@ -145,8 +137,8 @@ def select_box(image: np.ndarray) -> tuple[float, ...]:
         ValueError: the user cancels, or draws nothing.
     """
     try:
-        box = cv2.selectROI(SELECT, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), showCrosshair=False)
-        cv2.destroyWindow(SELECT)
+        box = cv2.selectROI(WINDOW_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), showCrosshair=False)
+        cv2.destroyWindow(WINDOW_TITLE)
     except cv2.error as error:
         raise RuntimeError(NO_WINDOW) from error
     if not (box[2] > 0 and box[3] > 0):
@@ -160,7 +152,7 @@ def annotate(image: np.ndarray, tracks: Mapping[str, Track], caption: str) -> np
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
     for i, (name, track) in enumerate(tracks.items()):
         x, y, w, h = (round(value) for value in track.box)
-        color = LOST if track.lost else COLORS[i % len(COLORS)]
+        color = LOST_COLOR if track.lost else COLORS[i % len(COLORS)]
         cv2.rectangle(drawn, (x, y), (x + w, y + h), color, 2)
         label = f"{name}: " if len(tracks) > 1 else ""
         text = f"{label}lost" if track.lost else f"{label}{track.score:.2f}"

@@ -50,10 +50,8 @@ def validation_indices(config: TrainConfig, world: World, count: int) -> list[li
 
 def load(source: PairSource, epoch: int, indices: Sequence[list[int]], workers: int, world: World) -> Iterator[Batch]:
     """Yields the batches of the given indices, prepared by `workers` processes, on the training device."""
-    pairs = Pairs(source)
-    pairs.set_epoch(epoch)
     loader: DataLoader[dict[str, Tensor]] = DataLoader(
-        pairs,
+        Pairs(source, epoch),
         batch_sampler=indices,
         num_workers=workers,
         multiprocessing_context=worker_context(__name__) if workers else None,
@@ -81,7 +79,7 @@ def _free() -> str:
     try:
         usage = shutil.disk_usage("/dev/shm")
     except OSError:
-        return "its size is not known here"
+        return "its size is unknown"
     return f"/dev/shm: {usage.free >> 20} of {usage.total >> 20} MiB free"
 
 

@@ -71,9 +71,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         self.model_config()
-        for name, known in (("amp", AMP), ("schedule", SCHEDULES), ("initial", INITIAL)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        for name, allowed in (("amp", AMP), ("schedule", SCHEDULES), ("initial", INITIAL)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
         least = {
             **dict.fromkeys(("epochs", "pairs", "batch", "accumulate", "log_every", "save_every", "keep"), 1),
             **dict.fromkeys(("bad_steps", "validation_pairs"), 1),
@@ -113,8 +113,8 @@ class TrainConfig:
         try:
             return named_config(self.model, **self.model_options)
         except TypeError as error:
-            known = ", ".join(field.name for field in dataclasses.fields(ModelConfig))
-            raise ValueError(f"model_options {self.model_options} do not fit: expected some of {known}") from error
+            allowed = ", ".join(field.name for field in dataclasses.fields(ModelConfig))
+            raise ValueError(f"model_options {self.model_options} do not fit: expected some of {allowed}") from error
 
     def parts(self, processes: int) -> int:
         """Pairs of one part of a step in one process.
@@ -136,14 +136,14 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Makes a configuration; ValueError for an unknown key or a value of another type."""
-        check_known(values, [field.name for field in dataclasses.fields(cls)])
+        check_fields(values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
 
-def check_known(keys: Any, known: Sequence[str]) -> None:
-    """Raises ValueError if a key is not in `known`."""
-    if unknown := sorted(set(keys) - set(known)):
-        raise ValueError(f"unknown training fields {unknown}; expected some of {', '.join(known)}")
+def check_fields(keys: Any, allowed: Sequence[str]) -> None:
+    """Raises ValueError if a key is not in `allowed`."""
+    if unknown := sorted(set(keys) - set(allowed)):
+        raise ValueError(f"unknown training fields {unknown}; expected some of {', '.join(allowed)}")
 
 
 def _check_types(config: TrainConfig) -> None:

@@ -12,8 +12,8 @@ from fermt_kernels.modules import TemplateSearchAttention
 
 from ..model import FERMT
 
-SHARED = 0.7  # correlation of a key's weights with the query's
-GAIN = 3.0  # score of a normalized token with itself before the softmax, if its key equaled its query
+KEY_QUERY_CORRELATION = 0.7  # correlation of a key's weights with the query's
+SELF_SCORE = 3.0  # score of a normalized token with itself before the softmax, if its key equaled its query
 
 
 @torch.no_grad()
@@ -29,14 +29,12 @@ def init_similar(model: FERMT) -> None:
         attention = cast(TemplateSearchAttention, block.attn)
         # Its projection has the rows of all queries, then those of all keys, then those of all values.
         dim, heads = attention.qkv.in_features, attention.num_heads
-        scale = (GAIN / (dim * (dim / heads) ** 0.5)) ** 0.5
-        query = torch.randn(dim, dim, dtype=torch.float32, device="cpu") * scale
-        key = SHARED * query + (1 - SHARED**2) ** 0.5 * torch.randn(dim, dim, dtype=torch.float32, device="cpu") * scale
-        value = torch.randn(dim, dim, dtype=torch.float32, device="cpu") * dim**-0.5
+        scale = (SELF_SCORE / (dim * (dim / heads) ** 0.5)) ** 0.5
+        query = _normal(dim) * scale
+        key = KEY_QUERY_CORRELATION * query + (1 - KEY_QUERY_CORRELATION**2) ** 0.5 * _normal(dim) * scale
+        value = _normal(dim) * dim**-0.5
         attention.qkv.weight.copy_(torch.cat((query, key, value)))
-        attention.proj.weight.copy_(
-            0.4 * value.T + 0.4 * torch.randn(dim, dim, dtype=torch.float32, device="cpu") * dim**-0.5
-        )
+        attention.proj.weight.copy_(0.4 * value.T + 0.4 * _normal(dim) * dim**-0.5)
     config = model.config
     if config.head == "center":
         bias = model.box_head.get_parameter("conv5_ctr.bias")
@@ -48,12 +46,16 @@ def init_similar(model: FERMT) -> None:
         table.copy_(_waves(grid, factor, config.dim).unsqueeze(0))
 
 
+def _normal(dim: int) -> Tensor:
+    """A (dim, dim) float32 matrix of standard normal numbers."""
+    return torch.randn(dim, dim, dtype=torch.float32, device="cpu")
+
+
 def _waves(grid: int, factor: float, dim: int) -> Tensor:
     """Sines and cosines, (grid^2, dim), of x and y from the middle of the crop in units of the target's size."""
     places = (torch.arange(grid, dtype=torch.float64, device="cpu") + 0.5) / grid * factor - 0.5 * factor
-    rates = (
-        0.5 * torch.pi * 8 ** (torch.arange(dim // 4, dtype=torch.float64, device="cpu") / max(1, dim // 4 - 1) - 0.5)
-    )
+    steps = torch.arange(dim // 4, dtype=torch.float64, device="cpu") / max(1, dim // 4 - 1)
+    rates = 0.5 * torch.pi * 8 ** (steps - 0.5)
     angles = places[:, None] * rates
     line = torch.cat((angles.sin(), angles.cos()), dim=1)  # (grid, dim / 2)
     rows, columns = line[:, None].expand(-1, grid, -1), line[None].expand(grid, -1, -1)

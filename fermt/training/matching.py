@@ -12,10 +12,10 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..model import FERMT
 
-FEATURES = 128  # length of the descriptors that are compared
+DESCRIPTOR_SIZE = 128  # length of the descriptors that are compared
 TEMPERATURE = 0.1  # of the softmax over the template's tokens
 INSIDE_WEIGHT = 3.0  # of a cell inside the target's box over one outside; about one in 16 is inside
-KEY = "matching"  # of the auxiliary outputs
+OUTPUT_KEY = "matching"  # of the auxiliary outputs
 
 Features = list[tuple[Tensor, Tensor]]
 
@@ -25,7 +25,7 @@ class MatchedFERMT(nn.Module):
 
     Each head has a descriptor of every token and, for each search token, the logit of lying inside the target's box.
     The model's own loss has one positive cell for each pair, which is too little to learn from random weights how to
-    compare tokens; the correspondence of all tokens inside the box is known, and gives a signal for each of them.
+    compare tokens; the correspondence of all tokens in the box gives a signal for each of them.
 
     Args:
         model: the model; its parameters are shared.
@@ -36,7 +36,9 @@ class MatchedFERMT(nn.Module):
         self.model = model
         dim, depth = model.config.dim, len(model.config.patterns)
         self.levels = [*range(2, depth - 1, 3), depth - 1]
-        self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, FEATURES + 1)) for _ in self.levels)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, DESCRIPTOR_SIZE + 1)) for _ in self.levels
+        )
 
     def forward(self, template: Tensor, search: Tensor) -> dict[str, Any]:
         """Returns the model's outputs and under "matching", for each head, what `matching_loss` takes."""
@@ -55,11 +57,11 @@ class MatchedFERMT(nn.Module):
         count = self.model.config.num_search
         features: Features = []
         for level, head in zip(self.levels, self.heads, strict=True):
-            descriptors, inside = head(tokens[level]).float().split((FEATURES, 1), dim=-1)
+            descriptors, inside = head(tokens[level]).float().split((DESCRIPTOR_SIZE, 1), dim=-1)
             descriptors = F.normalize(descriptors, dim=-1)
             similarity = descriptors[:, -count:] @ descriptors[:, :-count].mT / TEMPERATURE
             features.append((similarity, inside[:, -count:, 0]))
-        return outputs | {KEY: features}
+        return outputs | {OUTPUT_KEY: features}
 
 
 def matching_loss(features: Features, boxes: Tensor, config: ModelConfig) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..textfiles import read_json, read_text
-from .config import TrainConfig, check_known
+from .config import TrainConfig, check_fields
 
 _TINY = {  # trains on two CPU cores in minutes
     "patterns": ["mixed"] * 2 + ["cross"] * 2,
@@ -149,7 +149,7 @@ def _parse(value: str) -> Any:
 def _override(values: dict[str, Any], key: str, value: Any) -> None:
     """Replaces a field, or with "field.key" an entry of a field that is a mapping."""
     field, _, entry = key.partition(".")
-    check_known([field], list(values))
+    check_fields([field], list(values))
     if not entry:
         values[field] = value
     elif isinstance(values[field], dict):

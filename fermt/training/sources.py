@@ -10,7 +10,7 @@ from ..data.sampling import PairSampler
 from ..data.sequences import SequenceSet
 from ..data.synthetic import SyntheticConfig, SyntheticPairs, SyntheticSequences, synthetic_config
 from ..datasets import open_set
-from ..roots import VARIABLE
+from ..roots import no_folder
 from .config import POOL, SYNTHETIC, TrainConfig
 
 HELD_OUT = 1  # added to the seed for validation pairs
@@ -50,9 +50,7 @@ def _source(
     if set(shares) == {SYNTHETIC}:
         return SyntheticPairs(model, seed, pairs, _synthetic(config)), {}
     if missing := sorted(set(shares) - set(config.roots) - {SYNTHETIC}):
-        raise ValueError(
-            f"{', '.join(missing)} needs a folder: --dataset {missing[0]}=FOLDER, or {VARIABLE}={missing[0]}=FOLDER"
-        )
+        raise no_folder(missing)
     if set(shares) == {POOL}:
         root = config.roots[POOL]
         return PoolPairs(root, model, seed, pairs, split=split, shares=config.pool, scenes=_synthetic(config)), {}

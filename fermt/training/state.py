@@ -16,6 +16,7 @@ import torch
 from fermt_kernels.files import atomic_write, delete_leftovers
 
 from .. import checkpoints
+from ..messages import differences
 from ..model import FERMT
 from .config import TrainConfig
 from .step import Stepper
@@ -24,7 +25,7 @@ STATES, DAMAGED = "state-*.pt", ".damaged"  # a pattern, and the suffix of state
 WEIGHTS, BEST, METRICS, CONFIG = "weights.safetensors", "best.safetensors", "metrics.csv", "config.json"
 FILES = (WEIGHTS, BEST, METRICS, CONFIG)
 # Settings that may change when a run continues: its length, the machine, and logging.
-FREE = (
+MAY_CHANGE = (
     *("epochs", "roots", "workers", "accumulate", "validation", "validation_pairs", "validate_every"),
     *("log_every", "save_every", "keep", "bad_steps", "tensorboard"),
 )
@@ -110,9 +111,10 @@ def load_state(path: Path, state: Mapping[str, Any], config: TrainConfig, steppe
     """Loads a state, as read from `path`, into `stepper`, whose model and optimizer have the same configuration.
 
     Raises:
-        ValueError: it is of a run whose configuration differs in more than `FREE`.
+        ValueError: it is of a run whose configuration differs in more than `MAY_CHANGE`.
     """
-    if reasons := _differences(state["config"], config.to_dict()):
+    fixed = [field.name for field in dataclasses.fields(config) if field.name not in MAY_CHANGE]
+    if reasons := differences(state["config"], config.to_dict(), fixed):
         raise ValueError(
             f"{os.fspath(path)!r} is of another run ({'; '.join(reasons)}): continue with its settings, use "
             "another folder, or start again (--fresh)"
@@ -142,11 +144,3 @@ def export(model: FERMT, folder: Path, *, best: bool) -> None:
     """Writes weights for the tracker, also under the name of the best ones if they are the best so far."""
     for name in (WEIGHTS, BEST) if best else (WEIGHTS,):
         checkpoints.save(model, folder / name)
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} was {before.get(name)!r}, and is to be {value!r}"
-        for name, value in now.items()
-        if name not in FREE and before.get(name) != value
-    ]

@@ -17,7 +17,7 @@ from ..model import FERMT
 from ..signals import StopRequest
 from .batches import Batch
 from .config import TrainConfig
-from .matching import KEY, MatchedFERMT, matching_loss
+from .matching import OUTPUT_KEY, MatchedFERMT, matching_loss
 from .optimizer import Average, build_optimizer
 from .world import World
 
@@ -59,7 +59,7 @@ class Stepper:
         sums: dict[str, Tensor] = {}
         flaws = torch.zeros(
             2, device=self.world.device
-        )  # parts with boxes without area, with losses that are not finite
+        )  # parts with a box without area, with a loss that is not finite
         for i, batch in enumerate(parts):
             with self._synchronized(last=i == len(parts) - 1):
                 values, flawed = self._backward(batch, len(parts))
@@ -100,7 +100,7 @@ class Stepper:
             outputs = self.wrapped(batch.template, batch.search)
         loss, pieces = self.loss(outputs, boxes)
         if self.matched:
-            matching = matching_loss(outputs[KEY], boxes, self.model.config)
+            matching = matching_loss(outputs[OUTPUT_KEY], boxes, self.model.config)
             loss, pieces = loss + self.config.matching * matching, pieces | {"matching": matching}
         self.scaler.scale(loss / parts).backward()
         values = {key: value.detach() / parts for key, value in ({"loss": loss} | pieces).items()}

@@ -31,7 +31,7 @@ from .step import Outcome, Stepper
 from .validation import validate
 from .world import World
 
-SHOWN = ("loss", "focal", "l1", "giou", "matching", "iou")  # in the progress display
+SHOWN_METRICS = ("loss", "focal", "l1", "giou", "matching", "iou")  # in the progress display
 
 
 class TrainingError(RuntimeError):
@@ -173,7 +173,9 @@ class Trainer:
             if outcome.interrupted:
                 self._save()
                 number = self.stepper.stop.number
-                raise KeyboardInterrupt if number is None else Stopped(number)  # None: another process was asked
+                raise (
+                    KeyboardInterrupt if number is None else Stopped(number)
+                )  # None: the signal went to another process
             if outcome.out_of_time and not last:
                 if self.first:
                     state.export(self.exported, self.folder, best=False)
@@ -215,7 +217,7 @@ class Trainer:
     def _log(self, means: dict[str, float]) -> None:
         if self.metrics:
             self.metrics.write(self.progress.total, means)
-        parts = "  ".join(f"{name} {means[name]:.3f}" for name in SHOWN if name in means)
+        parts = "  ".join(f"{name} {means[name]:.3f}" for name in SHOWN_METRICS if name in means)
         rate = f"{means['pairs_per_second']:.0f} pairs/s"
         self.display.report(self.progress.total, f"epoch {self.progress.epoch + 1}  {parts}  {rate}")
 

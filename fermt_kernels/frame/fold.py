@@ -1,4 +1,4 @@
-"""Folds a model's normalizations into the matrices beside them.
+"""Folds a model's normalizations into the adjacent matrices.
 
 Folding is done in float64 whatever the model's dtype; each form of a packed model rounds once.
 """

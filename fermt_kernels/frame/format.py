@@ -61,7 +61,7 @@ class Header:
     dau_hidden: int
     widths: tuple[int, ...]  # of the head's four 3x3 convolutions
     eps: float  # of the layer norms
-    scale: float  # of the scores, in the soft-max
+    scale: float  # of the scores, in the softmax
     template_factor: float  # side of a crop over the square root of the target's area
     search_factor: float
     patterns: tuple[int, ...]  # for each layer, bits: template sees template, search; search sees template, search
@@ -98,9 +98,9 @@ class Header:
         """Raises ValueError if a code is unknown to this version; the message carries it."""
         heads = [head.code for head in HEADS.values()]
         codes = {"dtype": DTYPES.values(), "head": heads, "reweight": (0, 1), "dau": (0, 1)}
-        for name, known in codes.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"its {name} is {getattr(self, name)}, expected one of {', '.join(map(str, known))}")
+        for name, allowed in codes.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"its {name} is {getattr(self, name)}, expected one of {', '.join(map(str, allowed))}")
         if not 1 <= self.depth <= MAX_LAYERS:
             raise ValueError(f"it has {self.depth} layers, expected 1 to {MAX_LAYERS}")
 

@@ -51,7 +51,7 @@ def pack(
         model: a FERMT, or an object with its `config` and, under the authors' keys, its `state_dict()`; in any float
             dtype.
         dtype: of the matrices: on the CPU torch.float32, torch.bfloat16 or torch.int8; on a GPU torch.float32,
-            torch.bfloat16 or torch.float16. Sums, norms and soft-max are float32. With torch.int8, weights have a scale
+            torch.bfloat16 or torch.float16. Sums, norms and softmax are float32. With torch.int8, weights have a scale
             for each output, tokens a dynamic scale for each token and product, and the head's maps a static scale
             each, from `calibration`; attention is computed in bfloat16, on CPUs without AVX-512-BF16 in float32. int8
             is less accurate: `accuracy` measures it.
@@ -72,8 +72,8 @@ def pack(
             raise ValueError(f"pack: calibration goes with torch.int8 only, got dtype {dtype}")
         return for_device(folded, dtype, folded.device)
     if dtype not in DTYPES:
-        known = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
-        raise TypeError(f"pack: dtype must be one of {known}; got {dtype!r}")
+        allowed = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
+        raise TypeError(f"pack: dtype must be one of {allowed}; got {dtype!r}")
     largest = max(folded.config.dim, *folded.widths)
     if dtype == torch.int8 and largest > MAX_INT8_CHANNELS:
         raise ValueError(f"pack: in int8 a convolution has at most {MAX_INT8_CHANNELS} channels, got {largest}")

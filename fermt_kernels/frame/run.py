@@ -90,7 +90,7 @@ def track_frame(
 
     Returns:
         float32 tensors on the model's device, as its head gives them: `score_map` (B, 1, g, g), `size_map` and
-        `offset_map` (B, 2, g, g), or `prob_tl` and `prob_br` (B, g^2), g = `packed.grid`; and, if asked for, `tokens`
+        `offset_map` (B, 2, g, g), or `prob_tl` and `prob_br` (B, g^2), g = `packed.grid`; and, on request, `tokens`
         (B, g^2, dim), the search region's after the last norm, and `boxes` (B, 5), as `decode` gives them.
 
     Raises:
@@ -143,13 +143,9 @@ def _crops(op: str, packed: PackedModel | CudaPackedModel, crops: Tensor, size_n
             f"{op}: crops must have shape (B, {size}, {size}, 3) or ({size}, {size}, 3), got {tuple(crops.shape)}"
         )
     if crops.device.type != "cpu" and crops.device != packed.device:
-        raise ValueError(f"{op}: crops must be on {_crop_devices(packed)}, got {crops.device}")
+        where = "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
+        raise ValueError(f"{op}: crops must be on {where}, got {crops.device}")
     return crops
-
-
-def _crop_devices(packed: PackedModel | CudaPackedModel) -> str:
-    """The devices on which crops may be, in words."""
-    return "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
 
 
 def _check_caches(packed: PackedModel | CudaPackedModel, caches: Tensor | Sequence[Tensor], batch: int) -> None:

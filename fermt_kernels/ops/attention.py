@@ -26,7 +26,7 @@ def attention(
 ) -> Tensor:
     """Attention softmax(scale q k^T) v, in which template queries and search queries each see one span of keys.
 
-    Sums, maxima and the soft-max are float32. The compiled backends make no N x N tensor, forward or backward.
+    Sums, maxima and the softmax are float32. The compiled backends make no N x N tensor, forward or backward.
 
     Args:
         q, k, v: (B, H, N, D), template tokens first; float32, bfloat16, float16 or float64, any strides.

@@ -72,14 +72,14 @@ def _forward(x, weight, bias, gelu, dtype, out_dtype, backend):  # type: ignore[
     return out
 
 
-def _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend):  # type: ignore[no-untyped-def]
+def _backward_fake(grad_out, x, weight, gelu, dtype, needs_grad, backend):  # type: ignore[no-untyped-def]
     like = ((x, x.shape), (weight, weight.shape), (weight, weight.shape[:1]))
-    return tuple(t.new_empty(shape if need else (0,)) for (t, shape), need in zip(like, needed, strict=True))
+    return tuple(t.new_empty(shape if need else (0,)) for (t, shape), need in zip(like, needs_grad, strict=True))
 
 
-def _backward(grad_out, x, weight, gelu, dtype, needed, backend):  # type: ignore[no-untyped-def]
-    grads = _backward_fake(grad_out, x, weight, gelu, dtype, needed, backend)
-    wanted = (grad if need else None for grad, need in zip(grads, needed, strict=True))
+def _backward(grad_out, x, weight, gelu, dtype, needs_grad, backend):  # type: ignore[no-untyped-def]
+    grads = _backward_fake(grad_out, x, weight, gelu, dtype, needs_grad, backend)
+    wanted = (grad if need else None for grad, need in zip(grads, needs_grad, strict=True))
     BACKENDS[backend].linear_backward(grad_out, x, weight, gelu, dtype, *wanted)
     return grads
 
@@ -93,7 +93,7 @@ define(
     autocast=False,
 )
 define(
-    "linear_backward(Tensor grad_out, Tensor x, Tensor weight, bool gelu, ScalarType dtype, bool[3] needed,"
+    "linear_backward(Tensor grad_out, Tensor x, Tensor weight, bool gelu, ScalarType dtype, bool[3] needs_grad,"
     " str backend) -> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
@@ -107,9 +107,9 @@ def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _gradient(ctx: Any, grad_out: Tensor) -> tuple:
-    needed = list(ctx.needs_input_grad[:3])
-    grads = torch.ops.fermt.linear_backward(grad_out, *ctx.saved_tensors, ctx.gelu, ctx.dtype, needed, ctx.backend)
-    return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None, None, None, None
+    needs_grad = list(ctx.needs_input_grad[:3])
+    grads = torch.ops.fermt.linear_backward(grad_out, *ctx.saved_tensors, ctx.gelu, ctx.dtype, needs_grad, ctx.backend)
+    return *(grad if need else None for grad, need in zip(grads, needs_grad, strict=True)), None, None, None, None
 
 
 register_gradient("linear", _gradient, _setup_context)

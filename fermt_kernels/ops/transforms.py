@@ -9,7 +9,7 @@ from ..backends import AUTO, requested
 from ..torch_private import transformed
 
 REFERENCE = "reference"
-WRAPS = "__tensor_flatten__"  # what PyTorch asks of a class whose tensors wrap others
+WRAPPER_METHOD = "__tensor_flatten__"  # what PyTorch asks of a class whose tensors wrap others
 
 
 def in_plain_pytorch(op: str, backend: str, *tensors: Tensor) -> bool:
@@ -22,7 +22,9 @@ def in_plain_pytorch(op: str, backend: str, *tensors: Tensor) -> bool:
     Raises:
         RuntimeError: it has to be, and another backend was named.
     """
-    if not (transformed(tensors) or _exports_onnx() or any(hasattr(type(tensor), WRAPS) for tensor in tensors)):
+    if not (
+        transformed(tensors) or _exports_onnx() or any(hasattr(type(tensor), WRAPPER_METHOD) for tensor in tensors)
+    ):
         return False
     name = requested(backend)
     if name not in (AUTO, REFERENCE):

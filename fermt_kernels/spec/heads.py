@@ -28,7 +28,7 @@ class Head(NamedTuple):
     code: int  # `fermt_head` of csrc/abi/fermt.h, and `head` in a packed file
     branches: tuple[Branch, ...]  # in the order of the state dict and of packed files
     outputs: tuple[str, ...]  # keys of the result, in order; backends write the maps' channels in this order
-    softmax: bool  # whether each map is a soft-max over its cells, returned flat as (B, cells)
+    softmax: bool  # whether each map is a softmax over its cells, returned flat as (B, cells)
 
     @property
     def channels(self) -> dict[str, int]:

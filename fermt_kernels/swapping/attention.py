@@ -15,33 +15,27 @@ from ..ops import attention_packed
 
 torch.fx.wrap("attention_packed")  # torch.fx.symbolic_trace records a call and does not look inside
 
-GRID = ("Hz", "Wz")  # the template's patches along its sides, as trackers of this family pass them
-NUMBER = "i"  # the block's number
-PASSED_ON = (*GRID, "Hx", "Wx", NUMBER)  # arguments that are understood
-UNSUPPORTED = ("mask", "attn_mask", "return_attention", "is_causal", "attn_bias")  # may be passed as None or False only
-CALLED = ("qkv", "proj", "proj_drop")  # children that stay and are called
+TEMPLATE_GRID = ("Hz", "Wz")  # the template's patches along its sides, as trackers of this family pass them
+BLOCK_NUMBER = "i"  # the block's number
+SUPPORTED_ARGUMENTS = (*TEMPLATE_GRID, "Hx", "Wx", BLOCK_NUMBER)  # arguments that are understood
+# Arguments that may only be passed as None or False.
+UNSUPPORTED_ARGUMENTS = ("mask", "attn_mask", "return_attention", "is_causal", "attn_bias")
+CALLED_CHILDREN = ("qkv", "proj", "proj_drop")  # children that stay and are called
 KEPT_DROPOUT = "proj_drop"  # the child that is called after the projection
-ATTRIBUTES = frozenset(  # plain values that say nothing about the result, or that the comparison covers
-    [
-        "num_heads",
-        "head_dim",
-        "scale",
-        "dim",
-        "attn_dim",
-        "in_dim",
-        "qkv_bias",
-        "qk_scale",
-        "fused_attn",
-        "z_size",
-        "x_size",
-    ]
-)
-OFF = (None, False, 0, 0.0, "", ())  # values of an unknown attribute that switches nothing on
-USUAL = frozenset(vars(nn.Module()))
-HOOKS = tuple(name for name in USUAL if "_hooks" in name)  # dictionaries of those who listen to a module
+# Plain values that do not affect the result, or that the comparison covers.
+HARMLESS_ATTRIBUTES = {
+    *("num_heads", "head_dim", "scale", "dim", "attn_dim", "in_dim", "qkv_bias", "qk_scale", "fused_attn"),
+    *("z_size", "x_size"),
+}
+OFF_VALUES = (None, False, 0, 0.0, "", ())  # values of an unknown attribute that switches nothing on
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+HOOKS = tuple(name for name in MODULE_ATTRIBUTES if "_hooks" in name)  # dictionaries of those who listen to a module
 HOOK_KIND = "_is_full_backward_hook"
-PARTS = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
-OWN = ("patterns", "block", "num_template", "backend", "ignored", "one_for_all", "_names", "_defaults", "_original")
+SHARED_DICTIONARIES = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
+OWN_ATTRIBUTES = (
+    *("patterns", "block", "num_template", "backend", "ignored", "one_for_all"),
+    *("_names", "_defaults", "_original"),
+)
 
 
 class SwappedAttention(nn.Module):
@@ -57,7 +51,7 @@ class SwappedAttention(nn.Module):
         num_template: template tokens, or None for all.
         backend: as of `attention_packed`.
         ignored: names that the caller of `swap` knows to change nothing.
-        one_for_all: whether one pattern was asked for, which then is that of any block's number.
+        one_for_all: whether one pattern was requested for all blocks, whatever their number.
     """
 
     qkv: nn.Module
@@ -86,7 +80,7 @@ class SwappedAttention(nn.Module):
         one_for_all: bool = False,
     ) -> None:
         super().__init__()
-        for name in PARTS:
+        for name in SHARED_DICTIONARIES:
             self.__dict__[name] = vars(original)[name]
         share_hooks(original, self)
         self.__dict__.update(plain_attributes(original))
@@ -104,7 +98,7 @@ class SwappedAttention(nn.Module):
             "_defaults": {
                 name: parameter.default
                 for name, parameter in parameters.items()
-                if name in PASSED_ON and parameter.default is not parameter.empty
+                if name in SUPPORTED_ARGUMENTS and parameter.default is not parameter.empty
             },
             "_original": (original,),  # in a tuple, or it would become a child
         }
@@ -115,7 +109,9 @@ class SwappedAttention(nn.Module):
     def original(self) -> nn.Module:
         """The attention that was replaced, with what its parts, its attributes and its hooks are now."""
         module = self._original[0]
-        kept = {name: value for name, value in plain_attributes(self) if name in vars(module) and name not in OWN}
+        kept = {
+            name: value for name, value in plain_attributes(self) if name in vars(module) and name not in OWN_ATTRIBUTES
+        }
         module.__dict__.update(kept)
         share_hooks(self, module)
         return module.train(self.training)
@@ -123,8 +119,12 @@ class SwappedAttention(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuses to set what the original's forward may read, and this one does not."""
         kept = vars(self).get("_original")
-        if kept and name not in (*OWN, *CALLED, *ATTRIBUTES, *self.ignored) and name not in self._modules:
-            own = name in vars(kept[0]) and name not in USUAL
+        if (
+            kept
+            and name not in (*OWN_ATTRIBUTES, *CALLED_CHILDREN, *HARMLESS_ATTRIBUTES, *self.ignored)
+            and name not in self._modules
+        ):
+            own = name in vars(kept[0]) and name not in MODULE_ATTRIBUTES
             if (own or hasattr(type(kept[0]), name)) and not hasattr(nn.Module, name) and not switched_off(value):
                 raise AttributeError(
                     f"a fused attention does not read {name} (set to {value!r:.60}); fk.unswap(model), set it, and swap"
@@ -141,7 +141,12 @@ class SwappedAttention(nn.Module):
         for name, value in given.items():
             if name not in self._names:
                 raise TypeError(f"unexpected argument {name!r}; expected some of {', '.join(self._names)}")
-            if name not in PASSED_ON and name not in self.ignored and value is not None and value is not False:
+            if (
+                name not in SUPPORTED_ARGUMENTS
+                and name not in self.ignored
+                and value is not None
+                and value is not False
+            ):
                 raise ValueError(f"a fused attention has no {name}; restore the original (fk.unswap) to use it")
         for name, child in self._modules.items():
             if child is not None and name not in self.ignored and (reason := child_objection(name, child, True)):
@@ -152,7 +157,7 @@ class SwappedAttention(nn.Module):
             self.qkv(x),
             self.num_heads,
             x.shape[1] if n is None else n,
-            self._pattern(given.get(NUMBER)),
+            self._pattern(given.get(BLOCK_NUMBER)),
             scale=self.scale,
             backend=self.backend,
         )
@@ -167,8 +172,8 @@ class SwappedAttention(nn.Module):
             return self.patterns[self.block if len(self.patterns) > 1 else 0]
         if not 0 <= number < len(self.patterns):
             raise ValueError(
-                f"expected {NUMBER} from 0 to {len(self.patterns) - 1}, the blocks that swap compared, got {number}; "
-                "ask for one pattern for each block's number (swap(..., pattern=...)), or fk.unswap(model)"
+                f"expected {BLOCK_NUMBER} from 0 to {len(self.patterns) - 1}, of the blocks compared, got {number}; "
+                "request one pattern for each block's number (swap(..., pattern=...)), or fk.unswap(model)"
             )
         return self.patterns[number]
 
@@ -177,17 +182,17 @@ class SwappedAttention(nn.Module):
 
 
 def plain_attributes(module: nn.Module) -> list[tuple[str, Any]]:
-    """Names and values of what a module has beside its parameters, buffers, children and hooks."""
+    """Names and values of a module's attributes other than its parameters, buffers, children and hooks."""
     return [
         (name, value)
         for name, value in vars(module).items()
-        if name not in USUAL and name != HOOK_KIND and not name.startswith("__")
+        if name not in MODULE_ATTRIBUTES and name != HOOK_KIND and not name.startswith("__")
     ]
 
 
 def switched_off(value: Any) -> bool:
     """Whether a plain value is one that switches nothing on."""
-    return isinstance(value, (type(None), bool, int, float, str, tuple)) and value in OFF
+    return isinstance(value, (type(None), bool, int, float, str, tuple)) and value in OFF_VALUES
 
 
 def attention_dropout(module: nn.Module) -> float:
@@ -202,7 +207,7 @@ def child_objection(name: str, child: nn.Module, acting: bool = False) -> str | 
         name, child: as of `named_children`.
         acting: whether a dropout `attn_drop` counts, as it does in a call; a swap counts it elsewhere.
     """
-    if name in CALLED:
+    if name in CALLED_CHILDREN:
         return None
     if is_hooked(child):
         return f"its child {name} has hooks, and would not be called any more"

@@ -18,9 +18,9 @@ SEED = 0
 BATCH = 16
 GRIDS = ((2, 2, 2, 3), (1, 3, 3, 2))  # patches of template and search region, as Hz, Wz, Hx, Wx
 SEQUENCES = ((BATCH, 6), (BATCH, 11), (1, 331))  # for an attention that takes one alone; the long one is for windows
-BEYOND = 3  # tokens more than the grids have, such as those of a second template
-GAIN = 3.0  # of drawn weights: scores have a standard deviation of its square, so that a soft-max is far from uniform
-IMAGES = ((17, 19), (6, 5))  # of a Dual Attention Unit
+EXTRA_TOKENS = 3  # tokens more than the grids have, such as those of a second template
+WEIGHT_GAIN = 3.0  # of drawn weights: its square is the standard deviation of scores, so the softmax is not uniform
+IMAGE_SIZES = ((17, 19), (6, 5))  # of a Dual Attention Unit
 
 
 class Case(NamedTuple):
@@ -50,7 +50,7 @@ def bare_copy(module: nn.Module) -> nn.Module:
 
 
 def redraw(layers: Iterable[nn.Module | None]) -> None:
-    """Draws the weights of layers anew, lest zeros and small numbers hide what a trained model would show."""
+    """Draws new weights, because zeros and small numbers could hide differences that a trained model would show."""
     generator = torch.Generator(device="cpu").manual_seed(SEED)
     with torch.inference_mode(False), torch.no_grad():
         for layer in layers:
@@ -58,7 +58,7 @@ def redraw(layers: Iterable[nn.Module | None]) -> None:
                 continue
             for parameter in layer.parameters(recurse=False):
                 drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32, device="cpu")
-                parameter.copy_(drawn * (GAIN * parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 1))
+                parameter.copy_(drawn * (WEIGHT_GAIN * parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 1))
 
 
 class Ramp(nn.Module):

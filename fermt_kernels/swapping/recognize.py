@@ -12,16 +12,16 @@ import torch.nn as nn
 from torch.nn.utils import parametrize
 
 from .. import checks
-from ..children import PLAIN, is_hooked
+from ..children import PLAIN_LAYERS, is_hooked
 from ..modules import DualAttentionUnit, TemplateSearchAttention
 from ..spec.dual_attention_unit import LEAVES, STATE_KEYS
-from ..wrapped import ADAPTED
+from ..wrapped import ADAPTER_ATTRIBUTE
 from .attention import (
-    ATTRIBUTES,
-    CALLED,
-    GRID,
-    PASSED_ON,
-    UNSUPPORTED,
+    CALLED_CHILDREN,
+    HARMLESS_ATTRIBUTES,
+    SUPPORTED_ARGUMENTS,
+    TEMPLATE_GRID,
+    UNSUPPORTED_ARGUMENTS,
     SwappedAttention,
     child_objection,
     plain_attributes,
@@ -44,7 +44,7 @@ def is_attention(module: nn.Module) -> bool:
 
 def linear_in(module: Any) -> nn.Linear | None:
     """A linear layer itself, or the one inside adapters; None if it is something else."""
-    while (inner := getattr(module, ADAPTED, None)) is not None:
+    while (inner := getattr(module, ADAPTER_ATTRIBUTE, None)) is not None:
         module = inner
     return module if isinstance(module, nn.Linear) else None
 
@@ -57,11 +57,11 @@ def is_unit(module: nn.Module) -> bool:
 
 def _original_name(name: str) -> str:
     """The name that a parameter had before an adapter, a parametrization, a norm or pruning took it."""
-    return re.sub(rf"\.{ADAPTED}(?=\.)|\.parametrizations(?=\.)|\.original[01]?$|_(orig|g|v)$", "", name)
+    return re.sub(rf"\.{ADAPTER_ATTRIBUTE}(?=\.)|\.parametrizations(?=\.)|\.original[01]?$|_(orig|g|v)$", "", name)
 
 
 def attention_objection(module: nn.Module, ignore: Collection[str]) -> str | None:
-    """Why an attention is not replaced, as far as its parts tell; None if nothing speaks against it."""
+    """The reason not to replace an attention, judged by its parts; None if there is none."""
     checks: tuple[Callable[[nn.Module, Collection[str]], str | None], ...] = (
         _placement, _overrides, _signature, _parameters, _buffers, _children, _attributes,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def attention_objection(module: nn.Module, ignore: Collection[str]) -> str | Non
 
 
 def unit_objection(module: nn.Module) -> str | None:
-    """Why a Dual Attention Unit is not replaced, as far as its parts tell; None if nothing speaks against it."""
+    """The reason not to replace a Dual Attention Unit, judged by its parts; None if there is none."""
     if reason := _placement(module, ()) or _overrides(module, ()):
         return reason
     names = list(inspect.signature(module.forward).parameters)
@@ -80,13 +80,13 @@ def unit_objection(module: nn.Module) -> str | None:
     for name, child in module.named_modules():
         if isinstance(child, nn.Dropout) and child.p > 0:
             return f"it has a dropout {name} of {child.p}, which a fused unit would leave out; set it to 0"
-        if name and hasattr(child, ADAPTED):
+        if name and hasattr(child, ADAPTER_ATTRIBUTE):
             return f"{name} has an adapter, and its weights would be read instead of it being called; merge it first"
         if name and parametrize.is_parametrized(child):
             return f"{name} is parametrized, and its weights would be read once; remove the parametrization first"
         if name and is_hooked(child):
             return f"{name} has hooks, and its weights would be read instead of it being called"
-        if name in LEAVES and type(child) not in PLAIN:
+        if name in LEAVES and type(child) not in PLAIN_LAYERS:
             return f"{name} is a {type(child).__name__}, whose weights would be read instead of it being called"
     if extra := [name for name, _ in module.named_parameters() if name not in STATE_KEYS.values()]:
         return f"it has parameters beyond those of a unit ({', '.join(extra)}), which a fused unit would leave out"
@@ -119,14 +119,15 @@ def _signature(module: nn.Module, ignore: Collection[str]) -> str | None:
     parameters = list(inspect.signature(module.forward).parameters.values())
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if not parameters or any(parameter.kind in kinds for parameter in parameters):
-        return "its forward takes any arguments (*args or **kwargs), so it cannot be told what they mean"
-    known = {*PASSED_ON, *UNSUPPORTED, *ignore}
-    unknown = [parameter.name for parameter in parameters[1:] if parameter.name not in known]
+        return "its forward takes any arguments (*args or **kwargs), whose meaning is unknown"
+    understood = {*SUPPORTED_ARGUMENTS, *UNSUPPORTED_ARGUMENTS, *ignore}
+    unknown = [parameter.name for parameter in parameters[1:] if parameter.name not in understood]
     if unknown:
-        return f"its forward takes {', '.join(unknown)}, which is not understood (known: {', '.join(PASSED_ON)})"
+        supported = ", ".join(SUPPORTED_ARGUMENTS)
+        return f"its forward takes {', '.join(unknown)}, which is not understood (supported: {supported})"
     names = [parameter.name for parameter in parameters]
-    if any(side in names for side in GRID) and not all(side in names for side in GRID):
-        return f"its forward takes only some of {', '.join(GRID)}"
+    if any(side in names for side in TEMPLATE_GRID) and not all(side in names for side in TEMPLATE_GRID):
+        return f"its forward takes only some of {', '.join(TEMPLATE_GRID)}"
     return None
 
 
@@ -138,7 +139,7 @@ def _parameters(module: nn.Module, ignore: Collection[str]) -> str | None:
 
 
 def _buffers(module: nn.Module, ignore: Collection[str]) -> str | None:
-    extra = [name for name, _ in module.named_buffers() if name.split(".")[0] not in (*CALLED, *ignore)]
+    extra = [name for name, _ in module.named_buffers() if name.split(".")[0] not in (*CALLED_CHILDREN, *ignore)]
     return f"it has buffers ({', '.join(extra)}), which a fused attention would leave out" if extra else None
 
 
@@ -151,7 +152,7 @@ def _children(module: nn.Module, ignore: Collection[str]) -> str | None:
 
 def _attributes(module: nn.Module, ignore: Collection[str]) -> str | None:
     for name, value in plain_attributes(module):
-        if not (name in ATTRIBUTES or name in ignore or switched_off(value)):
+        if not (name in HARMLESS_ATTRIBUTES or name in ignore or switched_off(value)):
             return (
                 f"it has an attribute {name} = {value!r:.60}, which is not understood; if it changes nothing, "
                 f"swap(..., ignore=({name!r},))"

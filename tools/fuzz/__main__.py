@@ -39,10 +39,10 @@ TARGETS: dict[str, Callable[[np.random.Generator], None]] = {
     "results": text.results,
     "lists": text.lists,
 }
-LONGEST = 120.0  # seconds of a round, which is a process and a target: long beside the seconds that its start takes
-FEWEST = 20  # cases of a round, even if its time was over when it had started
-SHOWN = 15  # first and last lines of a crash
-HUNG = 300.0  # seconds that a case may take, on a machine that does other work, too
+MAX_ROUND_SECONDS = 120.0  # a round is a process and a target: long beside the seconds that its start takes
+MIN_CASES = 20  # cases of a round, even if its time was over when it had started
+SHOWN_LINES = 15  # first and last lines of a crash
+HANG_SECONDS = 300.0  # seconds that a case may take, on a machine that does other work, too
 
 
 class Fault(NamedTuple):
@@ -62,11 +62,11 @@ def serve(target: str, seed: int, first: int, end: float) -> int:
     """Runs cases until the monotonic clock is at `end`, naming each on stdout first; returns 1 after a fault."""
     torch.set_num_threads(1)
     for number in itertools.count(first):
-        if time.monotonic() >= end and number >= first + FEWEST:
+        if time.monotonic() >= end and number >= first + MIN_CASES:
             break
         case = f"{target}:{seed}:{number}"
         print(case, flush=True)
-        faulthandler.dump_traceback_later(HUNG, exit=True, file=2)
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True, file=2)
         try:
             run_case(case)
         except Exception:  # any error that a target does not expect is what is looked for
@@ -85,7 +85,7 @@ def round_of(target: str, seed: int, first: int, end: float) -> tuple[int, Fault
     if done.returncode == 0:
         return len(cases), None
     lines = done.stderr.strip().splitlines()
-    shown = "\n".join(lines if len(lines) <= 2 * SHOWN else (*lines[:SHOWN], "...", *lines[-SHOWN:]))
+    shown = "\n".join(lines if len(lines) <= 2 * SHOWN_LINES else (*lines[:SHOWN_LINES], "...", *lines[-SHOWN_LINES:]))
     return len(cases), Fault(cases[-1] if cases else target, f"exit status {done.returncode}\n{shown}")
 
 
@@ -98,7 +98,8 @@ def fuzz(targets: list[str], seconds: float, seed: int) -> list[Fault]:
             now = time.monotonic()
             if now >= end:
                 break
-            done, fault = round_of(target, seed, counts[target], min(end, now + min(LONGEST, seconds / len(targets))))
+            until = min(end, now + min(MAX_ROUND_SECONDS, seconds / len(targets)))
+            done, fault = round_of(target, seed, counts[target], until)
             counts[target] += done
             if fault:
                 faults.append(fault)

@@ -31,7 +31,6 @@ CONFIG = fermt.ModelConfig(
 )
 WIDTHS = (32, 16, 16, 16)  # of the head: the model's own would be nearly all of a file, and of the time
 MEMORY = "/dev/shm"  # a file system in memory, where there is one: a case of text takes a tenth of the time
-TEXT = b"1,2,3,4\n 10;20\t30 40\nframe,id,x,y,w,h\n0,a,1,2,3,4\n# note\nnan,nan,nan,nan\n"
 LARGEST_SIDE = 512  # pixels
 EDGES = (0, 1, -1, 2**31 - 1, 2**31, 2**63 - 1, -(2**63))  # numbers that break sizes
 

@@ -41,7 +41,9 @@ def main(
     speed: Annotated[
         bool, typer.Option("--speed", help="Measure speed, on the CPU and on a GPU if there is one.")
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0.1, help="With --speed: time to spend on each way to run.")] = 3.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="With --speed: time to spend on each form of the model.")
+    ] = 3.0,
     threads: Threads = 0,
     json_out: JsonOut = None,
     markdown_out: Annotated[

@@ -15,17 +15,17 @@ from ..pairs import generator_for
 from ..sequences import Annotation, valid_boxes
 from .folder import LAYOUT, image_files, in_split, require
 
-KEPT = 96  # decoded images in memory, of all sets together
+CACHED_IMAGES = 96  # decoded images in memory, of all sets together
 VARIATIONS = 4096  # parts of each photograph
-CANDIDATES = 4  # boxes drawn for a part; the one with the highest contrast is used
-SIDES = (0.12, 0.5)  # square root of a part's area over the photograph's shorter side
-ASPECT = 0.4  # standard deviation of the logarithm of a part's width over height
+CANDIDATE_BOXES = 4  # boxes drawn for a part; the one with the highest contrast is used
+PART_SIDES = (0.12, 0.5)  # square root of a part's area over the photograph's shorter side
+ASPECT_STD = 0.4  # standard deviation of the logarithm of a part's width over height
 STREAM = 5  # first number of the key of random numbers
-SMALLEST = 10.0  # pixels a side of an annotated object; a smaller one shows nothing to track
-LARGEST = 0.9  # sides of an annotated object over the image's; a larger one has no background
+MIN_OBJECT_SIDE = 10.0  # pixels a side of an annotated object; a smaller one shows nothing to track
+MAX_OBJECT_SHARE = 0.9  # sides of an annotated object over the image's; a larger one has no background
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=CACHED_IMAGES)
 def _decoded(path: Path) -> np.ndarray:
     """Reads an image, or takes it from those read last."""
     return read_image(path)
@@ -51,7 +51,7 @@ class PhotoParts:
     def annotation(self, i: int) -> Annotation:
         image = self.image(i, 0)
         rng = generator_for(STREAM, i)
-        boxes = [_part(rng, *image.shape[:2]) for _ in range(CANDIDATES)]
+        boxes = [_part(rng, *image.shape[:2]) for _ in range(CANDIDATE_BOXES)]
         best = max(boxes, key=lambda box: _contrast(image, box))
         return Annotation(best[None], np.ones(1, bool))
 
@@ -77,8 +77,8 @@ class BoxedObjects:
         for image, box, crowd in read_objects(source):
             if not {"width", "height"} <= image.keys():
                 raise ValueError(f"{str(source)!r}: image {image['file_name']!r} has no width and height")
-            largest = np.array((image["width"], image["height"])) * LARGEST
-            usable = not crowd and (box[2:] >= SMALLEST).all() and (box[2:] <= largest).any()
+            largest = np.array((image["width"], image["height"])) * MAX_OBJECT_SHARE
+            usable = not crowd and (box[2:] >= MIN_OBJECT_SIDE).all() and (box[2:] <= largest).any()
             if usable and in_split(image["file_name"], split):
                 self._objects.append((root / image["file_name"], box))
         if not self._objects:
@@ -141,8 +141,8 @@ class Tracks:
 
 def _part(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Draws a box, (4,) xywh, in an image of the given size."""
-    side = np.exp(rng.uniform(*np.log(SIDES))) * min(height, width)
-    ratio = np.exp(0.5 * ASPECT * rng.standard_normal())
+    side = np.exp(rng.uniform(*np.log(PART_SIDES))) * min(height, width)
+    ratio = np.exp(0.5 * ASPECT_STD * rng.standard_normal())
     sides = np.minimum((side * ratio, side / ratio), (0.9 * width, 0.9 * height))
     corner = rng.random(2) * ((width, height) - sides)
     return np.concatenate((corner, sides))

@@ -15,11 +15,11 @@ from .shapes import shape
 from .textures import Generator, colored, gradient, noise, palette, patches, pattern, spots
 
 SIZE = 512  # pixels a side of a drawn background, which is mirrored beyond its edges
-DRAWN = 64  # backgrounds for one seed; each sequence recolors, rotates, scales and shifts one
-KEPT = 64  # in memory
+NUM_BACKGROUNDS = 64  # backgrounds for one seed; each sequence recolors, rotates, scales and shifts one
+CACHED_BACKGROUNDS = 64  # in memory
 LEVELS = 3  # of the image pyramid
 STREAM = 1  # first number of the key of random numbers
-GROUNDS = (noise, noise, gradient, spots, patches)
+BACKGROUND_PATTERNS = (noise, noise, gradient, spots, patches)
 
 
 class Background(NamedTuple):
@@ -31,7 +31,8 @@ class Background(NamedTuple):
 
 def draw(rng: Generator, clutter: int) -> np.ndarray:
     """Draws a background, (SIZE, SIZE, 3) uint8 RGB: a texture with up to `clutter` shapes on it."""
-    image = colored(GROUNDS[rng.integers(len(GROUNDS))](rng, SIZE), palette(rng, saturation=0.7))
+    draw_pattern = BACKGROUND_PATTERNS[rng.integers(len(BACKGROUND_PATTERNS))]
+    image = colored(draw_pattern(rng, SIZE), palette(rng, saturation=0.7))
     for _ in range(int(rng.integers(clutter + 1))):
         side = int(SIZE * np.exp(rng.uniform(np.log(0.04), np.log(0.3))))
         left, top = rng.integers(0, SIZE - side + 1, 2)
@@ -49,7 +50,7 @@ class Backgrounds:
         self._kept: OrderedDict[int, Background] = OrderedDict()
 
     def __len__(self) -> int:
-        return DRAWN if self._images is None else len(self._images)
+        return NUM_BACKGROUNDS if self._images is None else len(self._images)
 
     def __getitem__(self, i: int) -> Background:
         if i in self._kept:
@@ -63,6 +64,6 @@ class Backgrounds:
         for _ in range(LEVELS - 1):
             levels.append(cv2.pyrDown(levels[-1]))
         self._kept[i] = Background(tuple(levels), np.array(cv2.mean(image)[:3]))
-        if len(self._kept) > KEPT:
+        if len(self._kept) > CACHED_BACKGROUNDS:
             self._kept.popitem(last=False)
         return self._kept[i]

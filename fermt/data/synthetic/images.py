@@ -11,8 +11,8 @@ import numpy as np
 
 from ...images import SUFFIXES, read_with_alpha, select_images
 
-KEPT = 128  # images in memory, of all folders together
-LARGEST = 512  # longer side in pixels, to which larger images are shrunk
+CACHED_IMAGES = 128  # images in memory, of all folders together
+MAX_IMAGE_SIDE = 512  # longer side in pixels, to which larger images are shrunk
 
 
 class ImageFolder:
@@ -51,12 +51,12 @@ class ImageFolder:
         raise ValueError(f"no image in folder {str(self.path)!r} can be read")
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=CACHED_IMAGES)
 def _read(file: Path) -> np.ndarray:
     image = read_with_alpha(file)
     if np.count_nonzero(image[..., 3] > 127) < 16:
         raise ValueError(f"image {str(file)!r} has nothing opaque")
-    if (scale := LARGEST / max(image.shape[:2])) < 1:
+    if (scale := MAX_IMAGE_SIDE / max(image.shape[:2])) < 1:
         size = [max(1, round(side * scale)) for side in (image.shape[1], image.shape[0])]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return image

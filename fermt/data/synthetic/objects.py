@@ -10,7 +10,7 @@ import numpy as np
 from .images import ImageFolder
 from .layers import premultiplied
 from .shapes import BORDER, fitted, shape
-from .textures import CHANGES, change_apart, colored, palette, pattern
+from .textures import colored, contrasting_change, palette, pattern
 
 Generator = np.random.Generator
 SIZE = 128  # pixels a side of an object's picture
@@ -83,7 +83,8 @@ def drawn(rng: Generator, reference: np.ndarray | None = None, contrast: float =
     if rng.random() < 0.7:
         colors = _shaded(rng, colors, alpha)
     if reference is not None:
-        colors = _apart(colors, alpha, reference, contrast)
+        mean = np.array(cv2.mean(colors, alpha)[:3])
+        colors = np.ascontiguousarray(contrasting_change(mean, reference, contrast)(colors))
     return Look(alpha, colors, float(np.exp(rng.normal(0, 0.35))))
 
 
@@ -95,11 +96,6 @@ def _shaded(rng: Generator, colors: np.ndarray, alpha: np.ndarray) -> np.ndarray
     line = np.linspace(-1, 1, SIZE, dtype=np.float32)
     light = (light * (0.9 + x * line[None] + y * line[:, None])).astype(np.float32)
     return cv2.multiply(colors, cv2.merge((light, light, light)), dtype=cv2.CV_8U)
-
-
-def _apart(colors: np.ndarray, alpha: np.ndarray, reference: np.ndarray, contrast: float) -> np.ndarray:
-    mean = np.array(cv2.mean(colors, alpha)[:3])
-    return np.ascontiguousarray(CHANGES[int(change_apart(mean, reference, contrast))](colors))
 
 
 def pictured(rng: Generator, image: np.ndarray) -> Look:

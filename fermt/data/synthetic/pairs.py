@@ -14,9 +14,9 @@ from .config import SyntheticConfig
 from .render import View, render
 from .scene import Scene, World
 
-SEQUENCES = 2**31  # sequences that pairs are drawn from
-SMALLEST = 4.0  # pixels a side of a usable box
-TRIES, SCENES = 4, 16  # pairs of frames tried in a sequence, and sequences tried
+NUM_SEQUENCES = 2**31  # sequences that pairs are drawn from
+MIN_BOX_SIDE = 4.0  # pixels a side of a usable box
+MAX_FRAME_PAIRS, MAX_SEQUENCES = 4, 16  # pairs of frames tried in a sequence, and sequences tried
 PAPER = Augmentation()
 
 
@@ -43,7 +43,7 @@ class SyntheticPairs:
         seed: int = 0,
         pairs: int = 60_000,
         config: SyntheticConfig | None = None,
-        sequences: int = SEQUENCES,
+        sequences: int = NUM_SEQUENCES,
     ) -> None:
         for name, value in (("pairs", pairs), ("sequences", sequences)):
             if value < 1:
@@ -66,16 +66,16 @@ class SyntheticPairs:
         if not 0 <= index < self._pairs:
             raise IndexError(f"an epoch has pairs 0 to {self._pairs - 1}, got {index}")
         rng = generator_for(self.seed, epoch, index)
-        for _ in range(SCENES):
+        for _ in range(MAX_SEQUENCES):
             number = int(rng.integers(self._sequences))
             scene = Scene(self._world, number)
-            for _ in range(TRIES):
+            for _ in range(MAX_FRAME_PAIRS):
                 times = self._times(rng)
                 boxes = self._boxes(scene, times)
                 if boxes is not None:
                     return self._cut(rng, scene, number, times, boxes)
         raise RuntimeError(
-            f"pair {index} of epoch {epoch}: the target is visible in two frames of none of {SCENES} sequences; "
+            f"pair {index} of epoch {epoch}: the target is visible in two frames of none of {MAX_SEQUENCES} sequences; "
             f"min_visible is {self.config.min_visible}"
         )
 
@@ -89,7 +89,7 @@ class SyntheticPairs:
         """The target's boxes in both frames, (2, 4); None if it is not visible in both."""
         poses = scene.poses(np.array(times))
         boxes = scene.boxes(poses)
-        if boxes[:, 2:].min() < SMALLEST or scene.visible(poses).min() < self.config.min_visible:
+        if boxes[:, 2:].min() < MIN_BOX_SIDE or scene.visible(poses).min() < self.config.min_visible:
             return None
         return boxes
 

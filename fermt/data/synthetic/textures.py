@@ -94,18 +94,14 @@ def pattern(rng: Generator, size: int) -> np.ndarray:
     return PATTERNS[rng.integers(len(PATTERNS))](rng, size)
 
 
-def colors(rng: Generator, shape: tuple[int, ...], count: int, saturation: float = 1.0) -> np.ndarray:
-    """Draws groups of `count` colors, (*shape, count, 3) uint8 RGB, with similar hues within a group."""
-    hue = rng.uniform(0, 180, (*shape, 1)) + rng.normal(0, 35, (*shape, count))
-    chroma = rng.uniform(0, 255, (*shape, count)) * saturation
-    hsv = np.stack((hue % 180, chroma, rng.uniform(25, 255, (*shape, count))), axis=-1).astype(np.uint8)
-    return cv2.cvtColor(hsv.reshape(1, -1, 3), cv2.COLOR_HSV2RGB).reshape(hsv.shape)
-
-
 def palette(rng: Generator, saturation: float = 1.0) -> np.ndarray:
-    """Draws a palette, (256, 3) uint8 RGB: two to four colors, interpolated."""
-    few = colors(rng, (1,), int(rng.integers(2, 5)), saturation)
-    return cv2.resize(few, (LEVELS, 1), interpolation=cv2.INTER_LINEAR)[0]
+    """Draws a palette, (256, 3) uint8 RGB: two to four colors with similar hues, interpolated."""
+    count = int(rng.integers(2, 5))
+    hue = rng.uniform(0, 180) + rng.normal(0, 35, count)
+    chroma = rng.uniform(0, 255, count) * saturation
+    hsv = np.stack((hue % 180, chroma, rng.uniform(25, 255, count)), axis=-1).astype(np.uint8)
+    colors = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)
+    return cv2.resize(colors, (LEVELS, 1), interpolation=cv2.INTER_LINEAR)[0]
 
 
 # Changes of colors, (..., 3), that keep the pattern of a texture, the mildest first.
@@ -121,15 +117,15 @@ CHANGES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 )
 
 
-def change_apart(mean: np.ndarray, reference: np.ndarray, contrast: float) -> np.ndarray:
-    """Index of the first of CHANGES that moves mean colors, (..., 3), far enough from `reference`, else the farthest.
+def contrasting_change(mean: np.ndarray, reference: np.ndarray, contrast: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The first of CHANGES that moves a mean color, (3,), far enough from `reference`, else the one that moves it most.
 
     Args:
-        contrast: the smallest distance, over that of black and white.
+        contrast: the smallest distance, over the distance between black and white.
     """
-    distances = np.stack([np.linalg.norm(change(mean) - reference, axis=-1) for change in CHANGES]) / (255 * 3**0.5)
-    enough = distances >= contrast
-    return np.where(enough.any(axis=0), enough.argmax(axis=0), distances.argmax(axis=0))
+    distances = [np.linalg.norm(change(mean) - reference) / (255 * 3**0.5) for change in CHANGES]
+    enough = (i for i, distance in enumerate(distances) if distance >= contrast)
+    return CHANGES[next(enough, int(np.argmax(distances)))]
 
 
 def colored(values: np.ndarray, table: np.ndarray) -> np.ndarray:

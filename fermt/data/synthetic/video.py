@@ -12,8 +12,8 @@ from .config import SyntheticConfig
 from .render import View, render
 from .scene import Scene, World
 
-KEPT = 8  # scenes in memory
-TRIES = 100  # sequences tried for one whose target is visible in the first frame
+CACHED_SCENES = 8  # scenes in memory
+MAX_TRIES = 100  # sequences tried for one whose target is visible in the first frame
 
 
 class SyntheticSequences:
@@ -78,7 +78,7 @@ class SyntheticSequences:
             self._kept.move_to_end(i)
         else:
             self._kept[i] = Scene(self._world, i), None
-            if len(self._kept) > KEPT:
+            if len(self._kept) > CACHED_SCENES:
                 self._kept.popitem(last=False)
         return self._kept[i]
 
@@ -99,9 +99,9 @@ def synthetic_video(
         ValueError: a number is out of range.
     """
     config = dataclasses.replace(config or SyntheticConfig(), height=size[0], width=size[1], frames=frames)
-    sequences = SyntheticSequences(TRIES, seed, config)
-    for i in range(TRIES):
+    sequences = SyntheticSequences(MAX_TRIES, seed, config)
+    for i in range(MAX_TRIES):
         boxes, valid = sequences.annotation(i)
         if valid[0]:
             return np.stack([sequences.image(i, t) for t in range(frames)]), boxes
-    raise ValueError(f"the target is hidden in the first frame of each of {TRIES} sequences of seed {seed}")
+    raise ValueError(f"the target is hidden in the first frame of each of {MAX_TRIES} sequences of seed {seed}")
