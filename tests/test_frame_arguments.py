@@ -179,7 +179,7 @@ def test_crops_that_are_refused(
 @pytest.mark.parametrize(
     ("caches", "error", "values"),
     [
-        (draw(1, CACHE), ValueError, ("(2, 192)", "2 crops", "(1, 192)")),
+        (draw(1, CACHE), ValueError, ("(2, 192)", "2 targets", "(1, 192)")),
         (draw(2, CACHE + 64), ValueError, ("(2, 192)", "(2, 256)")),
         (torch.zeros(2, CACHE), TypeError, ("uint8", "torch.float32")),
         (torch.zeros(2, CACHE, dtype=torch.uint8, device="meta"), ValueError, ("meta",)),
