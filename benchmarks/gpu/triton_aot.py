@@ -28,7 +28,7 @@ from fermt_kernels.triton.measured import CANDIDATES, is_measured, targeting
 from .. import cases
 from ..harness import ROOT, commit, counted, table
 from . import triton_tune
-from .cases import tf32_allowed
+from .cases import IMAGE, tf32_allowed
 from .compilation import DTYPES, KERNEL_SECONDS, Source, distinct, launched
 
 RESULTS = ROOT / "benchmarks" / "results" / "triton_aot.json"
@@ -91,7 +91,7 @@ def _unit_launches(dtype: torch.dtype, size: int) -> None:
 
 
 def _crop_launches(size: int) -> None:
-    image, planes = (torch.empty(shape, dtype=torch.uint8) for shape in ((720, 1280, 3), (3, 720, 1280)))
+    image, planes = (torch.empty(shape, dtype=torch.uint8) for shape in ((*IMAGE, 3), (3, *IMAGE)))
     out = torch.empty(2, size, size, 3, dtype=torch.uint8)
     triton_backend.crop_forward(image, torch.empty(2, 3, dtype=torch.int32), out)
     triton_backend.crop_forward(planes.permute(1, 2, 0), torch.empty(2, 3, dtype=torch.int64), out)
@@ -107,6 +107,8 @@ def frame_launches(config: str, reweight: bool, dtype: torch.dtype, batch: int) 
     frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
     frame.encode()
     frame.track()
+    for bgr in (False, True):
+        frame.track_image(torch.empty(*IMAGE, 3, dtype=torch.uint8), bgr)
 
 
 def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
