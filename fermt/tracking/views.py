@@ -44,9 +44,9 @@ def locate(network: Network, encoded: Sequence[Sequence[Tensor]], views: Sequenc
     """
     image, _, bgr = views[0]
     more = max(min_batch - len(views), 0)
-    encoded = [*encoded, *encoded[:1] * more]
+    encoded = [*encoded, *[encoded[0]] * more]
     if isinstance(network, ImageNetwork) and all(view.image is image and view.bgr == bgr for view in views):
-        squares = squares_of([*views, *views[:1] * more])
+        squares = squares_of([*views, *[views[0]] * more])
         return network.locate_image(encoded, to_tensor(image), squares, bgr)[: len(views)]
     crops = [view.crop(network.search_size) for view in views]
     crops += crops[:1] * more

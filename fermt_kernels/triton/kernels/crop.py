@@ -82,5 +82,4 @@ def crop_kernel(
         lower = line(lower_ptr, y1_seen[:, None], x0, x0_seen, x1, x1_seen, x1_weight)
         above = ((upper >> 4) * (-y1_weight + WEIGHT_ONE)[:, None]) >> 16  # in quarters of a gray level
         below = ((lower >> 4) * y1_weight[:, None]) >> 16
-        to: tl.constexpr = 2 - channel if REVERSED else channel
-        tl.store(out_at + to, ((above + below + 2) >> 2).to(tl.uint8), mask)
+        tl.store(out_at + (2 - channel if REVERSED else channel), ((above + below + 2) >> 2).to(tl.uint8), mask)
