@@ -21,7 +21,7 @@ from fermt.data import crop_target
 from fermt.evaluation.record import digest
 from fermt.export import ExportError, export_onnx
 from fermt.tracking.images import Image
-from fermt.tracking.network import ModuleNetwork, Network, PackedNetwork, hann_window
+from fermt.tracking.network import ModuleNetwork, Network, hann_window, network_for
 from fermt.tracking.target import Options, Target, advance
 from fermt.weights import located
 
@@ -134,7 +134,7 @@ def _packed(dtype: torch.dtype, model: fermt.FERMT) -> Network:
     if reason := fk.frame.unavailable_reason(dtype):
         raise PeerMissingError(reason)
     crops = calibration(model.config) if dtype == torch.int8 else None
-    return PackedNetwork(fk.frame.pack(model, dtype, calibration=crops))
+    return network_for(fk.frame.pack(model, dtype, calibration=crops), None)
 
 
 # Forms of a model by name; each raises PeerMissingError where something that it needs is not installed.
