@@ -169,7 +169,7 @@ def test_one_image_is_handed_over_and_several_are_cut_up() -> None:
         count, image, squares, how = network.asked.pop()
         assert (count, squares, how) == (3, [list(square) for square in SQUARES], bgr)
         assert np.shares_memory(image.numpy(), RGB)
-    assert locate(network, encoded[:1], [View(RGB, SQUARES[0], False)], min_batch=3).shape == (1, 5)
+    assert locate(network, encoded[:1], [View(RGB, SQUARES[0], False)], min_batch=3).shape == (3, 5)
     count, _, squares, _ = network.asked.pop()
     assert (count, squares) == (3, [list(SQUARES[0])] * 3)
     for other in (View(RGB.copy(), SQUARES[1], False), View(RGB, SQUARES[1], True)):

@@ -105,7 +105,8 @@ def advance(network: Network, targets: Sequence[Target], images: Sequence[Image]
     """
     views = [target.view(image) for target, image in zip(targets, images, strict=True)]
     found = check_finite(locate(network, [target.templates for target in targets], views, min_batch))
-    return [target.update(view, row) for target, view, row in zip(targets, views, found, strict=True)]
+    rows = zip(targets, views, found[: len(targets)], strict=True)
+    return [target.update(view, row) for target, view, row in rows]
 
 
 class Target:

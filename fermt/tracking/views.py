@@ -40,15 +40,14 @@ def squares_of(views: Sequence[View]) -> Tensor:
 def locate(network: Network, encoded: Sequence[Sequence[Tensor]], views: Sequence[View], min_batch: int = 0) -> Tensor:
     """Finds targets as `Network.locate`, each in its view; of images on a GPU there may be no others beside them.
 
-    Fewer than `min_batch` crops are filled up to it with the first.
+    Fewer than `min_batch` are filled up to it with the first, whose results follow.
     """
     image, _, bgr = views[0]
     more = max(min_batch - len(views), 0)
     encoded = [*encoded, *[encoded[0]] * more]
     if isinstance(network, ImageNetwork) and all(view.image is image and view.bgr == bgr for view in views):
-        squares = squares_of([*views, *[views[0]] * more])
-        return network.locate_image(encoded, to_tensor(image), squares, bgr)[: len(views)]
+        return network.locate_image(encoded, to_tensor(image), squares_of([*views, *[views[0]] * more]), bgr)
     crops = [view.crop(network.search_size) for view in views]
     crops += crops[:1] * more
     there = [crop for crop in crops if isinstance(crop, Tensor)]
-    return network.locate(encoded, torch.stack(there) if there else np.stack(crops))[: len(views)]
+    return network.locate(encoded, torch.stack(there) if there else np.stack(crops))
