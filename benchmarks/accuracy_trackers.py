@@ -20,7 +20,8 @@ import fermt_kernels as fk
 from fermt.data import crop_target
 from fermt.evaluation.record import digest
 from fermt.export import ExportError, export_onnx
-from fermt.tracking.network import ModuleNetwork, Network, PackedNetwork, hann_window
+from fermt.tracking.images import Image
+from fermt.tracking.network import ModuleNetwork, Network, hann_window, network_for
 from fermt.tracking.target import Options, Target, advance
 from fermt.weights import located
 
@@ -105,12 +106,12 @@ class OnnxNetwork:
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
 
-    def encode(self, template: np.ndarray) -> Tensor:
-        return torch.from_numpy(template)
+    def encode(self, template: Image) -> Tensor:
+        return torch.from_numpy(np.asarray(template))
 
-    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: Image) -> Tensor:
         templates = np.stack([template.numpy() for (template,) in encoded])
-        images = {"template": templates, "search": searches}
+        images = {"template": templates, "search": np.asarray(searches)}
         # An input that the graph does not read is not in it.
         values = self._session.run(self._outputs, {name: images[name] for name in self._inputs})
         maps = {name: torch.from_numpy(value) for name, value in zip(self._outputs, values, strict=True)}
@@ -133,7 +134,7 @@ def _packed(dtype: torch.dtype, model: fermt.FERMT) -> Network:
     if reason := fk.frame.unavailable_reason(dtype):
         raise PeerMissingError(reason)
     crops = calibration(model.config) if dtype == torch.int8 else None
-    return PackedNetwork(fk.frame.pack(model, dtype, calibration=crops))
+    return network_for(fk.frame.pack(model, dtype, calibration=crops), None)
 
 
 # Forms of a model by name; each raises PeerMissingError where something that it needs is not installed.

@@ -179,7 +179,7 @@ def test_crops_that_are_refused(
 @pytest.mark.parametrize(
     ("caches", "error", "values"),
     [
-        (draw(1, CACHE), ValueError, ("(2, 192)", "2 crops", "(1, 192)")),
+        (draw(1, CACHE), ValueError, ("(2, 192)", "2 targets", "(1, 192)")),
         (draw(2, CACHE + 64), ValueError, ("(2, 192)", "(2, 256)")),
         (torch.zeros(2, CACHE), TypeError, ("uint8", "torch.float32")),
         (torch.zeros(2, CACHE, dtype=torch.uint8, device="meta"), ValueError, ("meta",)),
@@ -196,6 +196,19 @@ def test_caches_that_are_refused(
     with refused(error, "track_frame", *values):
         fk.frame.track_frame(center, caches, draw(2, *SEARCH))
     assert not stand_in.calls
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+def test_search_regions_are_cut_out_of_an_image(center: fk.frame.PackedModel, stand_in: StandIn, bgr: bool) -> None:
+    caches, image, window = draw(2, CACHE), draw(30, 40, 3), torch.rand(4, 4)
+    squares = torch.tensor([[-5, 3, 20], [20, 10, 41]])
+    workspace = fk.frame.Workspace()
+    boxes = fk.frame.track_image(center, caches, image, squares, bgr=bgr, workspace=workspace, window=window)
+    crops = fk.reference.crop(image, squares, 32)
+    assert stand_in.calls[0]["crops"] == raw(crops.flip(3) if bgr else crops)
+    assert stand_in.calls[0]["caches"] == raw(caches)
+    maps = fk.frame.track_frame(center, caches, crops)
+    assert torch.equal(boxes, fk.frame.decode(maps, window))
 
 
 def test_other_arguments_that_are_refused(center: fk.frame.PackedModel, stand_in: StandIn) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fermt_kernels as fk
-from fermt_kernels.frame import cuda_graph, cuda_run
+from fermt_kernels.frame import cuda_graph, cuda_image, cuda_run
 
 from .support.streams import HOST, Cuda, Memory, kernel
 
@@ -73,6 +73,7 @@ class StandIn:
         assert (weights, sizes) == ("weights", "sizes")
         self.log: list[Any] = []
         self.templates, self.searches = (torch.zeros(batch, size, size, 3, dtype=torch.uint8) for size in (2, 4))
+        self.squares = torch.zeros(batch, 3, dtype=torch.int64)
         maps, boxes, window = torch.zeros(batch, 5, 4, 4), torch.zeros(batch, 5), torch.ones(4, 4)
         self.head = SimpleNamespace(maps=maps, boxes=boxes, window=window)
         self.layers = SimpleNamespace(tokens=torch.zeros(batch, 16, 8))
@@ -82,6 +83,9 @@ class StandIn:
 
     def track(self) -> None:
         self.log.append("track")
+
+    def track_image(self, image: Tensor, bgr: bool) -> None:
+        self.log.append(("track", self.squares.clone(), image, bgr))
 
     def caches(self) -> Tensor:
         return self.templates.flatten(1).clone()
@@ -101,7 +105,8 @@ class Recorded:
         if callable(self.made_of):
             self.made_of()
         else:
-            self.made_of.copy_(*arguments)
+            source, *part = arguments
+            self.made_of[tuple(*part)].copy_(source)
 
 
 @pytest.fixture
@@ -110,7 +115,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     log: list[Any] = []
     monkeypatch.setattr(cuda_run.triton_backend, "make_frame", StandIn)
     monkeypatch.setattr(cuda_run, "Captured", lambda run, device: Recorded(f"graph on {device}", log, run))
-    monkeypatch.setattr(cuda_run, "Upload", lambda target: Recorded("upload", log, target))
+    for module in (cuda_run, cuda_image):
+        monkeypatch.setattr(module, "Upload", lambda target: Recorded("upload", log, target))
+    gpu = SimpleNamespace(synchronize=lambda device: log.append(f"wait for {device}"))
+
+    def on_the_cpu(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    standing_in = SimpleNamespace(cuda=gpu, empty=on_the_cpu, uint8=torch.uint8, inference_mode=torch.inference_mode)
+    monkeypatch.setattr(cuda_image, "torch", standing_in)
     return log
 
 
@@ -187,3 +200,86 @@ def test_a_workspace_knows_models_and_batches_apart() -> None:
     assert sessions == again
     assert len(set(sessions)) == 4
     assert cuda_run._session(models[0], 1, None) not in sessions
+
+
+def found_in(
+    packed: Any, workspace: fk.frame.Workspace, image: Tensor, squares: list[list[int]], bgr: bool = False
+) -> Any:
+    """Tracks in an image; what the frame was asked last."""
+    cache = bytes_of(12)
+    cuda_run.track_image(packed, [cache] * len(squares), image, torch.tensor(squares), bgr, workspace, None)
+    return cuda_run._session(packed, len(squares), workspace).frame.log[-1]
+
+
+def test_a_graph_reads_an_images_squares_and_what_is_in_them(calls: list[Any]) -> None:
+    packed, workspace, black = model_on("cuda:1"), fk.frame.Workspace(), torch.zeros(9, 12, 3, dtype=torch.uint8)
+    seen = black.clone()
+    for turn, (squares, rows, columns) in enumerate(
+        (
+            ([[2, 3, 4]], slice(3, 7), slice(2, 6)),
+            ([[-3, -2, 4]], slice(0, 2), slice(0, 1)),
+            ([[10, 7, 40]], slice(7, 9), slice(10, 12)),
+            ([[-99, -99, 300]], slice(0, 9), slice(0, 12)),
+        )
+    ):
+        image = torch.full_like(black, 10 + turn)
+        seen[rows, columns] = image[rows, columns]
+        what, got, pixels, bgr = found_in(packed, workspace, image, squares)
+        assert (what, got.tolist(), bgr) == ("track", squares, False)
+        assert torch.equal(pixels, seen)
+        assert calls == ["upload", "upload", "graph on cuda:1"]
+        calls.clear()
+    found_in(packed, workspace, image, [[1, 2, 3], [6, 5, 2]])
+    (rows, columns) = cuda_image._around(torch.tensor([[1, 2, 3], [6, 5, 2]]), 9, 12)
+    assert (rows, columns) == (slice(2, 7), slice(1, 8))
+
+
+def test_images_of_the_last_sizes_are_kept_with_their_graphs(calls: list[Any]) -> None:
+    packed, workspace = model_on("cuda:1"), fk.frame.Workspace()
+    sessions = [cuda_run._session(packed, batch, workspace) for batch in (1, 2)]
+    waits = "wait for cuda:1"
+    known: dict[tuple[int, int, bool], list[Any]] = {}
+    for height, width, bgr, dropped in (
+        (5, 6, False, []),
+        (5, 6, True, []),
+        (5, 6, False, []),  # known, and now the last
+        (6, 5, False, [(5, 6, True)]),
+        (5, 6, False, []),
+        (5, 6, True, [(6, 5, False)]),
+    ):
+        key, calls[:] = (height, width, bgr), []
+        read = [found_in(packed, workspace, bytes_of(height, width, 3), [[0, 0, 4]] * batch, bgr) for batch in (1, 2)]
+        assert [each[3] for each in read] == [bgr] * 2
+        assert read[0][2] is read[1][2]  # batch sizes share the memory
+        assert calls.count(waits) == len(dropped)
+        for each in dropped:
+            del known[each]
+        assert known.setdefault(key, read[0][2]) is read[0][2]
+        assert [len(session._of_images) for session in sessions] == [len(known)] * 2
+        assert len(known) <= cuda_image.SIZES
+
+
+def test_what_is_on_the_gpu_is_neither_uploaded_nor_read_back(calls: list[Any]) -> None:
+    """By tensors that have no data."""
+    packed, workspace, cache = model_on("cuda:1"), fk.frame.Workspace(), bytes_of(1, 12)
+    found_in(packed, workspace, bytes_of(5, 6, 3), [[0, 0, 4]])
+    static = cuda_run._images(packed.device, workspace).of(5, 6, False)
+    session = cuda_run._session(packed, 1, workspace)
+    image, squares = bytes_of(5, 6, 3).to("meta"), torch.zeros(1, 3, dtype=torch.int32, device="meta")
+    static.pixels, session.frame.squares = torch.empty_like(image), squares.long()
+    calls.clear()
+    static.put(image, torch.tensor([[0, 0, 4]]))
+    cuda_run.track_image(packed, cache, image, squares, False, workspace, None)
+    assert calls == ["graph on cuda:1"]
+    static.put(bytes_of(5, 6, 3).to("meta"), squares)
+
+
+@pytest.mark.usefixtures("calls")
+def test_without_a_workspace_no_image_is_kept() -> None:
+    packed = model_on("cpu")
+    one, other = (cuda_run._images(packed.device, None).of(5, 6, False) for _ in range(2))
+    assert one is not other
+    boxes = cuda_run.track_image(
+        packed, bytes_of(1, 12), bytes_of(5, 6, 3), torch.tensor([[0, 0, 4]]), True, None, None
+    )
+    assert boxes.shape == (1, 5)

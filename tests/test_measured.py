@@ -15,10 +15,13 @@ if find_spec("triton") is None:
 import torch
 
 from fermt_kernels.triton import attention, frame_tiles, measured
-from fermt_kernels.triton.launch import Blocks, Tiles, Tuning, recording
+from fermt_kernels.triton.launch import Blocks, Overlap, Tiles, Tuning, launch, recording
+
+from .support.errors import refused
 
 BLOCKS, TILES = Blocks(64, 64, Tuning(4, 2)), Tiles(16, 32, 64, Tuning(4, 3), shares=8)
 CHOSEN: dict = {("FORWARD", 2, 16): BLOCKS, ("FEW", 2, "proj_mlp"): TILES}
+OVERLAP: dict = {("FEW", 2, "overlap"): Overlap(True)}
 
 
 @pytest.fixture
@@ -86,6 +89,37 @@ def test_candidates_are_other_sizes_of_entries_that_there_are() -> None:
         assert len(set(sizes)) == len(sizes)
         assert {type(each) for each in sizes} == {type(default)}
         assert all(set(each.archs) <= set(measured.ARCHITECTURES) for each in listed)
+
+
+def test_layers_overlap_where_that_was_measured_and_a_gpu_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert measured.read({"90": {"entries": measured.written(OVERLAP)}}) == {90: OVERLAP}
+    with measured.replacing(OVERLAP):
+        mode = frame_tiles.mode(2, 1, 90)
+        of_layers = [mode.qkv, *mode.attention.values(), *mode.layer.values()]
+        assert [each.tuning.dependent for each in of_layers] == [True] * 3
+        others = (mode.embedding, mode.norm, mode.convolution, mode.maps)
+        assert not any(each.tuning.dependent for each in others)
+        few = frame_tiles.FEW[2]
+        assert mode.qkv == few.qkv._replace(tuning=few.qkv.tuning._replace(dependent=True))
+        for arch in (0, 80, 86, 89):
+            assert frame_tiles.mode(2, 1, arch) == few._replace(overlap=Overlap(True))
+        assert frame_tiles.mode(2, 1 << 20, 90) == frame_tiles.MANY[2]
+        assert frame_tiles.mode(4, 1, 90) == frame_tiles.FEW[4]
+        monkeypatch.setattr(frame_tiles, "INTERPRETED", True)
+        assert frame_tiles.mode(2, 1, 90) == few._replace(overlap=Overlap(True))
+    assert frame_tiles.mode(2, 1, 90) == few
+    assert all(arch >= frame_tiles.OLDEST_OVERLAP for arch in measured.CANDIDATES["FEW", 2, "overlap"][0].archs)
+
+
+def test_a_dependent_launch_of_a_kernel_that_does_not_wait_is_refused() -> None:
+    for constants in ({}, {"DEPENDENT": False}):
+        with recording() as launches, refused(ValueError, "DEPENDENT", constants):
+            launch("a kernel", (1,), {}, constants, Tuning(4, dependent=True))
+        assert launches == []
+    with recording() as launches:
+        launch("a kernel", (1,), {}, {"DEPENDENT": True}, Tuning(4, dependent=True))
+    assert launches[0].tuning.options() == {"num_warps": 4, "num_stages": 1, "launch_pdl": True}
+    assert Tuning(4).options() == {"num_warps": 4, "num_stages": 1}
 
 
 def test_what_spills_with_a_newer_triton_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,8 @@ def wrong(image: np.ndarray) -> list[object]:
         image.tolist(),
         "frame.png",
         None,
-        torch.zeros(9, 9, 3, dtype=torch.uint8),
+        torch.from_numpy(image.astype(np.int16)),
+        torch.zeros(3, 9, 9, dtype=torch.uint8),
     ]
 
 

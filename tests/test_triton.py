@@ -96,6 +96,22 @@ def test_nothing_spills_and_everything_fits_its_chip(whole: bool) -> None:
         assert row.occupancy > 0, row
 
 
+@needs_triton
+def test_a_dependent_launch_waits_before_its_first_access_and_then_lets_the_next_begin() -> None:
+    overlapping = [source for source in triton_aot.candidates(90) if source.tuning.dependent]
+    assert {source.kernel for source in overlapping} == {
+        "norm_linear_kernel",
+        "attention_forward_kernel",
+        "proj_mlp_kernel",
+    }
+    for source in triton_aot.one_each(overlapping):
+        ptx = triton_aot.code_for(source, 90)["ptx"]
+        found = {name: ptx.find(f"griddepcontrol.{name}") for name in ("wait", "launch_dependents")}
+        accesses = [ptx.find(name) for name in ("ld.global", "cp.async", "st.global") if name in ptx]
+        assert 0 < found["wait"] < found["launch_dependents"] < min(accesses), source.kernel
+    assert not any(source.tuning.dependent for arch in (80, 86, 89) for source in triton_aot.candidates(arch))
+
+
 def test_occupancy_counts_registers_warps_and_shared_memory() -> None:
     chip = triton_aot.CHIPS[80]
     assert triton_aot.occupancy(chip, 32, 0, 4) == 1.0

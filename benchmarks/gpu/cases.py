@@ -1,4 +1,4 @@
-"""The models, targets and batches on which a frame on a GPU is checked and measured."""
+"""The models, targets, images and batches on which a frame on a GPU is checked and measured."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 import fermt
 import fermt_kernels as fk
+from fermt.boxes import Box
+from fermt.data import target_square
 from fermt.model import layers
 
 from ..frame_report import Scene
@@ -25,6 +28,8 @@ SMALL: dict[str, Any] = {
     "patch_size": 8, "template_size": 16, "search_size": 32, "dau": False,
 }  # fmt: skip
 SMALL_HEAD = (16, 16, 16, 16)
+IMAGE, SMALL_IMAGE = (720, 1280), (48, 64)  # height and width
+FACTOR = 4.0  # side of a search region over the square root of its target's area
 SPREAD = 0.02  # what is added to every weight, so that none is at its special first value
 
 
@@ -47,6 +52,22 @@ def scene(config: fermt.ModelConfig | fk.frame.CudaPackedModel, count: int) -> S
     return Scene(
         *(torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator) for size in sizes)
     )
+
+
+def image(height: int, width: int) -> Tensor:
+    """An image of noise, (H, W, 3) uint8 on the CPU."""
+    return torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def boxes(height: int, width: int, count: int) -> list[Box]:
+    """Targets all over an image, a tenth of its height to a fifth; some search regions reach outside."""
+    drawn = torch.rand(count, 4, generator=torch.Generator().manual_seed(0)).tolist()
+    return [(x * 0.8 * width, y * 0.8 * height, (1 + w) * 0.1 * height, (1 + h) * 0.1 * height) for x, y, w, h in drawn]
+
+
+def squares(around: list[Box]) -> Tensor:
+    """The search regions of these targets, as `fk.frame.crop` takes them, on the CPU."""
+    return torch.tensor([target_square(box, FACTOR) for box in around], dtype=torch.int32)
 
 
 @contextmanager

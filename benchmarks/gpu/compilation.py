@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fermt.machine import cores
 from fermt_kernels import triton as triton_backend
-from fermt_kernels.triton.launch import Launch, recording
+from fermt_kernels.triton.launch import Launch, Tuning, recording
 
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 INTEGERS = {torch.uint8: "u8", torch.int32: "i32", torch.int64: "i64"}
@@ -77,8 +77,7 @@ class Source(NamedTuple):
     signature: dict[str, Any]
     constants: dict[tuple[int, ...], Any]
     divisible: tuple[tuple[int, ...], ...]  # arguments that are multiples of ALIGNMENT
-    warps: int
-    stages: int
+    tuning: Tuning
 
 
 def source_of(case: str, launch: Launch) -> Source:
@@ -90,7 +89,7 @@ def source_of(case: str, launch: Launch) -> Source:
     constants = {(names.index(name),): value for name, value in launch.constants.items()} | ones
     divisible = [path for path, value in leaves if _is_aligned(value)]
     function = launch.kernel.fn
-    return Source(function.__module__, function.__name__, case, signature, constants, tuple(divisible), *launch.tuning)
+    return Source(function.__module__, function.__name__, case, signature, constants, tuple(divisible), launch.tuning)
 
 
 def distinct(launches: Iterable[tuple[str, Launch]]) -> list[tuple[Source, Launch]]:
@@ -130,7 +129,7 @@ def _compile(index: int, arch: int) -> str | None:
     driver.set_active(_StandIn(arch))
     kernel, grid, arguments, constants, tuning = _waiting[index]
     try:
-        kernel.run(grid=grid, warmup=True, **arguments, **constants, **tuning._asdict())
+        kernel.run(grid=grid, warmup=True, **arguments, **constants, **tuning.options())
     except Exception as error:  # the part that needs the kernel says so again
         return f"{kernel.fn.__name__}, {tuning}: {type(error).__name__}: {str(error)[:200]}"
     return None

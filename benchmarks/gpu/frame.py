@@ -18,7 +18,7 @@ from fermt_kernels import triton as triton_backend
 from ..cases import OURS
 from ..frame_report import Scene, dtype_name, in_dtype
 from ..peers import Frame, cached_frame, whole_frame
-from . import cases, clocks
+from . import cases, clocks, crop
 from .clocks import BY_THE_WALL, FRAME_CLOCKS, Machine, Run, Runner, timed
 from .plan import launches
 from .work import Ceilings, joined, total
@@ -34,8 +34,10 @@ TOLERANCE = 0.25  # how far a peer's maps may be from ours: what a wrong functio
 MAKE = {"cached": cached_frame, "whole": whole_frame}
 CAPTION = (
     "Ours takes uint8 crops that are on the GPU, but 'from the CPU', where they are pinned and boxes are read back; "
-    "'launches alone' neither takes crops nor returns maps. Peers take the normalized image on the GPU. A peer's "
-    "'cached' template is that of the same targets; 'whole' encodes it in every frame."
+    "'launches alone' neither takes crops nor returns maps. 'From an image', of 720 x 1280 on the CPU or the GPU, it "
+    "cuts the search regions itself, and only boxes are read back; 'from OpenCV's crops' the CPU cuts them, one after "
+    "the other, and boxes are read back. Peers take the normalized image on the GPU. A peer's 'cached' template is that "
+    "of the same targets; 'whole' encodes it in every frame."
 )
 
 
@@ -80,9 +82,33 @@ def _ours(subject: Subject) -> dict[str, Runner]:
 
     return {
         OURS: Runner.of(partial(track, search), BY_THE_WALL),
+        **_ours_from_images(subject, caches, frame),
         f"{OURS}, from the CPU": Runner.of(lambda: track(pinned)["boxes"].cpu(), ("waited",)),
         f"{OURS}, no graph": Runner.of(launched, BY_THE_WALL),
         f"{OURS}, launches alone": Runner.of(frame.track, ("graph", "cold graph")),
+    }
+
+
+def _ours_from_images(subject: Subject, caches: Tensor, frame: triton_backend.Frame) -> dict[str, Runner]:
+    """A whole image in, boxes out: all on the GPU, and as by a tracker that crops on the CPU."""
+    packed, space = subject.packed, fk.frame.Workspace()
+    height, width = cases.IMAGE if packed.device.type == "cuda" else cases.SMALL_IMAGE
+    image, boxes = cases.image(height, width), cases.boxes(height, width, len(caches))
+    there, squares = image.to(packed.device), cases.squares(boxes)
+    found = partial(fk.frame.track_image, packed, caches, workspace=space)
+    frame.squares.copy_(squares)
+
+    def cropped() -> Tensor:
+        crops = crop.by_opencv(image.numpy(), boxes, packed.search_size)
+        return fk.frame.track_frame(packed, caches, crops, workspace=space, boxes=True)["boxes"].cpu()
+
+    return {
+        f"{OURS}, from an image": Runner.of(lambda: found(image, squares).cpu(), ("waited",)),
+        f"{OURS}, from an image on the GPU": Runner.of(lambda: found(there, squares).cpu(), ("waited",)),
+        f"{OURS}, from OpenCV's crops": Runner.of(cropped, ("waited",)),
+        f"{OURS}, launches alone from an image": Runner.of(
+            partial(frame.track_image, there, bgr=False), ("graph", "cold graph")
+        ),
     }
 
 

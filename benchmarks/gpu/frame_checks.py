@@ -24,6 +24,8 @@ RUNS = 100
 # may be off by. Errors of results are linear in those of factors, and eager bfloat16 rounds the same factors and more.
 # So an error is at most a quarter of eager bfloat16's; twice that, as everywhere, plus one rounding.
 TF32_OF_BFLOAT16 = 2 / 4
+IMAGES = (cases.IMAGE, (271, 333), cases.IMAGE)  # height and width, one after the other in one workspace
+SMALL_IMAGES = (cases.SMALL_IMAGE,)
 Way = tuple[Tensor | list[Tensor], Tensor, Maps]  # caches, crops, and what must come of them
 
 
@@ -97,6 +99,8 @@ def of_frames(
         for batch in plan.batches:
             check = partial(_differences, device, dtype, batch, small, runs)
             every.append((f"frame, {dtype_name(dtype)}, B = {batch}, {runs} runs", check))
+            check = partial(_differences_of_images, device, dtype, batch, small)
+            every.append((f"frame from an image, {dtype_name(dtype)}, B = {batch}", check))
     return every
 
 
@@ -109,6 +113,9 @@ def launch_all(device: str, dtypes: Sequence[torch.dtype], plan: _Plan = FULL) -
             packed = _packed(model, dtype, device)
             for batch in plan.batches:
                 _by_frames(packed, cases.scene(packed, batch), batch, _window(packed))
+    for dtype in dtypes:
+        for batch in plan.batches:
+            _differences_of_images(device, dtype, batch, small=False)
 
 
 @torch.no_grad()
@@ -187,3 +194,32 @@ def _differences(device: str, dtype: torch.dtype, batch: int, small: bool, runs:
         if not all(torch.equal(got[name], value) for name, value in expected.items()):
             found.append(way)
     return len(ways), found[:3]
+
+
+@torch.no_grad()
+def _differences_of_images(device: str, dtype: torch.dtype, batch: int, small: bool) -> Found:
+    """Images whose boxes are not, to the bit, those of crops that the reference cuts out of them on the CPU."""
+    packed = _packed(cases.model(small), dtype, device)
+    caches = fk.frame.encode_template(packed, cases.scene(packed, batch).template.to(device))
+    space, window = fk.frame.Workspace(), _window(packed)
+    found, compared = [], 0
+    for height, width in SMALL_IMAGES if small else IMAGES:
+        image, squares = cases.image(height, width), cases.squares(cases.boxes(height, width, batch))
+        crops = fk.reference.crop(image, squares, packed.search_size).to(device)
+        expected = fk.frame.track_frame(packed, caches, crops, boxes=True, window=window)["boxes"]
+        there, planes = image.to(device), image.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+        ways = {
+            "from the CPU": (image, squares, False),
+            "from the CPU again": (image, squares, False),
+            "BGR from the CPU": (image.flip(2), squares, True),
+            "on the GPU": (there, squares, False),
+            "BGR on the GPU": (there.flip(2), squares, True),
+            "planes on the GPU": (planes.to(device), squares, False),
+            "with its squares on the GPU": (there, squares.to(device), False),
+        }
+        for way, (given, around, bgr) in ways.items():
+            compared += 1
+            got = fk.frame.track_image(packed, caches, given, around, bgr=bgr, workspace=space, window=window)
+            if not torch.equal(got, expected):
+                found.append(f"{height} x {width}, {way}")
+    return compared, found[:3]

@@ -15,7 +15,7 @@ from fermt_kernels import triton as triton_backend
 from fermt_kernels.triton.measured import targeting
 
 from ..harness import markdown
-from . import checks, clocks, crop, frame, frame_checks, ops, plan, training, triton_tune
+from . import cases, checks, clocks, crop, frame, frame_checks, ops, plan, training, triton_tune
 from .clocks import Machine
 from .compilation import KERNEL_SECONDS, distinct, launched, warm, workers_here
 from .work import Ceilings
@@ -126,8 +126,13 @@ def _launch_model() -> None:
 
 def _small_launches(machine: Machine, _: Share) -> Iterator[dict[str, Any]]:
     """A small op of each kind with its gradient, and a frame that is not captured: for a sanitizer."""
-    checks.launch_all(machine.device, (torch.bfloat16,), checks.SMALL_CASES)
-    plan.tracked_frame(machine.device, _dtypes(machine)[0], 1, small=not machine.on_gpu)
+    dtypes = (torch.bfloat16,) if machine.on_gpu else _dtypes(machine)  # the interpreter has no bfloat16
+    checks.launch_all(machine.device, dtypes, checks.SMALL_CASES)
+    small = not machine.on_gpu
+    tracked = plan.tracked_frame(machine.device, _dtypes(machine)[0], 1, small)[1]
+    size = cases.SMALL_IMAGE if small else cases.IMAGE
+    tracked.squares.copy_(cases.squares(cases.boxes(*size, 1)))
+    tracked.track_image(cases.image(*size).to(machine.device), bgr=False)
     if machine.on_gpu:
         torch.cuda.synchronize()
     yield {"benchmark": "check", "check": "small launches", "compared": 0, "faults": []}

@@ -62,6 +62,7 @@ def launch_all(sizes: Iterable[tuple[torch.dtype, int]]) -> None:
         frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
         frame.encode()
         frame.track()
+        frame.track_image(torch.empty(*cases.IMAGE, 3, dtype=torch.uint8), bgr=False)
 
 
 def _numbers(work: Work, seconds: float) -> list[str]:

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -28,7 +28,7 @@ from fermt_kernels.triton.measured import CANDIDATES, is_measured, targeting
 from .. import cases
 from ..harness import ROOT, commit, counted, run_command, table
 from . import triton_tune
-from .cases import tf32_allowed
+from .cases import IMAGE, tf32_allowed
 from .compilation import DTYPES, KERNEL_SECONDS, Source, distinct, launched
 
 RESULTS = ROOT / "benchmarks" / "results" / "triton_aot.json"
@@ -91,7 +91,7 @@ def _unit_launches(dtype: torch.dtype, size: int) -> None:
 
 
 def _crop_launches(size: int) -> None:
-    image, planes = (torch.empty(shape, dtype=torch.uint8) for shape in ((720, 1280, 3), (3, 720, 1280)))
+    image, planes = (torch.empty(shape, dtype=torch.uint8) for shape in ((*IMAGE, 3), (3, *IMAGE)))
     out = torch.empty(2, size, size, 3, dtype=torch.uint8)
     triton_backend.crop_forward(image, torch.empty(2, 3, dtype=torch.int32), out)
     triton_backend.crop_forward(planes.permute(1, 2, 0), torch.empty(2, 3, dtype=torch.int64), out)
@@ -107,6 +107,8 @@ def frame_launches(config: str, reweight: bool, dtype: torch.dtype, batch: int) 
     frame = triton_backend.make_frame(packed.weights, packed.sizes, batch)
     frame.encode()
     frame.track()
+    for bgr in (False, True):
+        frame.track_image(torch.empty(*IMAGE, 3, dtype=torch.uint8), bgr)
 
 
 def _plans() -> Iterator[tuple[str, Callable[[], None]]]:
@@ -135,8 +137,8 @@ def sources(arch: int = 0) -> list[Source]:
         return [source for source, _ in distinct((case, launch) for case, run in _plans() for launch in launched(run))]
 
 
-def compile_for(source: Source, arch: int) -> Compiled:
-    """Compiles to a cubin and asks cuobjdump, which comes with Triton, what it uses."""
+def code_for(source: Source, arch: int) -> dict[str, Any]:
+    """Compiles a launch: "ptx" and "cubin", and "shared", the bytes of shared memory of a program."""
     import importlib
 
     import triton
@@ -145,20 +147,28 @@ def compile_for(source: Source, arch: int) -> Compiled:
 
     kernel = getattr(importlib.import_module(source.module), source.kernel)
     attributes = {path: [["tt.divisibility", 16]] for path in source.divisible}
-    compiled = triton.compile(
+    found = triton.compile(
         ASTSource(fn=kernel, signature=source.signature, constexprs=source.constants, attrs=attributes),
         target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": source.warps, "num_stages": source.stages},
+        options=source.tuning.options(),
     )
+    return {"ptx": found.asm["ptx"], "cubin": found.asm["cubin"], "shared": found.metadata.shared}
+
+
+def compile_for(source: Source, arch: int) -> Compiled:
+    """Compiles to a cubin and asks cuobjdump, which comes with Triton, what it uses."""
+    import triton
+
+    code = code_for(source, arch)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
+        file.write(code["cubin"])
         file.flush()
         tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
         listing = subprocess.run(
             [str(tool), "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
         ).stdout
     used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", listing)}
-    shared = compiled.metadata.shared
+    shared = code["shared"]
     return Compiled(
         source.kernel,
         source.case,
@@ -166,8 +176,8 @@ def compile_for(source: Source, arch: int) -> Compiled:
         used["REG"],
         used["STACK"] + used["LOCAL"],
         shared,
-        source.warps,
-        occupancy(CHIPS[arch], used["REG"], shared, source.warps),
+        source.tuning.num_warps,
+        occupancy(CHIPS[arch], used["REG"], shared, source.tuning.num_warps),
     )
 
 
@@ -189,7 +199,8 @@ def candidates(arch: int) -> list[Source]:
         for each in listed
         if each.fits(arch)
     )
-    found = distinct((case, launch) for case, run in cases for launch in launched(run))
+    with targeting(arch):
+        found = distinct((case, launch) for case, run in cases for launch in launched(run))
     return [source for source, _ in found if repr(source._replace(case="")) not in usual]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from fermt_kernels import triton as triton_backend
 from fermt_kernels.files import atomic_write
 from fermt_kernels.triton import measured
-from fermt_kernels.triton.launch import Blocks, Tiles
+from fermt_kernels.triton.launch import Choice
 from fermt_kernels.triton.measured import CANDIDATES, MEASURED, Candidate, Entry
 
 from ..harness import Case, Sample, markdown, run_command, take_turns, wall_clock
@@ -30,7 +30,7 @@ NOW = "as it is"
 SECONDS = 0.2  # for each candidate
 GAIN = 0.99  # of the present time: what takes longer changes nothing
 TOLERANCE = 0.1  # how far results may be from the present sizes': what a wrong sum exceeds, and another order does not
-Choices = Mapping[Entry, Blocks | Tiles]
+Choices = Mapping[Entry, Choice]
 Run = Callable[[], object]
 
 
@@ -90,7 +90,7 @@ def launch_all(arch: int) -> None:
                 launch_one(entry, candidate.sizes)
 
 
-def launch_one(entry: Entry, sizes: Blocks | Tiles) -> None:
+def launch_one(entry: Entry, sizes: Choice) -> None:
     """Makes the launches of a candidate."""
     _by({entry: sizes}, entry, "cpu", small=False)
 
@@ -102,7 +102,7 @@ def _sample(ready: Ready, on_gpu: bool) -> Sample:
 def lines(machine: Machine, candidates: Mapping[Entry, tuple[Candidate, ...]] = CANDIDATES) -> Iterator[dict[str, Any]]:
     """Yields a line per candidate, entry by entry, with the best of the entries before; then one with the choices."""
     arch = measured.family(measured.architecture(torch.device(machine.device)))
-    chosen: dict[Entry, Blocks | Tiles] = {}
+    chosen: dict[Entry, Choice] = {}
     for entry, listed in candidates.items():
         fitting = [candidate.sizes for candidate in listed if candidate.fits(arch)]
         tried = {NOW: chosen} | {str(sizes): chosen | {entry: sizes} for sizes in fitting}

@@ -1,6 +1,6 @@
 """Crops for the network, and sources of training pairs."""
 
-from .crops import Crop, Square, crop_target, meeting_square, normalize, normalize_batch, target_square
+from .crops import Crop, Square, crop_square, crop_target, meeting_square, normalize, normalize_batch, target_square
 from .sequences import Annotation, SequenceSet
 from .synthetic import (
     SyntheticConfig,
@@ -18,6 +18,7 @@ __all__ = [
     "SyntheticConfig",
     "SyntheticPairs",
     "SyntheticSequences",
+    "crop_square",
     "crop_target",
     "meeting_square",
     "normalize",

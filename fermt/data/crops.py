@@ -85,19 +85,24 @@ def crop_target(image: np.ndarray, box: Box, factor: float, size: int) -> Crop:
     Raises:
         ValueError: the box has no area, or the square does not meet the image.
     """
+    return crop_square(image, meeting_square(box, factor, *image.shape[:2]), size)
+
+
+def crop_square(image: np.ndarray, square: Square, size: int) -> Crop:
+    """Cuts a `meeting_square` of an image and resizes it, as `crop_target` does."""
     height, width = image.shape[:2]
-    left, top, side = meeting_square(box, factor, height, width)
+    left, top, side = square
     pad_left, pad_top = max(0, -left), max(0, -top)
     pad_right, pad_bottom = max(0, left + side - width + 1), max(0, top + side - height + 1)
     inside = image[top + pad_top : top + side - pad_bottom, left + pad_left : left + side - pad_right]
     margins = pad_top, pad_bottom, pad_left, pad_right
     if side > LARGEST_PADDED:
-        return Crop(_crop_without_padding(image, (left, top, side), size), size / side, side, margins)
-    square = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_CONSTANT)
-    return Crop(cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR), size / side, side, margins)
+        return Crop(_crop_without_padding(image, square, size), size / side, side, margins)
+    padded = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_CONSTANT)
+    return Crop(cv2.resize(padded, (size, size), interpolation=cv2.INTER_LINEAR), size / side, side, margins)
 
 
-def _crop_without_padding(image: np.ndarray, square: tuple[int, int, int], size: int) -> np.ndarray:
+def _crop_without_padding(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     """The same crop, computed channel by channel without memory for its margins."""
     pixels = torch.from_numpy(np.array(image, order="C"))  # a copy, because torch needs writable memory
     channels, squares = pixels.view(*image.shape[:2], -1), torch.tensor([square], device="cpu")

@@ -6,13 +6,12 @@ from collections.abc import Hashable, Sequence
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 
 from fermt_kernels.locks import ObjectLock
 
 from ..model import FERMT
-from .images import check_image
+from .images import Image, check_image
 from .network import Packed, network_for
 from .target import Options, Target, Track, advance
 
@@ -49,7 +48,7 @@ class MultiTracker:
         return tuple(self._targets)
 
     @torch.inference_mode()
-    def add(self, image: np.ndarray, box: Sequence[float], name: Hashable = None) -> Hashable:
+    def add(self, image: Image, box: Sequence[float], name: Hashable = None) -> Hashable:
         """Adds a target, at any time; it is tracked from the next `update` on.
 
         Args:
@@ -78,20 +77,20 @@ class MultiTracker:
             del self._targets[name]
 
     @torch.inference_mode()
-    def reinit(self, name: Hashable, image: np.ndarray, box: Sequence[float]) -> None:
+    def reinit(self, name: Hashable, image: Image, box: Sequence[float]) -> None:
         """Moves a target as `Tracker.reinit` does. KeyError if there is none of that name."""
         with self._lock:
             self._checked(name).move(image, box)
 
     @torch.inference_mode()
-    def update(self, image: np.ndarray) -> dict[Hashable, Track]:
+    def update(self, image: Image) -> dict[Hashable, Track]:
         """Tracks every target in the next frame; returns results by name.
 
         Raises:
             RuntimeError: the network's result for a target is not finite; no target is changed.
             TypeError, ValueError: the image does not have the form that `Tracker.init` expects.
         """
-        check_image(image)
+        check_image(image, self.network.device)
         with self._lock:
             targets = list(self._targets.values())
             if not targets:

@@ -13,8 +13,9 @@ import fermt_kernels as fk
 from fermt_kernels.modes import evaluating
 from fermt_kernels.wrapped import unwrapped
 
-from ..data import normalize
+from ..data import normalize, normalize_batch
 from ..model import FERMT
+from .images import Image
 
 Packed = fk.frame.PackedModel | fk.frame.CudaPackedModel
 BOX = 5  # numbers of a result: cx, cy, w, h and the score
@@ -23,7 +24,10 @@ OTHERS = "the model's attention and Dual Attention Unit are not all of this pack
 
 
 class Network(Protocol):
-    """A model that is ready to run. Crops are uint8 RGB: templates (S, S, 3), search regions (B, S, S, 3)."""
+    """A model that is ready to run.
+
+    Crops are uint8 RGB: templates (S, S, 3), search regions (B, S, S, 3); arrays, or tensors where the model is.
+    """
 
     device: torch.device
     template_size: int
@@ -31,10 +35,10 @@ class Network(Protocol):
     template_factor: float
     search_factor: float
 
-    def encode(self, template: np.ndarray) -> Tensor:
+    def encode(self, template: Image) -> Tensor:
         """Encodes a template crop for `locate`."""
 
-    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: Image) -> Tensor:
         """Finds targets: boxes and scores, (B, 5) on the CPU, as by `fk.frame.decode` under a Hann window.
 
         Args:
@@ -44,7 +48,7 @@ class Network(Protocol):
 
 
 class PackedNetwork:
-    """A packed model, which runs a frame in one call of the compiled library or of a CUDA graph."""
+    """A packed model, which runs a frame in one call of the compiled library."""
 
     def __init__(self, packed: Packed) -> None:
         self._packed, self.device = packed, packed.device
@@ -53,18 +57,52 @@ class PackedNetwork:
         self.template_size, self.search_size = packed.template_size, packed.search_size
         self.template_factor, self.search_factor = packed.template_factor, packed.search_factor
 
-    def encode(self, template: np.ndarray) -> Tensor:
-        return fk.frame.encode_template(self._packed, torch.from_numpy(template), workspace=self._workspace)
+    def encode(self, template: Image) -> Tensor:
+        return fk.frame.encode_template(self._packed, _tensor(template), workspace=self._workspace)
 
-    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
-        caches, crops, count = [cache for (cache,) in encoded], torch.from_numpy(searches), len(searches)
-        if self.device.type == "cuda":  # each batch size needs a graph: only powers of two
-            more = (1 << (count - 1).bit_length()) - count
-            caches, crops = caches + caches[:1] * more, torch.cat((crops, crops[:1].expand(more, -1, -1, -1)))
-        maps = fk.frame.track_frame(
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: Image) -> Tensor:
+        return self._boxes([cache for (cache,) in encoded], _tensor(searches)).cpu()
+
+    def _boxes(self, caches: list[Tensor], crops: Tensor) -> Tensor:
+        return fk.frame.track_frame(
             self._packed, caches, crops, workspace=self._workspace, boxes=True, window=self._window
+        )["boxes"]
+
+
+class ImageNetwork(PackedNetwork):
+    """A packed model on a GPU, where one CUDA graph cuts search regions out of an image and finds the targets.
+
+    Each batch size needs a graph: only powers of two run, the first target over again in what is left.
+    """
+
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: Image) -> Tensor:
+        caches, crops = _filled(encoded), _tensor(searches)
+        more = len(caches) - len(crops)
+        return self._boxes(caches, torch.cat((crops, crops[:1].expand(more, -1, -1, -1))))[: len(crops)].cpu()
+
+    def locate_image(self, encoded: Sequence[Sequence[Tensor]], image: Tensor, squares: Tensor, bgr: bool) -> Tensor:
+        """Finds targets as `locate`, in the squares (B, 3) of an image (H, W, 3), as for `fk.frame.track_image`."""
+        caches = _filled(encoded)
+        found = fk.frame.track_image(
+            self._packed,
+            caches,
+            image,
+            torch.cat((squares, squares[:1].expand(len(caches) - len(squares), -1))),
+            bgr=bgr,
+            workspace=self._workspace,
+            window=self._window,
         )
-        return maps["boxes"][:count].cpu()
+        return found[: len(squares)].cpu()
+
+
+def _filled(encoded: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The only template of each target, and the first ones again up to a power of two."""
+    caches = [cache for (cache,) in encoded]
+    return caches + caches[:1] * ((1 << (len(caches) - 1).bit_length()) - len(caches))
+
+
+def _tensor(crops: Image) -> Tensor:
+    return torch.from_numpy(crops) if isinstance(crops, np.ndarray) else crops
 
 
 class ModuleNetwork:
@@ -81,13 +119,15 @@ class ModuleNetwork:
         self.template_size, self.search_size = config.template_size, config.search_size
         self.template_factor, self.search_factor = config.template_factor, config.search_factor
 
-    def _normalized(self, crop: np.ndarray) -> Tensor:
+    def _normalized(self, crop: Image) -> Tensor:
+        if isinstance(crop, Tensor):
+            return normalize_batch(crop.unsqueeze(0), dtype=self._dtype)
         return normalize(crop, dtype=self._dtype, device=self.device)
 
-    def encode(self, template: np.ndarray) -> Tensor:
+    def encode(self, template: Image) -> Tensor:
         return self._normalized(template)
 
-    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: np.ndarray) -> Tensor:
+    def locate(self, encoded: Sequence[Sequence[Tensor]], searches: Image) -> Tensor:
         found = torch.empty((len(searches), BOX), dtype=torch.float64, device="cpu")
         regions = torch.cat([self._normalized(crop) for crop in searches])
         for count in {len(templates) for templates in encoded}:  # targets with one template, then those with two
@@ -124,7 +164,7 @@ def network_for(
             raise ValueError(f"{TWO}; give the model itself")
         if dtype not in (None, model.dtype):
             raise ValueError(f"the model was packed in {model.dtype}, and cannot run in {dtype}; pack it again")
-        return PackedNetwork(model)
+        return _packed_network(model)
     parameter = next(model.parameters())
     if parameter.is_meta:
         raise ValueError("the model's weights have no values: it is on the meta device (to_empty, then load weights)")
@@ -136,10 +176,14 @@ def network_for(
             OTHERS if model.backend is None else fk.frame.unavailable_reason(wanted, parameter.device, model.backend)
         )
     if reason is None:
-        return PackedNetwork(fk.frame.pack(model, wanted, backend=model.backend or "auto"))
+        return _packed_network(fk.frame.pack(model, wanted, backend=model.backend or "auto"))
     if wanted != parameter.dtype:
         raise ValueError(f"no packed frame in {wanted}: {reason}")
     return ModuleNetwork(model)
+
+
+def _packed_network(packed: Packed) -> PackedNetwork:
+    return (ImageNetwork if isinstance(packed, fk.frame.CudaPackedModel) else PackedNetwork)(packed)
 
 
 def hann_window(size: int) -> Tensor:

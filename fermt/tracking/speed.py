@@ -44,9 +44,9 @@ EXACT_DTYPES = ("float32", "bfloat16")
 PYTORCH_DTYPES = (torch.float32, torch.bfloat16)  # dtypes of PyTorch's own operators
 PROTOCOL = {
     "encode": "encoding of the template, once for each target; median",
-    "crop": "cutting and resizing of the search region of a frame in memory; median",
+    "crop": "cutting and resizing of the search region of a frame in memory, by OpenCV; median",
     "network": "the network alone, from crop to box, with an encoded template; median",
-    "update": "crop, network and box for a frame in memory, without decoding; median",
+    "update": "crop, network and box for a frame in memory, without decoding; on a GPU it crops, too; median",
     "with_decode": "an update with reading and decoding of its frame; mean of wall-clock time",
     # The toolkit also includes the init, whose large 1/t would outweigh all updates.
     "got10k_fps": "updates as in the GOT-10k toolkit, without decoding: mean of 1/t; but without the init",

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from ..boxes import Box, check_box, clip_to_image
-from ..data import Crop, crop_target, meeting_square
-from .images import check_image, to_rgb
+from ..data import meeting_square
+from .images import Image, check_image
 from .network import Network
+from .views import View, locate
 
 MARGIN = 10.0  # pixels of a box that stay in the image, and its smallest side
 
@@ -90,9 +90,7 @@ def check_finite(found: Tensor) -> list[list[float]]:
     return rows
 
 
-def advance(
-    network: Network, targets: Sequence[Target], images: Sequence[np.ndarray], min_batch: int = 0
-) -> list[Track]:
+def advance(network: Network, targets: Sequence[Target], images: Sequence[Image], min_batch: int = 0) -> list[Track]:
     """Tracks each target in its next image, all in one call of `network`.
 
     Args:
@@ -105,26 +103,24 @@ def advance(
         RuntimeError: the result for a target is not finite; no target is changed.
         TypeError, ValueError: an image has another form; no target is changed.
     """
-    crops = [target.crop(image) for target, image in zip(targets, images, strict=True)]
-    templates, searches = [target.templates for target in targets], [crop.image for crop in crops]
-    more = max(min_batch - len(targets), 0)
-    found = check_finite(network.locate(templates + templates[:1] * more, np.stack(searches + searches[:1] * more)))
-    rows = zip(targets, images, crops, found[: len(targets)], strict=True)
-    return [target.update(image, crop, row) for target, image, crop, row in rows]
+    views = [target.view(image) for target, image in zip(targets, images, strict=True)]
+    found = check_finite(locate(network, [target.templates for target in targets], views, min_batch))
+    rows = zip(targets, views, found[: len(targets)], strict=True)
+    return [target.update(view, row) for target, view, row in rows]
 
 
 class Target:
     """The state of one target. `templates` has the encoded template of the first frame and possibly a later one."""
 
-    def __init__(self, network: Network, options: Options, image: np.ndarray, box: Sequence[float]) -> None:
+    def __init__(self, network: Network, options: Options, image: Image, box: Sequence[float]) -> None:
         self._network, self._options = network, options
         self._since_refresh = 0
         self.move(image, box)
         self.templates: list[Tensor] = [self._encode(image)]
 
-    def move(self, image: np.ndarray, box: Sequence[float]) -> None:
+    def move(self, image: Image, box: Sequence[float]) -> None:
         """Moves the target to another box; its templates stay."""
-        size = check_image(image)
+        size = check_image(image, self._network.device)
         checked = check_box(box, *size)
         for factor in (self._network.template_factor, self._network.search_factor):
             meeting_square(checked, factor, *size)
@@ -132,20 +128,19 @@ class Target:
         self._good_box = clip_to_image(checked, *size, MARGIN)
         self._bad_frames, self._growth = 0, 1.0
 
-    def crop(self, image: np.ndarray) -> Crop:
-        """Cuts the search region, RGB, out of the next image, whose size may differ from the last."""
-        size = check_image(image)
+    def view(self, image: Image) -> View:
+        """The search region in the next image, whose size may differ from the last."""
+        size = check_image(image, self._network.device)
         if size != self._image_size:
             self._image_size = size
             self._box, self._good_box = (clip_to_image(box, *size, MARGIN) for box in (self._box, self._good_box))
-        crop = crop_target(image, self._box, self._network.search_factor * self._growth, self._network.search_size)
-        return crop._replace(image=to_rgb(crop.image, self._options.bgr))
+        return self._around_box(image, self._network.search_factor * self._growth)
 
-    def update(self, image: np.ndarray, crop: Crop, found: Sequence[float]) -> Track:
-        """Updates the target with the network's result in the crop: cx, cy, w, h in [0, 1] of it, and the score."""
-        options = self._options
+    def update(self, view: View, found: Sequence[float]) -> Track:
+        """Updates the target with the network's result in its view: cx, cy, w, h in [0, 1] of it, and the score."""
+        options, size = self._options, self._network.search_size
         *values, score = found
-        side = self._network.search_size / crop.resize_factor
+        side = size / (size / view.square.side)  # rounded as by a crop's resize factor
         cx, cy, w, h = (value * side for value in values)
         x, y, old_w, old_h = self._box
         left = x + 0.5 * old_w - 0.5 * side + cx - 0.5 * w
@@ -161,14 +156,17 @@ class Target:
             self._box = clip_to_image((left, top, w, h), *self._image_size, MARGIN)
         if good:
             self._good_box = self._box
-            self._refresh(image, score)
+            self._refresh(view.image, score)
         return Track(self._box, score, lost)
 
-    def _encode(self, image: np.ndarray) -> Tensor:
-        crop = crop_target(image, self._box, self._network.template_factor, self._network.template_size)
-        return self._network.encode(to_rgb(crop.image, self._options.bgr))
+    def _around_box(self, image: Image, factor: float) -> View:
+        return View(image, meeting_square(self._box, factor, *self._image_size), self._options.bgr)
 
-    def _refresh(self, image: np.ndarray, score: float) -> None:
+    def _encode(self, image: Image) -> Tensor:
+        view = self._around_box(image, self._network.template_factor)
+        return self._network.encode(view.crop(self._network.template_size))
+
+    def _refresh(self, image: Image, score: float) -> None:
         if 0 < self._options.refresh_every <= self._since_refresh and score >= self._options.refresh_above:
             self.templates[1:] = [self._encode(image)]
             self._since_refresh = 0

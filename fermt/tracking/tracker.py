@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from fermt_kernels.locks import ObjectLock
 
 from ..model import FERMT
+from .images import Image
 from .network import Packed, network_for
 from .target import Options, Target, Track, advance
 
@@ -43,12 +43,13 @@ class Tracker:
         self._lock = ObjectLock()
 
     @torch.inference_mode()
-    def init(self, image: np.ndarray, box: Sequence[float]) -> None:
+    def init(self, image: Image, box: Sequence[float]) -> None:
         """Starts tracking a target.
 
         Args:
             image: the first frame, uint8: (H, W, 3) RGB, or BGR with `bgr=True`; (H, W, 4) with alpha, which is not
-                used; or (H, W) or (H, W, 1) grayscale.
+                used; or (H, W) or (H, W, 1) grayscale. An array, or a tensor on the CPU or where the model is, as a
+                GPU's decoder gives it, complete on the current stream.
             box: (x, y, w, h) in pixels: left, top, width, height.
 
         Raises:
@@ -58,7 +59,7 @@ class Tracker:
             self._target = Target(self.network, self.options, image, box)
 
     @torch.inference_mode()
-    def reinit(self, image: np.ndarray, box: Sequence[float]) -> None:
+    def reinit(self, image: Image, box: Sequence[float]) -> None:
         """Moves the target to where it was found again, for example by a detector; its template stays that of `init`.
 
         Raises:
@@ -69,7 +70,7 @@ class Tracker:
             self._checked("reinit").move(image, box)
 
     @torch.inference_mode()
-    def update(self, image: np.ndarray) -> Track:
+    def update(self, image: Image) -> Track:
         """Tracks the target in the next frame, in a region around its last box.
 
         Args:

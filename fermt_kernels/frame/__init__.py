@@ -5,6 +5,7 @@ On the CPU the call runs in the compiled library, on a GPU as a CUDA graph of Tr
 packed = fk.frame.pack(model)                            # or fk.frame.load(path)
 cache = fk.frame.encode_template(packed, template_crop)  # (S, S, 3) uint8 RGB
 maps = fk.frame.track_frame(packed, cache, search_crop)  # the head's maps, float32
+boxes = fk.frame.track_image(packed, cache, image, squares)  # (B, 5): boxes in the squares of an image, and scores
 """
 
 from ..spec.normalization import MEAN, STD
@@ -16,7 +17,7 @@ from .native import native
 from .pack import pack
 from .packed import PackedModel, load
 from .peak import peak_flops
-from .run import encode_template, track_frame, unavailable_reason
+from .run import encode_template, track_frame, track_image, unavailable_reason
 from .workspace import Workspace
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "pack",
     "peak_flops",
     "track_frame",
+    "track_image",
     "unavailable_reason",
 ]

@@ -34,8 +34,10 @@ def crop(image: Tensor, squares: Tensor, size: int, *, out: Tensor | None = None
             has a side below 1 or lies outside the image. The message carries the value.
         RuntimeError: the named backend cannot run this; the message has the reason.
     """
-    _check_image(image)
-    squares = _checked_squares(squares, image)
+    check_image("crop", image)
+    if isinstance(squares, Tensor) and image.device.type == "cpu":
+        squares = squares.cpu()
+    check_squares("crop", squares, image)
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"crop: size must be an int, got {size!r}")
     if not 1 <= size <= MAX_SIZE:
@@ -46,45 +48,44 @@ def crop(image: Tensor, squares: Tensor, size: int, *, out: Tensor | None = None
         out = image.new_empty(shape)
     else:
         _check_out(out, shape, image.device)
-    BACKENDS[name].crop_forward(image, squares, out)
+    BACKENDS[name].crop_forward(image, squares.to(image.device), out)
     return out
 
 
-def _check_image(image: Tensor) -> None:
+def check_image(op: str, image: Tensor) -> None:
+    """TypeError or ValueError, in the name of `op`, unless the image has the form that `crop` expects."""
     if not isinstance(image, Tensor):
-        raise TypeError(f"crop: image must be a uint8 tensor (H, W, 3), got {type(image).__name__}")
+        raise TypeError(f"{op}: image must be a uint8 tensor (H, W, 3), got {type(image).__name__}")
     if image.dtype != torch.uint8:
-        raise TypeError(f"crop: image must be uint8, got {image.dtype}")
+        raise TypeError(f"{op}: image must be uint8, got {image.dtype}")
     if image.dim() != 3 or image.shape[2] != 3 or min(image.shape) < 2:
         raise ValueError(
-            f"crop: image must have shape (H, W, 3), at least 2 x 2 pixels; got shape {tuple(image.shape)}"
+            f"{op}: image must have shape (H, W, 3), at least 2 x 2 pixels; got shape {tuple(image.shape)}"
         )
 
 
-def _checked_squares(squares: Tensor, image: Tensor) -> Tensor:
-    """The squares on the image's device; their values are checked unless that would wait for a GPU."""
+def check_squares(op: str, squares: Tensor, image: Tensor) -> None:
+    """The same of squares; the values of those on a GPU are not looked at, for that would wait for it."""
     if not isinstance(squares, Tensor):
-        raise TypeError(f"crop: squares must be an int32 or int64 tensor (B, 3), got {type(squares).__name__}")
+        raise TypeError(f"{op}: squares must be an int32 or int64 tensor (B, 3), got {type(squares).__name__}")
     if squares.dtype not in SQUARE_DTYPES:
-        raise TypeError(f"crop: squares must be int32 or int64, got {squares.dtype}")
+        raise TypeError(f"{op}: squares must be int32 or int64, got {squares.dtype}")
     if squares.dim() != 2 or squares.shape[1] != 3:
         raise ValueError(
-            f"crop: squares must have shape (B, 3), left, top and side of each; got shape {tuple(squares.shape)}"
+            f"{op}: squares must have shape (B, 3), left, top and side of each; got shape {tuple(squares.shape)}"
         )
-    if image.device.type == "cpu":
-        squares = squares.cpu()
-    if squares.device.type == "cpu":
-        height, width, _ = image.shape
-        for i, (left, top, side) in enumerate(squares.tolist()):
-            found = f"square {i} = (left, top, side) = {(left, top, side)}"
-            if not 1 <= side <= MAX_SIDE:
-                raise ValueError(f"crop: {found} must have a side from 1 to {MAX_SIDE} pixels")
-            if left + side <= 0 or top + side <= 0 or left >= width - 1 or top >= height - 1:
-                raise ValueError(
-                    f"crop: {found} does not meet the image of {width} x {height} pixels, of which the last row and "
-                    "column do not count"
-                )
-    return squares.to(image.device)
+    if squares.device.type != "cpu":
+        return
+    height, width, _ = image.shape
+    for i, (left, top, side) in enumerate(squares.tolist()):
+        found = f"square {i} = (left, top, side) = {(left, top, side)}"
+        if not 1 <= side <= MAX_SIDE:
+            raise ValueError(f"{op}: {found} must have a side from 1 to {MAX_SIDE} pixels")
+        if left + side <= 0 or top + side <= 0 or left >= width - 1 or top >= height - 1:
+            raise ValueError(
+                f"{op}: {found} does not meet the image of {width} x {height} pixels, of which the last row and "
+                "column do not count"
+            )
 
 
 def _check_out(out: Tensor, shape: tuple[int, ...], device: torch.device) -> None:

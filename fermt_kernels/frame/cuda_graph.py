@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SLOTS = 2  # batches of crops that are being uploaded at a time
+SLOTS = 2  # uploads that are on their way at a time
+WHOLE: tuple[slice, ...] = ()
 
 
 class Captured:
@@ -45,7 +46,7 @@ class _Slot(NamedTuple):
 
 
 class Upload:
-    """Copies crops from the CPU into `target` on its own stream, while the previous frame still runs."""
+    """Copies tensors from the CPU into `target`, or a part of it, on its own stream, while the previous frame runs."""
 
     def __init__(self, target: Tensor) -> None:
         self._target, self._turn = target, 0
@@ -53,8 +54,8 @@ class Upload:
             self._stream = torch.cuda.Stream()
             self._slots = [
                 _Slot(
-                    torch.empty(target.shape, dtype=target.dtype, pin_memory=True, device="cpu"),
-                    torch.empty_like(target),
+                    torch.empty((target.numel(),), dtype=target.dtype, pin_memory=True, device="cpu"),
+                    torch.empty_like(target).view(-1),
                     torch.cuda.Event(),
                     torch.cuda.Event(),
                 )
@@ -63,17 +64,19 @@ class Upload:
             # Kernels that are still running may read this memory as an earlier tensor's.
             self._stream.wait_stream(torch.cuda.current_stream())
 
-    def __call__(self, crops: Tensor) -> None:
+    def __call__(self, source: Tensor, part: tuple[slice, ...] = WHOLE) -> None:
+        """Copies `source`, of the shape of that part of the target, into it."""
         slot = self._slots[self._turn]
+        host, device = (memory[: source.numel()].view(source.shape) for memory in (slot.host, slot.device))
         self._turn = (self._turn + 1) % SLOTS
         slot.copied.synchronize()  # until the slot's previous copy has read its pinned memory
-        slot.host.copy_(crops)
+        host.copy_(source)
         with torch.cuda.device(self._target.device):
             current = torch.cuda.current_stream()
             with torch.cuda.stream(self._stream):
                 self._stream.wait_event(slot.taken)
-                slot.device.copy_(slot.host, non_blocking=True)
+                device.copy_(host, non_blocking=True)
                 slot.copied.record(self._stream)
             current.wait_event(slot.copied)
-            self._target.copy_(slot.device)
+            self._target[part].copy_(device)
             slot.taken.record(current)

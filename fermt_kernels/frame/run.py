@@ -11,6 +11,7 @@ from torch import Tensor
 from ..backends import AUTO, BACKENDS, requested, unsupported_reason
 from ..spec.heads import HEADS
 from . import cpu_run, cuda_run
+from .crop import check_image, check_squares, crop
 from .cuda_model import CudaPackedModel
 from .decode import decode
 from .packed import PackedModel
@@ -99,8 +100,8 @@ def track_frame(
     """
     crops = _crops("track_frame", packed, crops, "search_size")
     _check_workspace("track_frame", workspace)
-    _check_window(packed, window)
-    _check_caches(packed, caches, len(crops))
+    _check_window("track_frame", packed, window)
+    _check_caches("track_frame", packed, caches, len(crops))
     if isinstance(packed, CudaPackedModel):
         with _locked(workspace):
             maps, found, last = cuda_run.track(packed, caches, crops, workspace, tokens, window)
@@ -116,6 +117,59 @@ def track_frame(
     return outputs if last is None else outputs | {"tokens": last}
 
 
+def track_image(
+    packed: PackedModel | CudaPackedModel,
+    caches: Tensor | Sequence[Tensor],
+    image: Tensor,
+    squares: Tensor,
+    *,
+    bgr: bool = False,
+    workspace: Workspace | None = None,
+    window: Tensor | None = None,
+) -> Tensor:
+    """Finds B targets in one image: cuts a search region for each out of it, and returns boxes and scores alone.
+
+    The result is that of `track_frame` on the crops of `crop`. On a GPU, crops, frame and boxes are one CUDA graph, and
+    of an image on the CPU only the smallest rectangle with all squares is uploaded.
+
+    Args:
+        packed, caches, workspace, window: as for `track_frame`. A graph is captured for each size of images; a
+            workspace keeps those of the last two.
+        image: (H, W, 3) uint8, at least 2 x 2 pixels, any strides; on the CPU, or where the model is and complete on
+            the current stream. It may be overwritten after the call, on a GPU by that stream.
+        squares: (B, 3), int32 or int64, of the search regions, as for `crop`; on the CPU or where the model is. Those
+            on a GPU are not read back: one with a side below 1, or outside the image, gives a black crop.
+        bgr: whether the image is BGR instead of RGB.
+
+    Returns:
+        float32 (B, 5) on the model's device: cx, cy, w, h in [0, 1] of each square, and the score, as `decode` gives
+        them.
+
+    Raises:
+        TypeError, ValueError: an argument is not of that form; the message carries the value.
+        RuntimeError: the compiled library is not usable, with the reason.
+    """
+    _check_packed("track_image", packed)
+    check_image("track_image", image)
+    check_squares("track_image", squares, image)
+    for name, value in (("image", image), ("squares", squares)):
+        if value.device.type != "cpu" and value.device != packed.device:
+            raise ValueError(f"track_image: {name} must be on {_input_devices(packed)}, got {value.device}")
+    if not len(squares):
+        raise ValueError(f"track_image: squares must have shape (B, 3), B at least 1; got {tuple(squares.shape)}")
+    if not isinstance(bgr, bool):
+        raise TypeError(f"track_image: bgr must be True or False, got {bgr!r}")
+    _check_workspace("track_image", workspace)
+    _check_window("track_image", packed, window)
+    _check_caches("track_image", packed, caches, len(squares))
+    with _locked(workspace):
+        if isinstance(packed, CudaPackedModel):
+            return cuda_run.track_image(packed, caches, image, squares, bgr, workspace, window)
+        crops = crop(image, squares, packed.search_size)
+        maps, _ = cpu_run.track(packed, caches, crops.flip(3) if bgr else crops, workspace, tokens=False)
+    return decode(_outputs(packed.head, maps), window)
+
+
 def _locked(workspace: Workspace | None) -> AbstractContextManager[None]:
     return nullcontext() if workspace is None else workspace.lock
 
@@ -129,8 +183,7 @@ def _outputs(head: str, maps: Tensor) -> dict[str, Tensor]:
 
 def _crops(op: str, packed: PackedModel | CudaPackedModel, crops: Tensor, size_name: str) -> Tensor:
     """The crops as (B, S, S, 3)."""
-    if not isinstance(packed, (PackedModel, CudaPackedModel)):
-        raise TypeError(f"{op}: packed must come from fermt_kernels.frame.pack or load, got {type(packed).__name__}")
+    _check_packed(op, packed)
     size = getattr(packed, size_name)
     if not isinstance(crops, Tensor):
         raise TypeError(f"{op}: crops must be a uint8 tensor (B, {size}, {size}, 3), RGB; got {type(crops).__name__}")
@@ -143,42 +196,53 @@ def _crops(op: str, packed: PackedModel | CudaPackedModel, crops: Tensor, size_n
             f"{op}: crops must have shape (B, {size}, {size}, 3) or ({size}, {size}, 3), got {tuple(crops.shape)}"
         )
     if crops.device.type != "cpu" and crops.device != packed.device:
-        where = "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
-        raise ValueError(f"{op}: crops must be on {where}, got {crops.device}")
+        raise ValueError(f"{op}: crops must be on {_input_devices(packed)}, got {crops.device}")
     return crops
 
 
-def _check_caches(packed: PackedModel | CudaPackedModel, caches: Tensor | Sequence[Tensor], batch: int) -> None:
+def _check_packed(op: str, packed: PackedModel | CudaPackedModel) -> None:
+    if not isinstance(packed, (PackedModel, CudaPackedModel)):
+        raise TypeError(f"{op}: packed must come from fermt_kernels.frame.pack or load, got {type(packed).__name__}")
+
+
+def _input_devices(packed: PackedModel | CudaPackedModel) -> str:
+    """The devices on which crops and images may be, in words."""
+    return "the CPU" if packed.device.type == "cpu" else f"the CPU or {packed.device}"
+
+
+def _check_caches(
+    op: str, packed: PackedModel | CudaPackedModel, caches: Tensor | Sequence[Tensor], batch: int
+) -> None:
     length = (cuda_run if isinstance(packed, CudaPackedModel) else cpu_run).cache_bytes(packed, batch)
     if isinstance(caches, Tensor):
         if caches.dim() != 2 or caches.shape != (batch, length):
             raise ValueError(
-                f"track_frame: caches must have shape ({batch}, {length}), one row for each of {batch} crops, as "
+                f"{op}: caches must have shape ({batch}, {length}), one row for each of {batch} targets, as "
                 f"encode_template gives them for this model; got {tuple(caches.shape)}"
             )
-        _check_cache(packed, caches)
+        _check_cache(op, packed, caches)
         return
     if isinstance(caches, (str, bytes)) or not isinstance(caches, Sequence):
-        raise TypeError(f"track_frame: caches must be a tensor or a sequence of tensors, got {type(caches).__name__}")
+        raise TypeError(f"{op}: caches must be a tensor or a sequence of tensors, got {type(caches).__name__}")
     if len(caches) != batch:
-        raise ValueError(f"track_frame: caches must be {batch}, one for each crop; got {len(caches)}")
+        raise ValueError(f"{op}: caches must be {batch}, one for each target; got {len(caches)}")
     for cache in caches:
-        _check_cache(packed, cache)
+        _check_cache(op, packed, cache)
         if cache.shape not in ((length,), (1, length)):
             raise ValueError(
-                f"track_frame: a cache must have shape ({length},) or (1, {length}), as encode_template "
+                f"{op}: a cache must have shape ({length},) or (1, {length}), as encode_template "
                 f"gives it for this model; got {tuple(cache.shape)}"
             )
 
 
-def _check_cache(packed: PackedModel | CudaPackedModel, cache: Tensor) -> None:
+def _check_cache(op: str, packed: PackedModel | CudaPackedModel, cache: Tensor) -> None:
     if not isinstance(cache, Tensor):
-        raise TypeError(f"track_frame: a cache must be a uint8 tensor, got {type(cache).__name__}")
+        raise TypeError(f"{op}: a cache must be a uint8 tensor, got {type(cache).__name__}")
     if cache.dtype != torch.uint8:
-        raise TypeError(f"track_frame: a cache must be a uint8 tensor, got {cache.dtype}")
+        raise TypeError(f"{op}: a cache must be a uint8 tensor, got {cache.dtype}")
     if cache.device != packed.device:
         where = "the CPU" if packed.device.type == "cpu" else packed.device
-        raise ValueError(f"track_frame: a cache must be on {where}, got {cache.device}")
+        raise ValueError(f"{op}: a cache must be on {where}, got {cache.device}")
 
 
 def _check_workspace(op: str, workspace: Workspace | None) -> None:
@@ -186,11 +250,11 @@ def _check_workspace(op: str, workspace: Workspace | None) -> None:
         raise TypeError(f"{op}: workspace must be a Workspace or None, got {type(workspace).__name__}")
 
 
-def _check_window(packed: PackedModel | CudaPackedModel, window: Tensor | None) -> None:
+def _check_window(op: str, packed: PackedModel | CudaPackedModel, window: Tensor | None) -> None:
     if window is None:
         return
     if not isinstance(window, Tensor) or window.shape != (packed.grid, packed.grid):
         kind = tuple(window.shape) if isinstance(window, Tensor) else type(window).__name__
-        raise ValueError(f"track_frame: window must have shape ({packed.grid}, {packed.grid}) or be None, got {kind}")
+        raise ValueError(f"{op}: window must have shape ({packed.grid}, {packed.grid}) or be None, got {kind}")
     if window.device != packed.device:
-        raise ValueError(f"track_frame: window must be on {packed.device}, where the model is; got {window.device}")
+        raise ValueError(f"{op}: window must be on {packed.device}, where the model is; got {window.device}")

@@ -16,7 +16,7 @@ class Workspace:
 
     One call at a time uses it: calls from several threads wait for each other, so give each thread its own where they
     should run at once. On a GPU it also holds a CUDA graph for each model and batch size, captured at the first call,
-    and the graph's memory.
+    the graph's memory, and for `track_image` another graph for each of the two sizes of images that came last.
     """
 
     def __init__(self) -> None:

@@ -149,6 +149,7 @@ def forward_on(
             "EVEN_QUERIES": dim == block_d and num_template % blocks.m == 0 and tokens % blocks.m == 0,
             "EVEN_KEYS": dim == block_d and (stop_t - start_t) % blocks.n == 0 and (stop_s - start_s) % blocks.n == 0,
             "PRECISION": dot_precision(q.dtype),
+            "DEPENDENT": blocks.tuning.dependent,
         },
         blocks.tuning,
     )

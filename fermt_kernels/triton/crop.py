@@ -12,8 +12,11 @@ ROWS, COLUMNS = 8, 64  # pixels of a program: a warp's loads run along a row, an
 TUNING = Tuning(num_warps=4)
 
 
-def crop_forward(image: Tensor, squares: Tensor, out: Tensor) -> None:
-    """Computes crops of image (H, W, 3) at squares (B, 3) into `out` (B, S, S, 3); squares are not read back."""
+def crop_forward(image: Tensor, squares: Tensor, out: Tensor, reverse: bool = False) -> None:
+    """Computes crops of image (H, W, 3) at squares (B, 3) into `out` (B, S, S, 3); squares are not read back.
+
+    With `reverse` the crops' channels are in reverse order: RGB of a BGR image.
+    """
     size = out.shape[1]
     blocks = cdiv(size, ROWS), cdiv(size, COLUMNS)
     launch(
@@ -30,6 +33,6 @@ def crop_forward(image: Tensor, squares: Tensor, out: Tensor) -> None:
             "row_blocks": blocks[0],
             "column_blocks": blocks[1],
         },
-        {"ROWS": ROWS, "COLUMNS": COLUMNS},
+        {"ROWS": ROWS, "COLUMNS": COLUMNS, "REVERSED": reverse},
         TUNING,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .crop import crop_forward
 from .frame_head import Head
 from .frame_layers import Layers
 from .frame_tiles import mode
@@ -12,12 +13,14 @@ from .frame_weights import FrameSizes, FrameWeights
 from .measured import architecture
 
 MAX_ELEMENTS = 2**31 - 1  # of a tensor: kernels compute offsets in 32 bits
+SQUARE = 3  # numbers of a search region's square: left, top, side
 
 
 class Frame:
     """A model's weights, and memory for `batch` targets.
 
-    Crops are copied into `templates` and `searches`, uint8 (B, S, S, 3); `head` holds the results.
+    Crops are copied into `templates` and `searches`, uint8 (B, S, S, 3); or `squares`, int64 (B, 3), says where the
+    latter are cut out of an image. `head` holds the results.
 
     Raises:
         ValueError: more targets than 32-bit offsets reach.
@@ -37,6 +40,7 @@ class Frame:
             like.new_empty((batch, size, size, 3), dtype=torch.uint8)
             for size in (sizes.template_size, sizes.search_size)
         )
+        self.squares = like.new_empty((batch, SQUARE), dtype=torch.int64)
         self.layers = Layers(weights, sizes, chosen, batch)
         self.head = Head(weights, sizes, chosen, batch)
 
@@ -48,6 +52,11 @@ class Frame:
         """Computes the head's maps and boxes from `searches` and the encoded templates."""
         self.layers.run(self.searches)
         self.head.run(self.layers.features)
+
+    def track_image(self, image: Tensor, bgr: bool) -> None:
+        """Cuts `searches` out of an image (H, W, 3) at `squares`, and computes the head's maps and boxes from them."""
+        crop_forward(image, self.squares, self.searches, reverse=bgr)
+        self.track()
 
     def caches(self) -> Tensor:
         """Copies of what `encode` computed, uint8 (B, cache_bytes)."""

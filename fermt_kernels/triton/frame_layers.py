@@ -131,7 +131,7 @@ class Layers:
         constants = {
             "PARTS": stream.shape[0], "ACTIVATED": activated, "DIM": inputs, "OUTPUTS": outputs, "SHARE": share,
             "BLOCK_M": tiles.m, "BLOCK_N": tiles.n, "BLOCK_C": tiles.k, "CHUNKS": cdiv(inputs, tiles.k),
-            "PRECISION": self._precision,
+            "PRECISION": self._precision, "DEPENDENT": tiles.tuning.dependent,
         }  # fmt: skip
         grid = self._blocks(rows, tiles), cdiv(outputs, share)
         launch(norm_linear_kernel, grid, arguments, constants, tiles.tuning)
@@ -179,7 +179,7 @@ class Layers:
         }  # fmt: skip
         constants = {
             "INPUTS": inputs, "OUTPUTS": outputs, "BLOCK_M": tiles.m, "BLOCK_N": tiles.n, "BLOCK_K": tiles.k,
-            "PRECISION": self._precision,
+            "PRECISION": self._precision, "DEPENDENT": tiles.tuning.dependent,
         }  # fmt: skip
         launch(linear_kernel, (self._blocks(rows, tiles), cdiv(outputs, tiles.n)), arguments, constants, tiles.tuning)
 
@@ -219,6 +219,7 @@ class Layers:
         constants = {
             "DIM": sizes.dim, "HIDDEN": sizes.hidden, "SHARE": share, "BLOCK_M": tiles.m, "BLOCK_N": tiles.n,
             "BLOCK_C": tiles.k, "CHUNKS": cdiv(sizes.dim, tiles.k), "PRECISION": self._precision,
+            "DEPENDENT": tiles.tuning.dependent,
         }  # fmt: skip
         launch(kernel, (self._blocks(rows, tiles), shares), arguments, constants, tiles.tuning)
         return out

@@ -9,11 +9,14 @@ one linear layer.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from .launch import Blocks, Tiles, Tuning
+from .launch import INTERPRETED, Blocks, Overlap, Tiles, Tuning
 from .measured import sizes
 
+Sized = TypeVar("Sized", Blocks, Tiles)
+
+OLDEST_OVERLAP = 90  # the architecture since which a launch may be dependent
 FEW_ROWS = 4096  # up to it there are fewer tiles of 64 rows than a GPU has multiprocessors
 
 
@@ -27,6 +30,7 @@ class Mode(NamedTuple):
     norm: Tiles
     convolution: Tiles
     maps: Tiles
+    overlap: Overlap = Overlap(False)  # of the launches of 16-bit layers with few rows
 
 
 FEW = {
@@ -87,8 +91,25 @@ def mode(itemsize: int, rows: int, arch: int = 0) -> Mode:
     name, table = ("FEW", FEW) if rows <= FEW_ROWS else ("MANY", MANY)
     found = table[itemsize]
     at = partial(sizes, arch, name, itemsize)
-    return found._replace(
-        **{each: at(each, getattr(found, each)) for each in ("embedding", "qkv", "norm", "convolution", "maps")},
+    chosen = found._replace(
+        **{
+            each: at(each, getattr(found, each))
+            for each in ("embedding", "qkv", "norm", "convolution", "maps", "overlap")
+        },
         attention={dim: at(f"attention {dim}", blocks) for dim, blocks in found.attention.items()},
         layer={step: at(step, tiles) for step, tiles in found.layer.items()},
     )
+    return _dependent(chosen) if chosen.overlap.dependent and arch >= OLDEST_OVERLAP and not INTERPRETED else chosen
+
+
+def _dependent(mode: Mode) -> Mode:
+    """The mode with dependent launches of what a layer consists of."""
+    return mode._replace(
+        qkv=_overlapping(mode.qkv),
+        attention={dim: _overlapping(blocks) for dim, blocks in mode.attention.items()},
+        layer={step: _overlapping(tiles) for step, tiles in mode.layer.items()},
+    )
+
+
+def _overlapping(chosen: Sized) -> Sized:
+    return chosen._replace(tuning=chosen.tuning._replace(dependent=True))

@@ -18,10 +18,20 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "") == "1"  # Triton's own swit
 
 
 class Tuning(NamedTuple):
-    """Compilation options of a kernel: warps of a program, and pipeline stages of its loops."""
+    """How a kernel is compiled and launched: warps of a program, pipeline stages of its loops, and if it is dependent.
+
+    A dependent launch may begin before the last one on its stream has ended, and waits within the kernel (programmatic
+    dependent launch, from compute capability 9.0 on); its kernel has a constexpr `DEPENDENT`.
+    """
 
     num_warps: int
     num_stages: int = 1
+    dependent: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Triton's options."""
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return options | {"launch_pdl": True} if self.dependent else options
 
 
 class Blocks(NamedTuple):
@@ -42,7 +52,14 @@ class Tiles(NamedTuple):
     shares: int = 1
 
 
-Sizes = TypeVar("Sizes", Blocks, Tiles)
+class Overlap(NamedTuple):
+    """Whether the launches of a frame's layers are dependent."""
+
+    dependent: bool
+
+
+Choice = Blocks | Tiles | Overlap  # what an entry of a table may be
+Sizes = TypeVar("Sizes", Blocks, Tiles, Overlap)
 
 
 class Launch(NamedTuple):
@@ -72,14 +89,20 @@ def recording() -> Iterator[list[Launch]]:
 def launch(
     kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], constants: dict[str, Any], tuning: Tuning
 ) -> None:
-    """Launches `kernel` on `grid`, on the device of its first tensor; nothing for an empty grid."""
+    """Launches `kernel` on `grid`, on the device of its first tensor; nothing for an empty grid.
+
+    Raises:
+        ValueError: the launch is dependent, but the kernel would not wait.
+    """
+    if tuning.dependent and not constants.get("DEPENDENT"):
+        raise ValueError(f"a dependent launch needs a kernel that waits, with DEPENDENT; got {kernel} with {constants}")
     if 0 in grid:
         return
     if _recorder is not None:
         _recorder.append(Launch(kernel, grid, arguments, constants, tuning))
         return
     first = next(value for value in arguments.values() if isinstance(value, Tensor))
-    options = {} if INTERPRETED else tuning._asdict()
+    options = {} if INTERPRETED else tuning.options()
     if first.device.type == "cuda":
         with torch.cuda.device(first.device):
             kernel[grid](**arguments, **constants, **options)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from .launch import Blocks, Sizes, Tiles, Tuning
+from .launch import Blocks, Choice, Overlap, Sizes, Tiles, Tuning
 
 MEASURED = Path(__file__).with_name("measured.json")
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # ten times the compute capability
@@ -27,7 +27,7 @@ Entry = tuple[str, int, str | int]  # name of a table, bytes of an element, and 
 class Candidate(NamedTuple):
     """Sizes that may be faster, and where they spill no registers: on which architectures, up to which Triton."""
 
-    sizes: Blocks | Tiles
+    sizes: Choice
     archs: tuple[int, ...] = (90,)
     newest: tuple[int, int] = (3, 9)
 
@@ -66,6 +66,8 @@ CANDIDATES: dict[Entry, tuple[Candidate, ...]] = {
         Candidate(Tiles(64, 32, 64, Tuning(4, 5)), BOTH),
         Candidate(Tiles(32, 32, 64, Tuning(4, 4)), BOTH),
     ),
+    # A layer's kernels are on the multiprocessors before the last one has ended, and wait there.
+    ("FEW", 2, "overlap"): (Candidate(Overlap(True)),),
     # 128 rows occupy eight warps; or 64 rows and two programs a multiprocessor. 64 rows in eight warps repeat fc1.
     ("MANY", 2, "mlp"): (
         Candidate(Tiles(128, 64, 64, Tuning(8, 2)), newest=(3, 6)),
@@ -91,7 +93,7 @@ _target = 0
 
 
 @contextmanager
-def replacing(choices: Mapping[Entry, Blocks | Tiles]) -> Iterator[None]:
+def replacing(choices: Mapping[Entry, Choice]) -> Iterator[None]:
     """Uses these sizes in place of the tables' entries, to time or to compile them."""
     global _replaced
     before, _replaced = _replaced, {**_replaced, **choices}
@@ -159,7 +161,7 @@ def read(content: Mapping[str, Any]) -> dict[int, dict[Entry, Any]]:
     }
 
 
-def written(entries: Mapping[Entry, Blocks | Tiles]) -> dict[str, dict[str, Any]]:
+def written(entries: Mapping[Entry, Choice]) -> dict[str, dict[str, Any]]:
     """Entries in the form of measured.json."""
     return {" ".join(map(str, entry)): _numbers(chosen) for entry, chosen in entries.items()}
 
@@ -169,10 +171,17 @@ def _entry(text: str) -> Entry:
     return table, int(itemsize), int(name) if name.isdigit() else name
 
 
-def _numbers(chosen: Blocks | Tiles) -> dict[str, Any]:
-    return chosen._asdict() | {"tuning": chosen.tuning._asdict()}
+def _numbers(chosen: Choice) -> dict[str, Any]:
+    return chosen._asdict() | ({} if isinstance(chosen, Overlap) else {"tuning": _shortest(chosen.tuning)})
 
 
-def _sizes(numbers: Mapping[str, Any]) -> Blocks | Tiles:
+def _shortest(tuning: Tuning) -> dict[str, Any]:
+    """Without what is as usual."""
+    return {name: value for name, value in tuning._asdict().items() if name != "dependent" or value}
+
+
+def _sizes(numbers: Mapping[str, Any]) -> Choice:
+    if "dependent" in numbers:
+        return Overlap(**numbers)
     kind: Any = Tiles if "k" in numbers else Blocks
     return kind(**{**numbers, "tuning": Tuning(**numbers["tuning"])})

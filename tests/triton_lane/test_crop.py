@@ -75,6 +75,12 @@ def test_squares_that_are_not_checked_are_black() -> None:
     assert not out.any()
 
 
+def test_channels_in_reverse_order() -> None:
+    image, out = draw(35, 40), torch.empty(6, 9, 9, 3, dtype=torch.uint8)
+    launcher.crop_forward(image.flip(2), SQUARES, out, reverse=True)
+    assert torch.equal(out, fk.reference.crop(image, SQUARES, 9))
+
+
 def test_one_launch_for_all_targets() -> None:
     with recording() as launches:
         launcher.crop_forward(draw(35, 40), SQUARES, torch.empty(6, 20, 20, 3, dtype=torch.uint8))

@@ -26,6 +26,8 @@ RUNNERS = {
     "ops": {"fermt", "eager", "SDPA a group", "SDPA, mask"},
     "frame": {
         *("fermt", "fermt, from the CPU", "fermt, no graph", "fermt, launches alone"),
+        *("fermt, from an image", "fermt, from an image on the GPU", "fermt, from OpenCV's crops"),
+        "fermt, launches alone from an image",
         *("eager, cached", "eager, cached, channels last", "eager, cached, channels last, SDPA"),
         "eager, whole, channels last",
     },
@@ -141,12 +143,13 @@ def test_wrong_frames_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame_head.Head, "run", wrong)
     monkeypatch.setattr(frame_checks, "TF32_OF_BFLOAT16", 0.0)
     plan = frame_checks.SMALL._replace(models=("center",))
-    exact, tf32, bits = frame_checks.of_frames("cpu", triton_backend.DTYPES[:1], plan, small=True, runs=1)
+    exact, tf32, bits, images = frame_checks.of_frames("cpu", triton_backend.DTYPES[:1], plan, small=True, runs=1)
     found = checks.faults_in([exact])
     assert len(found) == 5
     assert found[0].startswith("frame, center, float32: B = 3, score_map: largest error 0.001")
     assert found[-1].startswith("frame, center, float32: B = 3, boxes by its own maps")
     assert "frame, float32, B = 3, 1 runs: captured" in checks.faults_in([bits])
+    assert checks.faults_in([images])[0].startswith("frame from an image, float32, B = 3: 48 x 64, from the CPU")
     assert any("score_map" in fault for fault in checks.faults_in([tf32]))
     assert torch.get_float32_matmul_precision() == "highest"
 

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from .attention_primitives import head_pointer, load_rows, query_block, store_rows
+from .dependent_launch import wait_for_last_launch
 
 
 @triton.jit
@@ -34,6 +35,7 @@ def attention_forward_kernel(
     EVEN_QUERIES: tl.constexpr,
     EVEN_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Attention with online soft-max in base 2; scores are scaled in the exponent, one multiply-add each.
 
@@ -41,6 +43,7 @@ def attention_forward_kernel(
     of a head. In float32 the maximum is subtracted before scaling: the largest probability is then exactly 1, and a row
     that sees one key gets its value to the bit, as in eager PyTorch.
     """
+    wait_for_last_launch(DEPENDENT)
     exact: tl.constexpr = q_ptr.dtype.element_ty == tl.float32
     index = tl.program_id(0)
     head_index = (index // blocks).to(tl.int64)

@@ -58,8 +58,9 @@ def crop_kernel(
     column_blocks,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    REVERSED: tl.constexpr,
 ):
-    """Computes ROWS x COLUMNS pixels, all channels, of one square's crop."""
+    """Computes ROWS x COLUMNS pixels, all channels, of one square's crop; channels in reverse order if REVERSED."""
     block = tl.program_id(0) % (row_blocks * column_blocks)
     square = (tl.program_id(0) // (row_blocks * column_blocks)).to(tl.int64)
     left = tl.load(squares_ptr + square * 3).to(tl.int64)
@@ -81,4 +82,4 @@ def crop_kernel(
         lower = line(lower_ptr, y1_seen[:, None], x0, x0_seen, x1, x1_seen, x1_weight)
         above = ((upper >> 4) * (-y1_weight + WEIGHT_ONE)[:, None]) >> 16  # in quarters of a gray level
         below = ((lower >> 4) * y1_weight[:, None]) >> 16
-        tl.store(out_at + channel, ((above + below + 2) >> 2).to(tl.uint8), mask)
+        tl.store(out_at + (2 - channel if REVERSED else channel), ((above + below + 2) >> 2).to(tl.uint8), mask)

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .dependent_launch import wait_for_last_launch
 from .frame_rows import column_indices, gelu, layer_norm_no_affine, load_stream, product, row_offsets
 
 
@@ -29,8 +30,10 @@ def norm_linear_kernel(
     BLOCK_C: tl.constexpr,
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Layer norm, linear layer and, if ACTIVATED, GELU of SHARE outputs; share 0 also stores the stream's sum."""
+    wait_for_last_launch(DEPENDENT)
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     share = tl.program_id(1)
     row_mask = index < rows
@@ -70,8 +73,10 @@ def linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Linear layer plus residual. A tile is read before it is written, so that `out_ptr` may be the stream."""
+    wait_for_last_launch(DEPENDENT)
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     outputs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_mask, col_mask = index < rows, outputs < OUTPUTS

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .dependent_launch import wait_for_last_launch
 from .frame_rows import column_indices, gelu, layer_norm_no_affine, load_rows, product, row_offsets
 
 
@@ -75,8 +76,10 @@ def mlp_kernel(
     BLOCK_C: tl.constexpr,
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """The MLP with its residual. Rows are read before they are written: with one share `out_ptr` may be the stream."""
+    wait_for_last_launch(DEPENDENT)
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_mask = index < rows
     offsets = row_offsets(index, first, count, tokens)
@@ -112,8 +115,10 @@ def proj_mlp_kernel(
     BLOCK_C: tl.constexpr,
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Attention's projection with its residual, recomputed in every share, and the MLP with its residual."""
+    wait_for_last_launch(DEPENDENT)
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_mask = index < rows
     offsets = row_offsets(index, first, count, tokens)
