@@ -47,7 +47,7 @@ class Follower(Protocol):
 
 
 class NetworkFollower:
-    """FERMT, whatever runs it, by the protocol of the paper's benchmarks."""
+    """FERMT, whatever runs it, with the defaults of `fermt.Tracker`."""
 
     def __init__(self, network: Network) -> None:
         self._network = network

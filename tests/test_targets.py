@@ -251,6 +251,7 @@ def test_weights_that_are_not_finite(head: str, dtype: torch.dtype) -> None:
 
 OPTIONS: list[tuple[dict[str, object], type[Exception]]] = [
     ({"bgr": "no"}, TypeError),
+    ({"brighten": 1}, TypeError),
     ({"lost_below": -0.1}, ValueError),
     ({"lost_below": 1.5}, ValueError),
     ({"lost_below": math.nan}, ValueError),

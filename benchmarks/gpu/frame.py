@@ -36,8 +36,8 @@ CAPTION = (
     "Ours takes uint8 crops that are on the GPU, but 'from the CPU', where they are pinned and boxes are read back; "
     "'launches alone' neither takes crops nor returns maps. 'From an image', of 720 x 1280 on the CPU or the GPU, it "
     "cuts the search regions itself, and only boxes are read back; 'from OpenCV's crops' the CPU cuts them, one after "
-    "the other, and boxes are read back. Peers take the normalized image on the GPU. A peer's 'cached' template is that "
-    "of the same targets; 'whole' encodes it in every frame."
+    "the other, and boxes are read back. Peers take the normalized image on the GPU. Where the template is 'cached', "
+    "theirs is that of the same targets; 'whole' encodes it in every frame."
 )
 
 

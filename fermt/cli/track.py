@@ -87,6 +87,9 @@ def track(
         float,
         typer.Option(help="Factor by which the side of the search region grows in each frame while a target is lost."),
     ] = 1.0,
+    brighten: Annotated[
+        bool, typer.Option(help="Brighten dark frames first. The paper's benchmarks do not.", show_default=True)
+    ] = True,
     backend: Backend = "auto",
     device: Device = "auto",
     threads: Threads = 0,
@@ -119,7 +122,14 @@ def track(
         device = pick_device(device, weights)
         frames = open_source(source)
         model = load_model(weights, config, backend, device)
-        tracker = MultiTracker(model, dtype=DTYPES.get(dtype), lost_below=lost_below, patience=patience, growth=growth)
+        tracker = MultiTracker(
+            model,
+            dtype=DTYPES.get(dtype),
+            lost_below=lost_below,
+            patience=patience,
+            growth=growth,
+            brighten=brighten,
+        )
         pictures = Pictures(video, sheet, every, show, frames.fps, label_of(weights, config))
         rows, stopped = _run(tracker, frames, starts, out, pictures, select)
     except ERRORS as error:

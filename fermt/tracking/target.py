@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..boxes import Box, check_box, clip_to_image
 from ..data import meeting_square
+from .brightness import brighten
 from .images import Image, check_image
 from .network import Network
 from .views import View, locate
@@ -22,6 +23,7 @@ MARGIN = 10.0  # pixels of a box that stay in the image, and its smallest side
 # For each option: type, smallest and largest value, and the expected form in words.
 _FORMS: dict[str, tuple[Any, float, float, str]] = {
     "bgr": (bool, False, True, "True or False"),
+    "brighten": (bool, False, True, "True or False"),
     "lost_below": (Real, 0.0, 1.0, "a number from 0 to 1"),
     "patience": (Integral, 1, math.inf, "a whole number of frames, at least 1"),
     "growth": (Real, 1.0, sys.float_info.max, "a finite number, at least 1"),
@@ -41,10 +43,13 @@ class Track(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of tracking. With the defaults, the protocol of the paper's benchmarks, no target is ever lost.
+    """Options of tracking. With the defaults, but `brighten=False`, it is the protocol of the paper's benchmarks.
+
+    No target is ever lost by the defaults.
 
     Args:
         bgr: whether images with three or four channels are BGR, as OpenCV reads them, instead of RGB.
+        brighten: whether dark images are brightened (`fermt.tracking.brightness`). It is not in the paper.
         lost_below: frames with a lower score are bad; 0: none is. Scores are not calibrated: choose the value on your
             own footage.
         patience: consecutive bad frames after which the target is lost. Before, its box is updated as in good frames;
@@ -62,6 +67,7 @@ class Options:
     """
 
     bgr: bool = False
+    brighten: bool = True
     lost_below: float = 0.0
     patience: int = 1
     growth: float = 1.0
@@ -103,7 +109,8 @@ def advance(network: Network, targets: Sequence[Target], images: Sequence[Image]
         RuntimeError: the result for a target is not finite; no target is changed.
         TypeError, ValueError: an image has another form; no target is changed.
     """
-    views = [target.view(image) for target, image in zip(targets, images, strict=True)]
+    brightened: dict[int, Image] = {}  # by identity: an image of many targets is brightened once
+    views = [target.view(image, brightened) for target, image in zip(targets, images, strict=True)]
     found = check_finite(locate(network, [target.templates for target in targets], views, min_batch))
     rows = zip(targets, views, found[: len(targets)], strict=True)
     return [target.update(view, row) for target, view, row in rows]
@@ -116,7 +123,7 @@ class Target:
         self._network, self._options = network, options
         self._since_refresh = 0
         self.move(image, box)
-        self.templates: list[Tensor] = [self._encode(image)]
+        self.templates: list[Tensor] = [self._encode(brighten(image) if options.brighten else image)]
 
     def move(self, image: Image, box: Sequence[float]) -> None:
         """Moves the target to another box; its templates stay."""
@@ -128,12 +135,19 @@ class Target:
         self._good_box = clip_to_image(checked, *size, MARGIN)
         self._bad_frames, self._growth = 0, 1.0
 
-    def view(self, image: Image) -> View:
-        """The search region in the next image, whose size may differ from the last."""
+    def view(self, image: Image, brightened: dict[int, Image]) -> View:
+        """The search region in the next image, whose size may differ from the last.
+
+        An image that is brightened is put into `brightened` by its `id`, or taken from there.
+        """
         size = check_image(image, self._network.device)
         if size != self._image_size:
             self._image_size = size
             self._box, self._good_box = (clip_to_image(box, *size, MARGIN) for box in (self._box, self._good_box))
+        if self._options.brighten:
+            if id(image) not in brightened:
+                brightened[id(image)] = brighten(image)
+            image = brightened[id(image)]
         return self._around_box(image, self._network.search_factor * self._growth)
 
     def update(self, view: View, found: Sequence[float]) -> Track:

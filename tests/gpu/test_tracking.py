@@ -13,6 +13,7 @@ import fermt
 import fermt_kernels as fk
 from benchmarks.gpu import cases
 from fermt.tracking import network as networks
+from fermt.tracking.brightness import brighten
 from fermt.tracking.network import ImageNetwork, ModuleNetwork, PackedNetwork
 
 from ..support.errors import refused
@@ -95,3 +96,8 @@ def test_an_image_elsewhere_than_the_model_is_refused(packed: fk.frame.CudaPacke
         fermt.Tracker(packed).init(there.float(), BOXES[0])
     with refused(ValueError, "image", (3, 720, 1280)):
         fermt.Tracker(packed).init(there.permute(2, 0, 1), BOXES[0])
+
+
+def test_a_dark_image_on_the_gpu_is_brightened_as_one_on_the_cpu() -> None:
+    dark = FRAMES[0] // 6
+    assert torch.equal(brighten(torch.from_numpy(dark).cuda()).cpu(), torch.from_numpy(brighten(dark)))
