@@ -37,7 +37,7 @@ from toolchain import (
     find_ninja,
     flags_of,
     say,
-    unknown_features,
+    unsupported_features,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ CXXFLAGS = (
     "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -ffp-contract=fast -fno-math-errno "
     "-Wall -Wextra -Icsrc"
 )
-# The C++ runtime goes inside and stays hidden: the library meets whatever torch brought with it.
+# The C++ runtime is linked statically and hidden: torch may have loaded another one.
 STATIC_RUNTIME = "-static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL"
 
 # Instruction sets, best first: the features that a row's code is compiled for and that a CPU must have to run it, in
@@ -112,21 +112,21 @@ def chosen_isas(target: str, environment: Mapping[str, str] = os.environ) -> dic
     wanted = [name.strip() for name in environment.get("FERMT_BUILD_ISAS", "").split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in possible]:
         raise BuildError(f"FERMT_BUILD_ISAS={','.join(unknown)}: expected some of {', '.join(possible)} for {target}.")
-    needed = {generic, *wanted, *(BASES[name] for name in wanted if name in BASES)}
-    return {name: features for name, features in possible.items() if not wanted or name in needed}
+    built = {generic, *wanted, *(BASES[name] for name in wanted if name in BASES)}
+    return {name: features for name, features in possible.items() if not wanted or name in built}
 
 
-def known_isas(
+def supported_isas(
     compiler: Compiler, flags: Sequence[str], isas: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
     """The rows that the compiler can build; says which it cannot, and why."""
     features = sorted({feature for row in isas.values() for feature in row})
-    unknown = unknown_features(compiler, flags, features, not_asked=(*TILES, *ARM_FEATURES))
-    known = {name: row for name, row in isas.items() if not unknown & {*row}}
-    for name in isas.keys() - known.keys():
-        missing = ", ".join(sorted(unknown & {*isas[name]}))
+    unsupported = unsupported_features(compiler, flags, features, no_cpu_check=(*TILES, *ARM_FEATURES))
+    supported = {name: row for name, row in isas.items() if not unsupported & {*row}}
+    for name in isas.keys() - supported.keys():
+        missing = ", ".join(sorted(unsupported & {*isas[name]}))
         say(f"without the row {name}: {described(compiler)} does not know {missing}; CPUs that have it use another row")
-    return known
+    return supported
 
 
 def sources(folders: Sequence[str]) -> list[str]:
@@ -169,7 +169,7 @@ def compile_flags(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def link_flags(compiler: Compiler, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Of the shared library: with the C++ runtime inside, where there is a static one (Fedora installs none)."""
+    """Linker flags of the shared library: with a static C++ runtime where there is one (Fedora installs none)."""
     own = flags_of("LDFLAGS", environment)
     if "darwin" in compiler.target:
         return own
@@ -245,7 +245,7 @@ def build(
     isas = chosen_isas(compiler.target, environment)
     flags = [*compile_flags(environment), *extra_flags]
     check_compiler(compiler, flags)
-    isas = known_isas(compiler, flags, isas)
+    isas = supported_isas(compiler, flags, isas)
     own = link_flags(compiler, environment) if shared else flags_of("LDFLAGS", environment)
     linking = [*(["-shared"] if shared else []), *extra_flags, *own]
     todo = [*extra_units, *units(compiler.target, isas)]

@@ -39,11 +39,11 @@ def find_compiler(environment: Mapping[str, str] = os.environ) -> Compiler:
     for command in candidates:
         if not shutil.which(command[0]):
             continue
-        asked = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, errors="replace")
-        if asked.returncode:
-            reason = asked.stderr.strip() or f"exit status {asked.returncode}"
+        printed = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, errors="replace")
+        if printed.returncode:
+            reason = printed.stderr.strip() or f"exit status {printed.returncode}"
             raise BuildError(f"'{shlex.join(command)}' is no C++ compiler, its -dumpmachine failed: {reason}.")
-        return Compiler(command, asked.stdout.strip())
+        return Compiler(command, printed.stdout.strip())
     names = ", ".join(shlex.join(command) for command in candidates)
     raise BuildError(
         f"no C++ compiler found (looked for {names}). Install one (Debian, Ubuntu: apt install g++; "
@@ -107,14 +107,14 @@ def feature_flags(features: Sequence[str]) -> list[str]:
     return [f"-march={march}", *(f"-DFERMT_{feature.upper()}" for feature in features)]
 
 
-def unknown_features(
-    compiler: Compiler, flags: Sequence[str], features: Sequence[str], *, not_asked: Sequence[str] = ()
+def unsupported_features(
+    compiler: Compiler, flags: Sequence[str], features: Sequence[str], *, no_cpu_check: Sequence[str] = ()
 ) -> set[str]:
-    """Features that the compiler cannot compile for or, but for `not_asked`, cannot ask a CPU for."""
+    """Features that the compiler cannot compile for or, but for `no_cpu_check`, cannot ask a CPU for."""
 
     def fails(some: Sequence[str]) -> bool:
-        asked = "".join(f' && __builtin_cpu_supports("{feature}")' for feature in some if feature not in not_asked)
-        program = f'extern "C" int fermt_probe() {{ return 1{asked}; }}\n'
+        checks = "".join(f' && __builtin_cpu_supports("{feature}")' for feature in some if feature not in no_cpu_check)
+        program = f'extern "C" int fermt_probe() {{ return 1{checks}; }}\n'
         return attempt(compiler, [*flags, *feature_flags(some), "-c"], program) is not None
 
     return {feature for feature in features if fails([feature])} if features and fails(features) else set()
@@ -122,10 +122,10 @@ def unknown_features(
 
 def described(compiler: Compiler) -> str:
     """The compiler's command and version, and whether that is an old one."""
-    asked = subprocess.run(
+    printed = subprocess.run(
         [*compiler.command, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, errors="replace"
     )
-    macros = dict(re.findall(r"#define (__clang_major__|__GNUC__) (\d+)", asked.stdout))
+    macros = dict(re.findall(r"#define (__clang_major__|__GNUC__) (\d+)", printed.stdout))
     kind = "Clang" if "__clang_major__" in macros else "GCC"
     major = macros.get("__clang_major__") or macros.get("__GNUC__")
     name = f"'{shlex.join(compiler.command)}'"

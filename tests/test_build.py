@@ -267,10 +267,10 @@ def test_rows_that_the_compiler_does_not_know_are_left_out(
     if not small.is_x86(compiler.target):
         pytest.skip(f"{compiler.target} has one row")
     rows = {name: small.ISAS[name] for name in ("avx2_vnni", "avx2", "generic")}
-    assert list(small.known_isas(compiler, [], rows)) == ["avx2", "generic"]
+    assert list(small.supported_isas(compiler, [], rows)) == ["avx2", "generic"]
     printed = capfd.readouterr().out
     assert lacking(printed, "avx2_vnni", "avxvnni") == []
-    assert small.unknown_features(compiler, [], ["avx2", "no_such_feature"]) == {"no_such_feature"}
+    assert small.unsupported_features(compiler, [], ["avx2", "no_such_feature"]) == {"no_such_feature"}
 
 
 def test_a_row_with_a_base_is_one_file(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +331,6 @@ def test_arm_rows_that_the_compiler_does_not_know_are_left_out(
     monkeypatch.setenv("CXX", wrapper(old))
     compiler = small.find_compiler()
     rows = small.possible_isas(compiler.target)
-    assert list(small.known_isas(compiler, [], rows)) == ["neon_dotprod", "neon", "generic"]
+    assert list(small.supported_isas(compiler, [], rows)) == ["neon_dotprod", "neon", "generic"]
     assert "does not know i8mm; CPUs that have it use another row" in capfd.readouterr().out
     assert "ROW(neon_dotprod, neon, HAS(neon) HAS(dotprod))" in small.rows_define(rows)

@@ -24,8 +24,8 @@ def runnable() -> list[str]:
     flags = {flag.replace("_", "") for flag in found.group(1).split()} if found else set()
     if not flags:
         return list(native.ISAS)
-    needed = {name: {feature.replace("-", "") for feature in features} for name, features in native.ISAS.items()}
-    return [name for name, features in needed.items() if flags.issuperset(features)]
+    rows = {name: {feature.replace("-", "") for feature in features} for name, features in native.ISAS.items()}
+    return [name for name, features in rows.items() if flags.issuperset(features)]
 
 
 def main(output: str, *flags: str) -> None:
