@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fermt_kernels.testing import assert_accurate, errors
 from .conftest import ISA_ROWS
 from .support import golden
 from .support.errors import BAD_CACHE, refused
+from .support.packed import sharpened
 
 DTYPES = (torch.float32, torch.bfloat16)
 EVERY_DTYPE = (*DTYPES, torch.int8)
@@ -76,6 +78,23 @@ def by_module(model: fermt.FERMT, images: tuple[Tensor, Tensor], dtype: torch.dt
     outputs.pop("pred_boxes")
     outputs["tokens"] = outputs["tokens"][:, model.config.num_template :]
     return outputs
+
+
+def scores_of(model: fermt.FERMT) -> list[Tensor]:
+    """Each layer's scores of all queries and keys, (1, heads, N, N), in base 2."""
+    found: list[Tensor] = []
+
+    def keep(_: object, __: object, qkv: Tensor) -> None:
+        q, k, _ = qkv.unflatten(2, (3, model.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        found.append(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 / math.log(2))
+
+    plain = plain_model(model)
+    for name, module in plain.named_modules():
+        if name.endswith(".qkv"):
+            module.register_forward_hook(keep)
+    with torch.inference_mode():
+        plain(*[normalize(crop.numpy()[0]) for crop in crops(model, 1)])
+    return found
 
 
 def packed_in(model: fermt.FERMT, dtype: torch.dtype) -> fk.frame.PackedModel:
@@ -133,6 +152,17 @@ def test_every_choice(choices: dict, dtype: torch.dtype) -> None:
 def test_each_instruction_set(isa: str, name: str, dtype: torch.dtype, loaded: library.Library) -> None:
     assert loaded.isa == isa
     assert_frame_is_accurate(lively(fermt.build_model(name, **SMALL, patterns=("mixed", "cross"))), dtype)
+
+
+@pytest.mark.parametrize("isa", ISA_ROWS, indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_scores_that_are_bounded_and_not(isa: str, dtype: torch.dtype, loaded: library.Library) -> None:
+    """Some heads' scores are exponentiated as they are, and those of others after their maximum is subtracted."""
+    assert loaded.isa == isa
+    model = lively(fermt.build_model("fermt", **SMALL, patterns=("mixed", "cross")))
+    largest = [scores.abs().amax((0, 2, 3)) for scores in scores_of(sharpened(model, 3000))]
+    assert all(heads[0] < 20 < 100 < heads[1] for heads in largest)
+    assert_frame_is_accurate(model, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -17,7 +17,7 @@ from fermt_kernels.cpp import library
 from fermt_kernels.cpp.trace import MAX_THREADS, Piece, evened, pieces_of_frame, schedule
 
 from .conftest import ISA_ROWS, Share, UseThreads
-from .support.packed import small_model
+from .support.packed import sharpened, small_model
 
 pytestmark = pytest.mark.usefixtures("loaded")
 BUSY = {2: 0.95, 4: 0.9, 6: 0.9, 8: 0.85, 16: 0.75}  # threads: the least share of their time that a frame uses
@@ -99,7 +99,7 @@ def one_by_one_late(shares: list[tuple[int, int]], run: Share) -> None:
 def test_the_same_bits_whoever_takes_the_items(
     head: str, dtype: torch.dtype, isa: str, parallel_for: UseThreads
 ) -> None:
-    track = frame(small_model(head), dtype)
+    track = frame(sharpened(small_model(head)), dtype)
     expected = track()
     for run in (one_after_the_other, only_the_first, at_once, one_by_one_late):
         for threads in (1, 2, 3, 5, 16, 2 * MAX_THREADS):

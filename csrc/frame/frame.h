@@ -44,6 +44,7 @@ struct Frame {
     Tokens<P>& t = to->tokens;
     t.x = tracking ? arena.floats(rows * dim) : nullptr;  // a template's are in its cache
     t.q = tracking ? values(rows * dim) : nullptr;
+    for (float*& largest : t.largest_q) largest = arena.floats(kFindsBounds<Packed> ? blocks.total() * dim : 0);
     for (int i = 0; tracking && i < 2; ++i) {
       t.search[i] = KeysAndValues<Packed>::allocate_in(arena, model.num_search, dim, heads);
       t.template_own[i] = KeysAndValues<Packed>::allocate_in(arena, model.num_template, dim, heads);
@@ -141,6 +142,9 @@ void Frame<P>::load_cached_template(const Cache<P>& cache, const Target<P>& targ
   memcpy(target.tokens.x + after_search, cache.x + size_before, size_after * sizeof(float));
   memcpy(target.tokens.q, cache.q, size_before * sizeof(Value));
   memcpy(target.tokens.q + after_search, cache.q + size_before, size_after * sizeof(Value));
+  const int layer = static_cast<int>(model.first_dynamic_layer);
+  layers.measure_queries(target.tokens, layer, 0, blocks.template_before);
+  layers.measure_queries(target.tokens, layer, blocks.template_before + blocks.search, blocks.total());
 }
 
 // The final norm. Search tokens go to the head's input and to the caller; tokens stay in place for reweighting.

@@ -48,6 +48,10 @@ struct TokenBlocks {
   }
 };
 
+// Whether a frame looks for bounds of attention's scores: with 32 registers their maxima are found as quickly.
+template <class Packed>
+constexpr bool kFindsBounds = kPackFactor<Packed> == 1 && !kManyRegisters;
+
 // A token group's packed keys and values in one layer, head by head.
 template <class Packed>
 struct KeysAndValues {
@@ -79,6 +83,7 @@ struct Tokens {
   using Packed = typename PackedOf<typename P::Value>::type;
   float* x;  // the residual stream
   typename P::Value* q;
+  float* largest_q[2];              // of this layer and of the next: the largest |q| of each dimension in each block
   KeysAndValues<Packed> search[2];  // of this layer and of the next
   KeysAndValues<Packed> template_own[2];
   const KeysAndValues<Packed>* template_cached;  // by layer, up to first_dynamic_layer
@@ -201,6 +206,47 @@ struct Layers {
     return count;
   }
 
+  // Keeps the largest |q| of blocks [first, last).
+  void measure_queries(const Tokens<P>& t, int layer, int64_t first, int64_t last) const {
+    if constexpr (kFindsBounds<Packed>)
+      for (int64_t block = first; block < last; ++block)
+        for (int64_t d = 0; d < dim; d += kLanes) {
+          Vec largest = {};
+          for (int64_t i = 0; i < blocks.count(block); ++i)
+            largest = max(largest, absolute(load(t.q + (block * kBlockTokens + i) * dim + d)));
+          store(t.largest_q[layer % 2] + block * dim + d, largest);
+        }
+  }
+
+  // Whether the scores of all queries of a token group in one head are bounded. It is decided for the whole group,
+  // because the number of threads decides which of its queries share a tile.
+  KeyBounds bounds_of(const Tokens<P>& t, const TileRows<P>& tile, int layer, bool is_template, int64_t head,
+                      const PackedKeys<Packed>* keys, int span_count) const {
+    if constexpr (kFindsBounds<Packed>) {
+      bool bounded = head_dim % kLanes == 0;
+      float *largest_k = tile.attention.scores, *largest_q = largest_k + head_dim;
+      for (int64_t d = 0; bounded && d < head_dim; d += kLanes) {
+        Vec largest = {};
+        for (int64_t block = 0; block < blocks.total(); ++block)
+          if (blocks.is_template(block) == is_template)
+            largest = max(largest, load(t.largest_q[layer % 2] + block * dim + head * head_dim + d));
+        store(largest_q + d, largest);
+      }
+      const float factor = static_cast<float>(fabs(model.header->scale) * kLog2E);
+      int64_t count = 0;
+      for (const PackedKeys<Packed>* span = keys; span < keys + span_count; ++span) {
+        count += span->count;
+        bounded = bounded && KeyBounds::of(*span, head_dim, largest_k).usable;
+        Vec bound = {};
+        for (int64_t d = 0; bounded && d < head_dim; d += kLanes)
+          bound = multiply_add(bound, load(largest_q + d), load(largest_k + d));
+        bounded = bounded && !(sum_of_lanes(bound) * factor > kBoundedScore);
+      }
+      return {nullptr, bounded && count > 1};
+    }
+    return {nullptr, false};
+  }
+
   // Attention's output of blocks [first_block, end_block) into the tile's rows.
   void attend(const Tokens<P>& t, const TileRows<P>& tile, int layer, int64_t first_block, int64_t end_block) const {
     const TileScope tiles(attention_depth(head_dim));
@@ -211,11 +257,12 @@ struct Layers {
         PackedKeys<Packed> keys[2];
         const int span_count = spans(t, layer, blocks.is_template(first), head, keys);
         const int64_t rows = (last - first) * kBlockTokens, count = span_count ? blocks.count(first, last) : 0;
+        const KeyBounds bounds = bounds_of(t, tile, layer, blocks.is_template(first), head, keys, span_count);
         const Value* q = t.q + first * kBlockTokens * dim + head * head_dim;
         Value* out = tile.rows + (first - first_block) * kBlockTokens * dim + head * head_dim;
         for (int64_t i = 0; i < count; i += kQueryTile)
           attend_tile(tile.attention, keys, span_count, head_dim, model.header->scale, q + i * dim, dim,
-                      count - i < kQueryTile ? count - i : kQueryTile, out + i * dim, dim, nullptr, nullptr);
+                      count - i < kQueryTile ? count - i : kQueryTile, out + i * dim, dim, nullptr, bounds);
         for (int64_t i = count; i < rows; ++i) memset(static_cast<void*>(out + i * dim), 0, sizeof(Value) * head_dim);
       }
   }
@@ -267,6 +314,7 @@ struct Layers {
     for_groups(first_block, end_block, model.template_queries(layer), true, [&](int64_t first, int64_t last) {
       linear(in.from_row((first - first_block) * kBlockTokens), (last - first) * kBlockTokens, weights.q, tile.strip,
              t.q + first * kBlockTokens * dim);
+      measure_queries(t, layer, first, last);
     });
     for_groups(first_block, end_block, model.template_keys(layer), model.search_keys(layer),
                [&](int64_t first, int64_t last) {

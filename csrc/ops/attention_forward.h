@@ -56,8 +56,8 @@ constexpr float kLeastValue = 1e-12f, kLargestValue = 1e12f;
 
 // The largest |k| of each dimension of some keys, from which a bound of their scores follows.
 struct KeyBounds {
-  float* largest;
-  bool usable;  // false: scores must be compared
+  float* largest;  // null: the scores of all queries are bounded
+  bool usable;     // false: scores must be compared
 
   static KeyBounds of(const PackedKeys<float>& keys, int64_t dim, float* largest) {
     if (dim % kLanes != 0) return {largest, false};
@@ -75,7 +75,7 @@ struct KeyBounds {
 
   // Whether the scores of a tile's queries are bounded. NaN is: it stays NaN either way.
   bool hold(const float* qt, int64_t dim, Vec factor) const {
-    if (!usable) return false;
+    if (!usable || !largest) return usable;
     bool above = false;
     for (int c = 0; c < kQueryVectors; ++c) {
       Vec bound = {};
@@ -187,21 +187,21 @@ inline void store_lse(const SoftmaxState& state, Vec factor, double scale, int64
 }
 
 // One tile of `count` queries over the keys of `spans`. Many keys are taken in segments, which are merged: a long sum
-// made of short ones. Dim > 0 is the head dim if it is known at compile time. lse may be null, and
-// so must `bounds` be where it varies which queries share a tile: a query's roundings would depend on its neighbors.
+// made of short ones. Dim > 0 is the head dim if it is known at compile time. lse may be null. Where it varies which
+// queries share a tile, `bounds` must be those of all of them: a query's roundings would depend on its neighbors.
 template <class T, int Dim>
 __attribute__((noinline)) void attention_forward_tile(const TileScratch<typename PackedOf<T>::type>& s,
                                                       const PackedKeys<typename PackedOf<T>::type>* spans,
                                                       int span_count, int64_t dim, double scale, const T* q,
                                                       int64_t q_stride, int64_t count, T* out, int64_t out_stride,
-                                                      float* lse, const KeyBounds* bounds) {
+                                                      float* lse, KeyBounds bounds) {
   using Packed = typename PackedOf<T>::type;
   if (Dim > 0) dim = Dim;
   const Vec factor = splat(static_cast<float>(fabs(scale) * kLog2E));  // the soft-max is taken in base 2
   pack_columns(q, q_stride, count, dim, scale < 0, s.qt);
   auto run_segment = attention_forward_segment<Dim, Packed>;
   if constexpr (kPackFactor<Packed> == 1)
-    if (bounds && bounds->hold(s.qt, dim, factor)) run_segment = attention_forward_bounded_segment<Dim>;
+    if (bounds.hold(s.qt, dim, factor)) run_segment = attention_forward_bounded_segment<Dim>;
   SoftmaxState state = {};
   int64_t keys = 0;
   for (const PackedKeys<Packed>* span = spans; span < spans + span_count; ++span)
@@ -254,7 +254,7 @@ inline fermt_status attention_forward_item(const fermt_attention_forward_args& a
   for (int64_t i = group.query_start; i < group.query_stop; i += kQueryTile) {
     const int64_t left = group.query_stop - i;
     tile(scratch.tile, &span, 1, dim, a.shape.scale, at<T>(a.q, b, h, i), a.q.strides[2],
-         left < kQueryTile ? left : kQueryTile, at<T>(a.out, b, h, i), a.out.strides[2], lse + i, &bounds);
+         left < kQueryTile ? left : kQueryTile, at<T>(a.out, b, h, i), a.out.strides[2], lse + i, bounds);
   }
   return FERMT_OK;
 }
