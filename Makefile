@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.frame --quick --only float32
 	@echo "== 5 of 5, about 20 s: a real clip, tracked into demo/ (fermt track)"
 	@mkdir -p demo
-	@$(BIN)/fermt track examples/basketball.mp4 --box 372,108,125,240 --out demo/boxes.csv --video demo/basketball.mp4
+	@$(BIN)/fermt track examples/basketball.mp4 --box 372,108,125,240 --lost-below 0.3 --out demo/boxes.csv --video demo/basketball.mp4
 
 # Two workers of two threads each, which do not spin while they wait.
 test: $(VENV)/.installed
