@@ -27,7 +27,7 @@ HOW_TO_INSTALL = "pip install 'fermt-kernels[bench]'"
 
 
 class PeerMissingError(RuntimeError):
-    """A peer is not installed; the message says how to get it."""
+    """A peer is not installed, with how to get it, or cannot run the model here, with its own reason."""
 
 
 def export_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path) -> None:
@@ -78,7 +78,11 @@ def openvino_request(path: Path, threads: int, precision: str = "f32") -> Any:
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
     }
-    return core.compile_model(core.read_model(str(path)), "CPU", settings).create_infer_request()
+    try:
+        return core.compile_model(core.read_model(str(path)), "CPU", settings).create_infer_request()
+    except RuntimeError as error:  # bf16 on a CPU that oneDNN is held to AVX2 on, say
+        reason = " ".join(str(error).split())
+        raise PeerMissingError(f"OpenVINO {openvino.__version__} cannot compile it in {precision}: {reason}") from error
 
 
 def on_backend(model: FERMT, backend: str) -> FERMT:
