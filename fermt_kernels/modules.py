@@ -177,7 +177,6 @@ class _SpatialGatingUnit(nn.Module):
         )
 
 
-WEIGHTS = attrgetter(*STATE_KEYS.values())
 FC_LAYERS = (nn.Linear, nn.ReLU, nn.Linear, nn.Sigmoid)  # of the channel attention
 
 
@@ -225,7 +224,7 @@ class DualAttentionUnit(nn.Module):
 
     def weights(self) -> DAUWeights:
         """The module's weights as the op takes them: parameters, or what has taken their place."""
-        return DAUWeights(*WEIGHTS(self))
+        return DAUWeights(*(attrgetter(key)(self) for key in STATE_KEYS.values()))
 
     def forward(self, x: Tensor) -> Tensor:
         if self._is_fused():
