@@ -40,7 +40,7 @@ def test_other_images_are_kept(largest: int) -> None:
     assert brighten(bright) is bright
 
 
-def test_a_lamp_makes_no_room_light() -> None:
+def test_a_lamp_does_not_make_an_image_bright() -> None:
     dark = image(40, 3)
     dark[:5, :5] = 255
     lit = brighten(dark)

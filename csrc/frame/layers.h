@@ -224,7 +224,7 @@ struct Layers {
                       const PackedKeys<Packed>* keys, int span_count) const {
     if constexpr (kFindsBounds<Packed>) {
       bool bounded = head_dim % kLanes == 0;
-      float *largest_k = tile.attention.scores, *largest_q = largest_k + head_dim;
+      float *largest_k = tile.attention.acc, *largest_q = tile.attention.segment_acc;  // free until a tile runs
       for (int64_t d = 0; bounded && d < head_dim; d += kLanes) {
         Vec largest = {};
         for (int64_t block = 0; block < blocks.total(); ++block)

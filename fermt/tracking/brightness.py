@@ -10,7 +10,7 @@ from torch import Tensor
 from .images import Image
 
 SAMPLES = 1024  # pixels of an image that are looked at
-BRIGHT_SHARE = 0.98  # of an image's values are below its bright end: a lamp does not make a room light
+BRIGHT_SHARE = 0.98  # of a dark image's values are below its bright end: a lamp may be above
 DARK_BELOW = 128  # bright ends of dark images, which become this
 LARGEST_FACTOR = 8.0
 
